@@ -1,0 +1,215 @@
+"""What the configuration says reaches lists, samplers, transforms and loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+
+from tests.datasets.media import write_video
+from timesformer.config.defaults import get_cfg, set_value
+from timesformer.datasets import build
+from timesformer.datasets.frame_samplers import (
+    RandomSegmentSampler,
+    RandomSpanSampler,
+    ShuffledFrames,
+    UniformSegmentSampler,
+    UniformSpanSampler,
+)
+from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.registry import DATASETS
+from timesformer.datasets.transforms import EvalTransform, TrainTransform
+from timesformer.utils.errors import ConfigError, DataListError
+
+
+def config(**values: Any) -> CfgNode:
+    """The defaults with small sizes, and `DATA__NUM_FRAMES=4` for DATA.NUM_FRAMES."""
+    cfg = get_cfg()
+    small = {
+        "DATA.NUM_FRAMES": 4,
+        "DATA.TRAIN_CROP_SIZE": [32, 48],
+        "DATA.TEST_CROP_SIZE": 32,
+        "DATA.TRAIN_JITTER_SCALES": [40, 48],
+        "MODEL.NUM_CLASSES": 2,
+        "DATA_LOADER.NUM_WORKERS": 0,
+    }
+    for name, value in (small | {name.replace("__", "."): value for name, value in values.items()}).items():
+        set_value(cfg, name, value)
+    cfg.freeze()
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of five videos; one more of the training list and two more of the test list are not there."""
+    folder = tmp_path_factory.mktemp("videos")
+    lines = [f"{write_video(folder / f'{i}.mp4', num_frames=30 + 10 * i).name} {i % 2}\n" for i in range(5)]
+    (folder / "train.csv").write_text("".join([*lines, "gone.mp4 1\n"]))
+    (folder / "val.csv").write_text("".join(lines))
+    (folder / "test.csv").write_text("".join([*lines, "gone.mp4 1\n", "lost.mp4 0\n"]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(folder: Path) -> VideoList:
+    return build.load_list(config(DATA__PATH_TO_DATA_DIR=str(folder)), "val")
+
+
+# ---------------------------------------------------------------- lists
+
+
+def test_every_dataset_is_registered() -> None:
+    assert set(DATASETS.names()) >= {"kinetics", "howto100m", "ssv2", "muwiges", "folder", "gestures"}
+
+
+def test_missing_files_leave_the_training_list_and_stay_in_the_others(folder: Path) -> None:
+    cfg = config(DATA__PATH_TO_DATA_DIR=str(folder), DATA__MAX_FAILED_FRACTION=0.2)
+    for split, testing, kept, missing in (
+        ("train", False, 5, 1),
+        ("train", True, 6, 1),
+        ("val", False, 5, 0),
+        ("test", False, 7, 2),
+    ):
+        videos = build.load_list(cfg, split, testing=testing)
+        assert len(videos.records) == kept
+        told = [line for line in videos.warnings if "do not exist" in line]
+        assert len(told) == bool(missing)
+        if missing:
+            assert f"{missing} of the {5 + missing} videos of the {split} list do not exist" in told[0]
+            assert f"{split}.csv:6" in told[0] and "gone.mp4" in told[0]
+
+
+def test_too_many_missing_files_stop_a_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataListError, match=r"(?s)1 of the 6 .*train\.csv:6.*MAX_FAILED_FRACTION 0\.1 allows"):
+        build.load_list(config(DATA__PATH_TO_DATA_DIR=str(folder)), "train")
+    (tmp_path / "test.csv").write_text("gone.mp4 1\nlost.mp4 0\n")
+    with pytest.raises(DataListError, match="2 of the 2 videos of the test list do not exist"):
+        build.load_list(config(DATA__PATH_TO_DATA_DIR=str(tmp_path)), "test")
+
+
+def test_the_test_list_is_of_the_test_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def from_config(self, cfg: CfgNode, split: str) -> Named:
+            return self
+
+        def load(self) -> VideoList:
+            return VideoList([], class_names=[self.name])
+
+    monkeypatch.setattr(DATASETS, "get", Named)
+    cfg = config(TRAIN__DATASET="ours", TEST__DATASET="theirs")
+    names = [build.load_list(cfg, split).class_names[0] for split in ("train", "val", "test")]
+    assert names == ["ours", "ours", "theirs"]
+    assert build.load_list(cfg, "val", testing=True).class_names == ["theirs"]
+
+
+# ---------------------------------------------------------------- samplers and transforms
+
+
+@pytest.mark.parametrize(
+    ("rate", "training", "num_clips", "expected"),
+    [
+        (32, True, 1, RandomSpanSampler(4, 32, 30.0)),
+        (32, False, 3, UniformSpanSampler(4, 32, 30.0, 3)),
+        (32, False, "auto", UniformSpanSampler(4, 32, 30.0, "auto")),
+        ("auto", True, 1, RandomSegmentSampler(4)),
+        ("auto", False, 3, UniformSegmentSampler(4, 3)),
+        ("auto", False, "auto", UniformSegmentSampler(4, 1)),
+    ],
+)
+def test_frame_samplers(rate: int | str, training: bool, num_clips: Any, expected: Any) -> None:
+    cfg = config(DATA__SAMPLING_RATE=rate)
+    assert build.build_frame_sampler(cfg, training=training, num_clips=num_clips) == expected
+    shuffled = config(DATA__SAMPLING_RATE=rate, DATA__SHUFFLE_FRAMES=True)
+    sampler = build.build_frame_sampler(shuffled, training=training, num_clips=num_clips)
+    assert sampler == ShuffledFrames(expected)
+
+
+def test_the_training_transform_is_as_configured(videos: VideoList) -> None:
+    cfg = config(
+        DATA__RANDOM_FLIP=True,
+        DATA__FLIP_LABEL_MAP=[[0, 1], [4, 5]],
+        DATA__INV_UNIFORM_SAMPLE=True,
+        DATA__MEAN=[0.1, 0.2, 0.4],
+        DATA__CHANNEL_ORDER="bgr",
+        RNG_SEED=11,
+    )
+    dataset = build.build_train_dataset(cfg, videos)
+    transform = dataset.transform
+    assert isinstance(transform, TrainTransform) and dataset.training and dataset.seed == 11
+    assert (transform.crop_size, transform.jitter_scales) == ((32, 48), (40, 48))
+    assert transform.flip and transform.inverse_uniform and transform.crop_mode == "crop"
+    assert transform.fill == [102, 51, 26]  # MEAN is in the model's order, the transform sees RGB
+    assert dataset.flip_label_map == {0: 1, 1: 0, 4: 5, 5: 4}
+
+
+def test_validation_sees_one_centre_view_and_the_test_all_of_them(videos: VideoList) -> None:
+    cfg = config(TEST__NUM_ENSEMBLE_VIEWS=2, TEST__NUM_SPATIAL_CROPS=3)
+    for views, num_clips, num_crops in ((False, 1, 1), (True, 2, 3)):
+        dataset = build.build_eval_dataset(cfg, videos, views=views)
+        assert isinstance(dataset.transform, EvalTransform) and not dataset.training
+        assert dataset.frame_sampler == UniformSpanSampler(4, 8, 30.0, num_clips)
+        assert (dataset.transform.num_crops, dataset.transform.crop_size) == (num_crops, (32, 32))
+
+
+# ---------------------------------------------------------------- loaders
+
+
+def test_training_batches(videos: VideoList) -> None:
+    cfg = config(GLOBAL_BATCH_SIZE=4, TRAIN__BATCH_SIZE=2)
+    loader = build.build_train_loader(cfg, videos)
+    shapes = [[batch.clips.shape for batch in batches if batch.clips is not None] for _, batches in loader]
+    assert shapes == [[(2, 3, 4, 32, 48)] * 2, [(1, 3, 4, 32, 48)]]
+
+
+def test_a_batch_size_is_of_a_node(videos: VideoList) -> None:
+    cfg = config(GLOBAL_BATCH_SIZE=64, TRAIN__BATCH_SIZE=24, TEST__BATCH_SIZE=8, NUM_SHARDS=2)
+    sampler = build.build_train_loader(cfg, videos, rank=5, world_size=8).sampler
+    assert (sampler.global_batch, sampler.micro_batch, sampler.rank, sampler.world_size) == (64, 6, 5, 8)
+    assert build.build_train_loader(cfg, videos, rank=0, world_size=64).sampler.micro_batch == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "views", "expected"),
+    [
+        ({}, False, [8, 4]),
+        ({}, True, [2] * 6),  # 8 views hold 2 videos of 3
+        ({"DATA__CROP_MODE": "full"}, True, [8, 4]),
+        ({"TEST__NUM_ENSEMBLE_VIEWS": 10}, True, [1] * 12),
+        ({"TEST__NUM_ENSEMBLE_VIEWS": "auto"}, True, [1] * 12),
+    ],
+)
+def test_eval_batches_hold_as_many_videos_as_views_fit(
+    videos: VideoList, values: dict[str, Any], views: bool, expected: list[int]
+) -> None:
+    many = VideoList((videos.records * 3)[:12])
+    loader = build.build_eval_loader(config(TEST__BATCH_SIZE=8, **values), many, views=views)
+    assert [len(batch.indices) for batch in loader] == expected
+
+
+def test_the_clips_of_a_long_video_cover_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "long.mp4", num_frames=100)
+    videos = VideoList([VideoRecord(str(path), 0, "test.csv:1")])
+    cfg = config(TEST__NUM_ENSEMBLE_VIEWS="auto", TEST__NUM_SPATIAL_CROPS=1)  # clips of 32 frames
+    (batch,) = build.build_eval_loader(cfg, videos, views=True)
+    assert batch.views_per_video == [4] and batch.clips is not None and batch.clips.dtype == torch.uint8
+
+
+def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.os, "sched_getaffinity", lambda pid: range(12), raising=False)
+    assert [build.num_workers("auto", processes) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
+    assert build.num_workers(0, 1) == 0 and build.num_workers(20, 4) == 20
+
+
+def test_mixing(videos: VideoList) -> None:
+    assert build.build_mixer(config()) is None
+    mixer = build.build_mixer(config(MIXUP__ENABLED=True, MIXUP__PROB=0.5))
+    assert isinstance(mixer, ClipMixer) and mixer.prob == 0.5
+    with pytest.raises(ConfigError, match="TRAIN.BATCH_SIZE to at least 8"):
+        build.build_train_loader(config(MIXUP__ENABLED=True, TRAIN__BATCH_SIZE=4), videos, world_size=4)

@@ -1,0 +1,135 @@
+"""A folder of classes: split by sub-folders, lists or fractions, and never a subject in two splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from timesformer.config.defaults import get_cfg
+from timesformer.datasets.folder import VideoFolder, held_out
+from timesformer.datasets.records import VideoList
+from timesformer.utils.errors import DataListError
+
+SPLITS = ("train", "val", "test")
+
+
+def make(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def load(root: Path, split: str = "train", **options: object) -> VideoList:
+    return VideoFolder(**{"root": str(root), "split": split, "num_classes": 2, **options}).load()  # type: ignore[arg-type]
+
+
+def names(root: Path, split: str, **options: object) -> list[str]:
+    return [Path(r.path).relative_to(root).as_posix() for r in load(root, split, **options).records]
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    return make(tmp_path, *(f"class{c}/p{p}_{i}.mp4" for c in (1, 2) for p in range(10) for i in range(2)))
+
+
+def test_fractions_are_stratified_disjoint_and_the_same_in_every_call(people: Path) -> None:
+    parts = {split: names(people, split) for split in SPLITS}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 28, "val": 4, "test": 8}
+    assert len(set().union(*parts.values())) == 40
+    for part in parts.values():
+        assert sum(name.startswith("class1/") for name in part) * 2 == len(part)
+    assert parts == {split: names(people, split) for split in SPLITS}
+    assert parts["test"] != names(people, "test", seed=1)
+
+
+def test_the_split_does_not_depend_on_where_the_folder_is(tmp_path: Path) -> None:
+    files = [f"{c}/{i}.mp4" for c in "ab" for i in range(20)]
+    assert names(make(tmp_path / "x", *files), "test") == names(make(tmp_path / "y/z", *files), "test")
+
+
+def test_subjects_stay_together(people: Path) -> None:
+    subjects = {s: {r.subject for r in load(people, s, subject_pattern=r"/(p\d+)_").records} for s in SPLITS}
+    assert [len(subjects[split]) for split in SPLITS] == [7, 1, 2]
+    assert len(set().union(*subjects.values())) == 10
+
+
+def test_a_path_without_subject_is_named(people: Path) -> None:
+    make(people, "class1/stray.mp4")
+    with pytest.raises(DataListError, match=r"(?s)1 problem .*class1/stray.mp4.*FOLDER.SUBJECT_PATTERN"):
+        load(people, subject_pattern=r"/(p\d+)_")
+    for pattern in (r"p\d+", "("):
+        with pytest.raises(DataListError, match=r"FOLDER\.SUBJECT_PATTERN"):
+            load(people, subject_pattern=pattern)
+
+
+def test_sub_folders_are_the_splits(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/b/1.mp4", "train/a/2.avi", "validation/a/3.mkv")
+    assert names(root, "train") == ["train/a/2.avi", "train/b/1.mp4"]
+    val = load(root, "val")
+    assert [(r.label, r.source) for r in val.records] == [(0, "validation/a")] and val.class_names == [
+        "a",
+        "b",
+    ]
+    with pytest.raises(DataListError, match=r"no videos for test \(videos: train 2, val 1\).*TEST.SPLIT val"):
+        load(root, "test")
+    with pytest.raises(DataListError, match=r"subject '1' is in train and val"):
+        load(make(root, "validation/a/1.mp4"), "val", subject_pattern=r"/(\d)\.")
+    with pytest.raises(DataListError, match=r"no class of the training videos: \['c'\]"):
+        load(make(root, "validation/c/1.mp4"), "val")
+
+
+def test_lists_are_the_splits(tmp_path: Path) -> None:
+    root = make(tmp_path, "walk/1.mp4", "walk/2.mp4", "run/3.mp4")
+    (root / "train.csv").write_text("walk/1.mp4 walk\nrun/3.mp4 0\n")
+    (root / "test.csv").write_text("walk/2.mp4 1\n")
+    train = load(root)
+    assert [r.label for r in train.records] == [1, 0] and train.class_names == ["run", "walk"]
+    assert names(root, "test") == ["walk/2.mp4"]
+
+
+def test_frame_folders_nested_folders_and_what_is_left_out(tmp_path: Path) -> None:
+    root = make(
+        tmp_path, *(f"a/clip/{i}.png" for i in (10, 9)), "a/deep/er/1.mov", "b/loose.jpg", "b/.hid/1.mp4"
+    )
+    found = load(root, val_fraction=0, test_fraction=0)
+    assert [Path(r.path).name for r in found.records] == ["clip", "1.mov"]
+    assert [Path(f).name for f in found.records[0].frames] == ["9.png", "10.png"]
+    assert "b: 1 pictures not in a folder per video, left out" in found.warnings
+    assert "b: a class folder without videos" in found.warnings
+
+
+def test_another_number_of_classes_is_told_with_the_override(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.DATA.PATH_TO_DATA_DIR = str(make(tmp_path, "c10/1.mp4", "c9/1.mp4"))
+    with pytest.raises(DataListError, match=r"\(c9, c10\) has 2 classes.*Add: MODEL.NUM_CLASSES 2"):
+        VideoFolder.from_config(cfg, "train").load()
+
+
+def test_class_names_of_the_user_give_the_order(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "a/1.mp4", "b/1.mp4")
+    (tmp_path / "names.txt").write_text("b\na\n")
+    found = load(root, class_names_path=str(tmp_path / "names.txt"))
+    assert [(Path(r.path).parent.name, r.label) for r in found.records] == [("b", 0), ("a", 1)]
+
+
+def test_no_folder_no_classes_no_validation(tmp_path: Path) -> None:
+    with pytest.raises(DataListError, match=r"DATA.PATH_TO_DATA_DIR is ''"):
+        VideoFolder(root="", split="train", num_classes=2).load()
+    with pytest.raises(DataListError, match="make one per class"):
+        load(tmp_path)
+    make(tmp_path, "a/1.mp4", "b/1.mp4")
+    with pytest.raises(DataListError, match=r"no videos for val.*FOLDER.VAL_FRACTION"):
+        load(tmp_path, "val", val_fraction=0)
+    with pytest.raises(DataListError, match="leave nothing to train on"):
+        load(tmp_path, val_fraction=0.5, test_fraction=0.5)
+
+
+@given(st.integers(0, 50), st.floats(0, 0.9))
+def test_held_out_leaves_something(count: int, fraction: float) -> None:
+    number = held_out(count, fraction, most=max(count - 1, 0))
+    assert 0 <= number < max(count, 1)
+    assert number > 0 or count < 3 or fraction == 0

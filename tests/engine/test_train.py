@@ -1,0 +1,178 @@
+"""Whole runs of a tiny model on generated gestures: outputs, resume, faults."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from timesformer.engine import checkpoint as checkpoints
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., int]
+
+
+def history(folder: Path, kind: str) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    newest = checkpoints.newest_checkpoint(folder)
+    assert newest is not None
+    return checkpoints.read_checkpoint(newest)["model_state"]
+
+
+def test_a_run_leaves_everything_that_explains_it(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "parameters" in printed and "videos scored     12 of 12" in printed and "top1" in printed
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        *("config.yaml", "versions.json", "dataset.json", "metrics.jsonl", "results.json", "predictions.csv"),
+        *("missing_videos.csv", "curves.png", "confusion.png", "per_class.png", "log.txt", "tensorboard"),
+    }
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["SOLVER"]["MAX_EPOCH"] == 2
+    rows = history(tmp_path, "train")
+    assert len(rows) == 4 and rows[-1]["epoch"] == 2.0  # 24 clips in steps of 16 and 8
+    assert {"loss", "top1", "lr", "clips_per_sec", "data_wait", "distinct_frames"} <= set(rows[0])
+    assert [row["epoch"] for row in history(tmp_path, "val")] == [1.0, 2.0]
+
+
+def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp_path: Path, run: Run) -> None:
+    assert run(tmp_path) == 0
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["label"]) for row in rows] == list(range(12))
+    scores = np.array([[float(row[f"score_{k}"]) for k in range(12)] for row in rows])
+    np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-4)
+    assert scores.argmax(axis=1).tolist() == [int(row["prediction"]) for row in rows]
+    assert all(row["path"].endswith(".avi") for row in rows)
+    accuracy = 100 * np.mean([row["label"] == row["prediction"] for row in rows])
+    assert json.loads((tmp_path / "results.json").read_text())["top1"] == pytest.approx(accuracy)
+
+
+def test_defect_07_validation_and_test_do_not_depend_on_chance(tmp_path: Path, run: Run) -> None:
+    """Neither on the seed nor on the batch size."""
+
+    def predictions() -> tuple[list[str], np.ndarray]:
+        rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
+        return [" ".join(row[:3]) for row in rows], np.array([row[3:] for row in rows], dtype=float)
+
+    assert run(tmp_path) == 0
+    words, scores = predictions()
+    assert run(tmp_path, "TRAIN.ENABLE", False, "RNG_SEED", 5, "TEST.BATCH_SIZE", 1) == 0
+    assert predictions()[0] == words
+    np.testing.assert_allclose(predictions()[1], scores, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_workers_do_not_matter(tmp_path: Path, run: Run) -> None:
+    for name, workers in (("a", 0), ("b", 2)):
+        assert run(tmp_path / name, "DATA_LOADER.NUM_WORKERS", workers, "TEST.ENABLE", False) == 0
+    a, b = history(tmp_path / "a", "train"), history(tmp_path / "b", "train")
+    assert [row["loss"] for row in a] == [row["loss"] for row in b]
+    torch.testing.assert_close(weights(tmp_path / "a"), weights(tmp_path / "b"), rtol=0, atol=0)
+
+
+def test_a_run_that_stopped_after_an_epoch_goes_on_to_the_same_weights(tmp_path: Path, run: Run) -> None:
+    """The schedule depends on MAX_EPOCH, so the run is stopped by removing its last checkpoint."""
+    assert run(tmp_path / "whole", "TEST.ENABLE", False) == 0
+    expected, rows = weights(tmp_path / "whole"), history(tmp_path / "whole", "train")
+    checkpoints.checkpoint_path(tmp_path / "whole", 2).unlink()
+    assert run(tmp_path / "whole", "TEST.ENABLE", False, "TRAIN.AUTO_RESUME", True) == 0
+    torch.testing.assert_close(weights(tmp_path / "whole"), expected, rtol=0, atol=0)
+    assert [r["loss"] for r in history(tmp_path / "whole", "train")] == [r["loss"] for r in rows]
+
+
+def test_an_earlier_run_is_neither_overwritten_nor_resumed_by_accident(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "TEST.ENABLE", False) == 0
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert run(tmp_path, "TEST.ENABLE", False) == 1
+    assert "TRAIN.AUTO_RESUME True" in capsys.readouterr().err
+    assert run(tmp_path, "TRAIN.AUTO_RESUME", True, "SOLVER.BASE_LR", 0.5) == 1
+    assert "SOLVER.BASE_LR: 0.001 there, 0.5 here" in capsys.readouterr().err
+    assert run(tmp_path, "TEST.ENABLE", False, "TRAIN.AUTO_RESUME", True) == 0
+    assert "already trained for 2 of SOLVER.MAX_EPOCH 2 epochs" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_fine_tuning_starts_from_weights_with_a_new_head(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "first", "TEST.ENABLE", False) == 0
+    path = checkpoints.newest_checkpoint(tmp_path / "first")
+    start = ["TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.FINETUNE", True]
+    assert run(tmp_path / "second", *start, "MODEL.NUM_CLASSES", 15, "TEST.ENABLE", False) == 0
+    assert "12 classes in the file, 15 in the model" in capsys.readouterr().out
+    assert weights(tmp_path / "second")["model.head.weight"].shape[0] == 15
+    only_test = ["TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", path]
+    assert run(tmp_path / "third", *only_test, "MODEL.NUM_CLASSES", 15) == 1
+    assert "12x24" in capsys.readouterr().err
+
+
+def test_training_goes_on_without_a_damaged_clip_and_test_lists_it(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    settings = ["DATA.PATH_TO_DATA_DIR", data, "DATA.MAX_FAILED_FRACTION", 0.3]
+    assert run(tmp_path / "a", *settings, "SOLVER.MAX_EPOCH", 1, "SOLVER.WARMUP_EPOCHS", 0) == 0
+    for split in ("train", "test"):
+        damaged = sorted((data / split).glob("*.avi"))[3]
+        damaged.write_bytes(b"")
+    capsys.readouterr()
+    as_lists = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics"]
+    assert run(tmp_path / "b", *settings, *as_lists, "SOLVER.MAX_EPOCH", 1, "SOLVER.WARMUP_EPOCHS", 0) == 0
+    printed = capsys.readouterr().out
+    assert "clip left out" in printed and "videos scored     11 of 12" in printed and "not scored        1" in printed
+    assert len((tmp_path / "b/failed_clips.csv").read_text().splitlines()) == 2
+    assert damaged.name in (tmp_path / "b/missing_videos.csv").read_text()
+    assert run(tmp_path / "c", *settings, *as_lists, "DATA.MAX_FAILED_FRACTION", 0.01) == 1
+    assert "more than DATA.MAX_FAILED_FRACTION 0.01" in capsys.readouterr().err
+
+
+def test_check_passes_on_good_data_and_names_a_damaged_file(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    assert run(tmp_path / "a", "DATA.PATH_TO_DATA_DIR", data, options=("--check",)) == 0
+    assert "check passed" in capsys.readouterr().out
+    assert not (tmp_path / "a/checkpoints").exists()
+    damaged = sorted((data / "val").glob("*.avi"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    lists = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", data]
+    assert run(tmp_path / "b", *lists, options=("--check",)) == 1
+    captured = capsys.readouterr()
+    assert damaged.name in captured.out and "1 video(s) cannot be read" in captured.err
+
+
+def test_keys_that_the_run_does_not_use_are_told(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "SSV2.INPUT", "videos", "TEST.ENABLE", False) == 0
+    assert "set but not used by this run: SSV2.INPUT (command line)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attention", ["joint_space_time", "space_only"])
+def test_other_attention_mixing_and_precision(tmp_path: Path, run: Run, attention: str) -> None:
+    flips = ["DATA.RANDOM_FLIP", True, "DATA.FLIP_LABEL_MAP", "[[2,3],[4,5]]"]
+    options = ["TIMESFORMER.ATTENTION_TYPE", attention, "MIXUP.ENABLED", True, "PRECISION", "bf16", *flips]
+    assert run(tmp_path, *options, "TEST.ENABLE", False) == 0
+
+
+def test_two_processes_train_and_test_as_one_does(tmp_path: Path, run: Run, tiny: list[str]) -> None:
+    assert run(tmp_path / "one") == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "tools/run_net.py"]
+    command += ["--cfg", "configs/Gestures/LightTimeSformer_demo.yaml", *tiny, "OUTPUT_DIR", str(tmp_path / "two")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-3, atol=1e-4)
+    scores = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    assert scores[0]["scored"] == scores[1]["scored"] == 12

@@ -1,0 +1,100 @@
+"""What every registered model keeps: it builds from the configuration, gives logits, and all of it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from timesformer.config.defaults import get_cfg
+from timesformer.models.build import MODELS, build_model
+from timesformer.models.summary import summarize
+from timesformer.utils.errors import ConfigError
+
+# The cls token, all that leaves the last block, has neither a position nor a pooled query: torchvision's own waste.
+UNUSED = {"mvit_v2_s": ("blocks.15.attn.rel_pos_", "blocks.15.attn.pool_q.")}
+SLOW = {"s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"}
+OURS = {"TimeSformer", "vit_base_patch16_224", "LightTimeSformer"}
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS.names()]
+
+
+def small_config(name: str) -> CfgNode:
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = name, 5
+    cfg.DATA.NUM_FRAMES, size = {"s3d": (16, 224), "mvit_v2_s": (4, 64)}.get(name, (4, 32))
+    cfg.DATA.TRAIN_CROP_SIZE = cfg.DATA.TEST_CROP_SIZE = size
+    vit = cfg.TIMESFORMER
+    vit.PATCH_SIZE, vit.EMBED_DIM, vit.DEPTH, vit.NUM_HEADS = 8, 24, 2, 2
+    return cfg
+
+
+def test_the_registry_has_the_promised_names() -> None:
+    baselines = {"r3d_18", "mc3_18", "r2plus1d_18"} | SLOW
+    assert set(MODELS.names()) == OURS | baselines
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    cfg = small_config(name)
+    model = build_model(cfg).eval()
+    if name in OURS:  # temporal_fc starts at zero
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    logits = model(torch.randn(2, 3, cfg.DATA.NUM_FRAMES, size, size))
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    without = [parameter for parameter, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [parameter for parameter in without if not parameter.startswith(UNUSED.get(name, "-"))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_summary_counts_without_touching_the_model(name: str) -> None:
+    cfg = small_config(name)
+    model = build_model(cfg)
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    summary = summarize(model, (3, cfg.DATA.NUM_FRAMES, size, size))
+    assert summary.num_parameters == sum(p.numel() for p in model.parameters())
+    assert summary.multiply_accumulates_per_clip > summary.num_parameters / 10
+    assert model.training and not any(p.is_meta for p in model.parameters())
+
+
+def test_summary_is_one_readable_line() -> None:
+    cfg = small_config("LightTimeSformer")
+    vit = cfg.TIMESFORMER
+    vit.EMBED_DIM, vit.DEPTH, vit.NUM_HEADS, vit.MLP_RATIO = 96, 3, 3, 2.0
+    cfg.DATA.NUM_FRAMES, cfg.MODEL.NUM_CLASSES = 8, 12
+    model = build_model(cfg)
+    line = "387.0 k parameters, 0.05 G multiply-accumulates a clip (torch's counter)"
+    assert str(summarize(model, (3, 8, 32, 32))) == line
+    model.model.patch_embed.requires_grad_(False)
+    assert "387.0 k parameters (368.5 k trained), " in str(summarize(model, (3, 8, 32, 32)))
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'TimeSformer'.*r3d_18"):
+        build_model(small_config("Timesformer"))
+
+
+@pytest.mark.parametrize("name", ["s3d", pytest.param("mvit_v2_s", marks=pytest.mark.slow)])
+def test_baselines_say_what_clips_they_cannot_take(name: str) -> None:
+    cfg = small_config(name)
+    cfg.DATA.NUM_FRAMES = 1
+    with pytest.raises(ConfigError, match=rf"{name} cannot take clips of 1 frames.*DATA.NUM_FRAMES 16"):
+        build_model(cfg)
+
+
+@pytest.mark.slow
+def test_mvit_of_one_size_refuses_another_at_test() -> None:
+    cfg = small_config("mvit_v2_s")
+    cfg.DATA.TEST_CROP_SIZE = 96
+    with pytest.raises(ConfigError, match="4 frames of 96x96 pixels.*the same DATA.TEST_CROP_SIZE"):
+        build_model(cfg)
+
+
+def test_baseline_dropout_comes_from_the_configuration() -> None:
+    cfg = small_config("s3d")
+    cfg.MODEL.DROP_RATE = 0.3
+    assert {m.p for m in build_model(cfg).modules() if isinstance(m, nn.Dropout)} == {0.3}

@@ -1,0 +1,167 @@
+"""The rules of ARCHITECTURE.md that a program can check: floors, circles, homes, small files with one job."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "timesformer"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FOLDERS = ("timesformer", "tools", "tests", "benchmarks")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+# Who may import whom; every floor may import itself.
+FLOORS = {
+    "engine": {"datasets", "models", "optim", "visualization", "config", "utils"},
+    "datasets": {"utils"},
+    "models": {"utils"},
+    "optim": {"utils"},
+    "visualization": {"utils"},
+    "config": {"utils"},
+    "utils": set(),
+}
+
+# Where an outside library is at home.
+HOMES = {
+    "av": {"datasets.readers", "datasets.pyav_reader", "datasets.containers", "datasets.gesture_rendering",
+           "utils.env"},  # FFmpeg's versions
+    "torchcodec": {"datasets.readers", "datasets.torchcodec_reader"},
+    "cv2": {"datasets.readers", "datasets.transforms", "datasets.gesture_rendering",
+            "datasets.gestures", "datasets.loader"},  # its threads
+    "torchvision": {"datasets.transforms", "datasets.mixing", "models.baselines"},
+    "timm": {"models.baselines", "models.pretrained", "optim.build", "engine.step"},
+    "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
+                   "visualization.contact_sheets", "visualization.comparison"},
+    "yacs": set(),
+    "torch.utils.tensorboard": {"engine.events"},
+    "sklearn": {"engine.metrics"},
+}  # fmt: skip
+
+# Modules whose functions may take the whole configuration (`from_config` may anywhere).
+CFG_DOORS = {
+    "datasets.build", "models.build", "optim.build",
+    "engine.launch", "engine.setup", "engine.train", "engine.evaluate", "engine.test", "engine.check",
+    "engine.checkpoint",
+}  # fmt: skip
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str) -> frozenset[tuple[str, str]]:
+    """What `module` imports, and when: "at once", in a "call", or only for "types"."""
+    found = set()
+
+    def visit(node: ast.AST, when: str) -> None:
+        if isinstance(node, ast.Import):
+            found.update((alias.name, when) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write relative imports out in full"
+            found.update((f"{node.module}.{alias.name}", when) for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            when = "types"
+        elif isinstance(node, ast.FunctionDef):
+            when = "call"
+        for child in ast.iter_child_nodes(node):
+            visit(child, when)
+
+    visit(tree(MODULES[module]), "at once")
+    return frozenset(found)
+
+
+def project_imports(module: str) -> set[str]:
+    """The project's modules that `module` imports, anywhere in it."""
+    found = set()
+    for name, _ in imports(module):
+        if name.partition(".")[0] == "timesformer":
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found
+
+
+def in_library(name: str, library: str) -> bool:
+    return name == library or name.startswith(f"{library}.")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") > 1])
+def test_a_module_imports_only_its_own_floor_and_those_below(module: str) -> None:
+    floor = module.split(".")[1]
+    reached = {name.split(".")[1] for name in project_imports(module) if "." in name}
+    assert reached <= FLOORS[floor] | {floor}
+
+
+def test_every_floor_has_a_rule() -> None:
+    assert {name.split(".")[1] for name in MODULES if "." in name} == FLOORS.keys()
+
+
+def test_the_tree_in_the_document_is_the_tree() -> None:
+    block = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
+    told, folders = set(), [""]
+    for line in block.splitlines():
+        if match := re.match(r"( *)(\w+)/", line):
+            folders[len(match[1]) // 2 :] = [match[2]]
+        told |= {"/".join([*folders, name]) for name in re.findall(r"\b\w+\.py\b", line)}
+    found = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"}
+    assert told == {path for path in found if not path.startswith("tests/")}
+
+
+def test_no_import_circles() -> None:
+    graph = {module: project_imports(module) - {module} for module in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_an_outside_library_stays_at_home(library: str) -> None:
+    users = {
+        module.removeprefix("timesformer.")
+        for module in MODULES
+        for name, when in imports(module)
+        if in_library(name, library) and when != "types"
+    }
+    assert users <= HOMES[library]
+
+
+def test_models_import_timm_and_torchvision_in_calls_only() -> None:
+    for module in (name for name in MODULES if name.startswith("timesformer.models")):
+        at_once = {name.partition(".")[0] for name, when in imports(module) if when == "at once"}
+        assert not at_once & {"timm", "torchvision"}, module
+
+
+def test_importing_the_model_brings_no_heavy_library() -> None:
+    code = "import sys, timesformer.models.vit; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torchvision", "timm", "matplotlib", "av", "cv2", "torchcodec", "sklearn"}
+
+
+def test_the_configuration_stops_at_the_door() -> None:
+    takers = [
+        f"{module}.{node.name}"
+        for module in MODULES
+        if module.removeprefix("timesformer.") not in CFG_DOORS and "timesformer.config" not in module
+        for node in ast.walk(tree(MODULES[module]))
+        if isinstance(node, ast.FunctionDef) and node.name != "from_config"
+        if "cfg" in {argument.arg for argument in node.args.args + node.args.kwonlyargs}
+    ]
+    assert takers == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_says_its_job_first_and_stays_small(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").count("\n") <= 400
+    if tree(path).body:  # an empty __init__.py has no job
+        docstring = ast.get_docstring(tree(path))
+        assert docstring and docstring.splitlines()[0].strip(), "the first line says the file's one job"

@@ -1,0 +1,130 @@
+"""Every picture is written, at a readable size, for few and many classes and for little or no data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from timesformer.visualization.comparison import save_comparison
+from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
+from timesformer.visualization.contact_sheets import save_contact_sheet
+from timesformer.visualization.curves import save_curves
+
+
+@pytest.fixture(autouse=True)
+def no_warnings() -> Iterator[None]:
+    """A layout that does not fit, or an empty legend, shows as a warning of matplotlib."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def picture(path: Path) -> np.ndarray:
+    """The written PNG, checked for a sensible size and for something being on it."""
+    pixels = cv2.imread(str(path))
+    assert pixels is not None, path
+    height, width = pixels.shape[:2]
+    assert 150 <= height <= 2500 and 600 <= width <= 2500, (height, width)
+    assert (pixels < 128).any(axis=2).mean() > 0.002
+    return pixels
+
+
+def history(steps: int, epochs: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    train = [
+        {"kind": "train", "epoch": (i + 1) / 50, "loss": rng.normal(2, 0.1), "top1": 90 * i / steps, "lr": 1e-3}
+        for i in range(steps)
+    ]
+    return train + [{"kind": "val", "epoch": e + 1, "loss": 1.5, "top1": 10.0 * e} for e in range(epochs)]
+
+
+def confusion(num_classes: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.diag(rng.integers(5, 30, num_classes)) + rng.binomial(1, 0.05, (num_classes, num_classes))
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(200, 4), (200, 0), (1, 0), (0, 1), (0, 0)])
+def test_curves(tmp_path: Path, steps: int, epochs: int) -> None:
+    save_curves(history(steps, epochs), tmp_path / "new" / "folder" / "curves.png")
+    picture(tmp_path / "new" / "folder" / "curves.png")
+
+
+def test_curves_leave_out_what_was_not_measured(tmp_path: Path) -> None:
+    rows = [
+        {"kind": "train", "epoch": 0.5, "loss": float("nan"), "top1": None, "lr": 0.1},
+        {"kind": "train", "epoch": 1.0, "loss": 2.0, "lr": 0.1},
+        {"kind": "val", "epoch": 1, "loss": 1.0, "mAP": 40.0},
+        {"kind": "test", "mAP": 50.0},
+    ]
+    save_curves(rows, tmp_path / "curves.png")
+    picture(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(("num_classes", "named"), [(2, True), (12, False), (174, True)])
+def test_confusion_and_class_bars(tmp_path: Path, num_classes: int, named: bool) -> None:
+    matrix = confusion(num_classes)
+    matrix[-1] = 0  # a class without clips
+    names = [f"moving $something_{k} from the left to the right" for k in range(num_classes)] if named else []
+    counts = matrix.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.diag(matrix) / counts
+    save_confusion(matrix, names, tmp_path / "a" / "confusion.png")
+    save_class_bars(accuracy, counts, names, tmp_path / "b" / "bars.png")
+    picture(tmp_path / "a" / "confusion.png")
+    picture(tmp_path / "b" / "bars.png")
+
+
+def test_pictures_of_no_clips_at_all(tmp_path: Path) -> None:
+    save_confusion(np.zeros((3, 3), int), [], tmp_path / "confusion.png")
+    save_class_bars(np.full(3, np.nan), np.zeros(3, int), [], tmp_path / "bars.png")
+    picture(tmp_path / "confusion.png")
+    picture(tmp_path / "bars.png")
+
+
+def test_confusion_says_what_it_shows() -> None:
+    figure = confusion_figure(np.array([[8, 2], [0, 5]]), ["up", "down"])
+    axes, margin, _ = figure.axes
+    assert figure.get_suptitle() == "Confusion matrix: top-1 86.7% (n = 15 clips, 2 classes)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["up (10)", "down (5)"]
+    assert [text.get_text() for text in axes.texts] == ["80", "20", "100"]
+    assert margin.texts[0].get_text().splitlines()[2:] == ["20% (2 of 10)  up", "        → down"]
+
+
+def test_contact_sheet_of_unlike_clips(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(8, 32, 32), (20, 84, 96), (1, 160, 90)]
+    rows = [(f"clips/{n}/$a_b.avi " * 9, rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for n, s in enumerate(shapes)]
+    save_contact_sheet(rows, tmp_path / "new" / "sheet.png", "the worst 3 of 240 clips")
+    picture(tmp_path / "new" / "sheet.png")
+
+
+def test_contact_sheet_shows_frames_in_order_and_colour(tmp_path: Path) -> None:
+    frames = np.zeros((3, 20, 20, 3), np.uint8)
+    for t in range(3):
+        frames[t, ..., t] = 255  # red, green, blue
+    save_contact_sheet([("", frames)], tmp_path / "sheet.png", "")
+    middle = picture(tmp_path / "sheet.png")[-100]
+    shown = middle[[200, 620, 1100]].tolist()  # OpenCV reads BGR
+    assert shown == [[0, 0, 255], [0, 255, 0], [255, 0, 0]]
+
+
+def test_contact_sheet_without_clips_is_still_written(tmp_path: Path) -> None:
+    save_contact_sheet([], tmp_path / "sheet.png", "nothing was wrong")
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_comparison(tmp_path: Path) -> None:
+    rows = [
+        {"name": "whole video", "mean": 88.3, "std": 3.8, "n": 3, "note": "", "values": [91.7, 89.2, 84.2]},
+        {"name": "fixed rate 32", "mean": 79.5, "std": 1.8, "n": 2, "note": "the Kinetics habit"},
+        {"name": "one run", "mean": 60.0, "low": 55.0, "high": 66.0, "note": None},
+        {"name": "random flip", "mean": 100.0, "std": None, "n": 1},
+    ]
+    save_comparison(rows, tmp_path / "new" / "comparison.png", "Accuracy on unseen people")
+    picture(tmp_path / "new" / "comparison.png")

@@ -1,0 +1,199 @@
+"""Cross-checks: keys that are right alone and wrong together, each told with the override that mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from fvcore.common.config import CfgNode
+
+
+def check_config(cfg: CfgNode) -> list[str]:
+    """All contradictions in `cfg`, one line each: the keys, the values found and what to type."""
+    return [problem for check in _CHECKS for problem in check(cfg)]
+
+
+def advise_config(cfg: CfgNode) -> list[str]:
+    """What is allowed but seldom meant, one line each."""
+    data, solver, advice = cfg.DATA, cfg.SOLVER, []
+    blind_flip = cfg.TRAIN.ENABLE and data.RANDOM_FLIP and not data.FLIP_LABEL_MAP
+    if blind_flip and cfg.TRAIN.DATASET in ("muwiges", "gestures"):
+        advice.append(
+            f"DATA.RANDOM_FLIP is True on {cfg.TRAIN.DATASET}, where a flip turns 10 of the 12 gestures into "
+            "their mirror partners: set DATA.RANDOM_FLIP False, or "
+            "DATA.FLIP_LABEL_MAP [[2,3],[4,5],[6,7],[8,9],[10,11]]."
+        )
+    if data.FLIP_LABEL_MAP and not data.RANDOM_FLIP:
+        advice.append("DATA.FLIP_LABEL_MAP has no effect while DATA.RANDOM_FLIP is False.")
+    if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS > 0 and solver.WARMUP_START_LR > solver.BASE_LR:
+        advice.append(
+            f"warm-up goes down: SOLVER.WARMUP_START_LR {solver.WARMUP_START_LR:g} is above SOLVER.BASE_LR "
+            f"{solver.BASE_LR:g}; for example SOLVER.WARMUP_START_LR {solver.BASE_LR / 100:g}."
+        )
+    return advice
+
+
+def _sides(size: int | Sequence[int]) -> list[int]:
+    return [size] if isinstance(size, int) else list(size)
+
+
+def _written(values: Sequence[float]) -> str:
+    """A list as one types it: no spaces."""
+    return "[" + ",".join(f"{value:g}" for value in values) + "]"
+
+
+def _lengths(cfg: CfgNode) -> Iterator[str]:
+    for name, values, length, example in (
+        ("DATA.MEAN", cfg.DATA.MEAN, 3, [0.45, 0.45, 0.45]),
+        ("DATA.STD", cfg.DATA.STD, 3, [0.225, 0.225, 0.225]),
+        ("DATA.TRAIN_JITTER_SCALES", cfg.DATA.TRAIN_JITTER_SCALES, 2, [256, 320]),
+        ("SOLVER.BETAS", cfg.SOLVER.BETAS, 2, [0.9, 0.999]),
+        ("GESTURES.NUM_SUBJECTS", cfg.GESTURES.NUM_SUBJECTS, 3, [60, 10, 20]),
+    ):
+        if len(values) != length:
+            yield f"{name} needs {length} numbers, found {values}; for example {name} {_written(example)}"
+
+
+def _patches(cfg: CfgNode) -> Iterator[str]:
+    name, vit = cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER
+    if name not in ("TimeSformer", "LightTimeSformer") and not name.startswith("vit_"):
+        return
+    patch = vit.PATCH_SIZE
+    for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
+        sides = _sides(cfg.DATA[key])
+        if any(side % patch for side in sides):
+            below = [max(side // patch, 1) * patch for side in sides]
+            above = [-(-side // patch) * patch for side in sides]
+            down, up = (_written(size) if len(size) > 1 else str(size[0]) for size in (below, above))
+            nearest = up if down == up else f"{down} and {up}"
+            yield (
+                f"DATA.{key} {cfg.DATA[key]} is not a multiple of TIMESFORMER.PATCH_SIZE {patch}; "
+                f"nearest: {nearest}. Type DATA.{key} {down}"
+            )
+    width, heads = vit.EMBED_DIM, vit.NUM_HEADS
+    if isinstance(width, int) and isinstance(heads, int) and width % heads:
+        fitting = max(n for n in range(1, heads) if width % n == 0)
+        yield (
+            f"TIMESFORMER.EMBED_DIM {width} is not divisible by TIMESFORMER.NUM_HEADS {heads}. "
+            f"Type TIMESFORMER.NUM_HEADS {fitting} or TIMESFORMER.EMBED_DIM {-(-width // heads) * heads}"
+        )
+
+
+def _crops(cfg: CfgNode) -> Iterator[str]:
+    data = cfg.DATA
+    if data.CROP_MODE == "full":
+        if cfg.TEST.ENABLE and cfg.TEST.NUM_SPATIAL_CROPS == 3:
+            yield (
+                "TEST.NUM_SPATIAL_CROPS 3 with DATA.CROP_MODE full would test three identical views. "
+                "Type TEST.NUM_SPATIAL_CROPS 1"
+            )
+        return
+    scales, side = data.TRAIN_JITTER_SCALES, min(_sides(data.TRAIN_CROP_SIZE))
+    mend = "Type DATA.TRAIN_JITTER_SCALES"
+    if len(scales) == 2 and scales[0] > scales[1]:
+        yield f"DATA.TRAIN_JITTER_SCALES {scales} must go up. {mend} {_written(sorted(scales))}"
+    elif len(scales) == 2 and cfg.TRAIN.ENABLE and scales[0] < side:
+        yield (
+            f"DATA.TRAIN_JITTER_SCALES {scales} is too small to cut DATA.TRAIN_CROP_SIZE "
+            f"{data.TRAIN_CROP_SIZE} out. {mend} {_written([side, side * 8 // 7])}"
+        )
+
+
+def _schedule(cfg: CfgNode) -> Iterator[str]:
+    solver = cfg.SOLVER
+    steps, rates, epochs = solver.STEPS, solver.LRS, solver.MAX_EPOCH
+    if not cfg.TRAIN.ENABLE:
+        return
+    if solver.LR_POLICY == "steps_with_relative_lrs":
+        example = "for example SOLVER.STEPS [0,11,14] SOLVER.LRS [1,0.1,0.01]"
+        if not steps or len(steps) != len(rates):
+            yield (
+                f"SOLVER.LR_POLICY {solver.LR_POLICY} needs SOLVER.STEPS and SOLVER.LRS of the same length, "
+                f"found {steps} and {rates}; {example}"
+            )
+        elif steps[0] != 0 or any(b <= a for a, b in pairwise(steps)):
+            yield f"SOLVER.STEPS {steps} must start at 0 and go up; {example}"
+    if epochs < solver.WARMUP_EPOCHS:
+        yield (
+            f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS:g} is longer than SOLVER.MAX_EPOCH {epochs}. "
+            f"Type SOLVER.WARMUP_EPOCHS {epochs * 0.05:g}"
+        )
+    nesterov = solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV
+    if nesterov and (solver.MOMENTUM == 0 or solver.DAMPENING != 0):
+        yield (
+            "SOLVER.NESTEROV True needs momentum and no dampening, found "
+            f"SOLVER.MOMENTUM {solver.MOMENTUM:g} and SOLVER.DAMPENING {solver.DAMPENING:g}. "
+            "Type SOLVER.NESTEROV False"
+        )
+
+
+def _batches(cfg: CfgNode) -> Iterator[str]:
+    batch, wanted, gpus = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, cfg.NUM_GPUS
+    shard, shards = cfg.SHARD_ID, cfg.NUM_SHARDS
+    if shard >= shards:
+        yield f"SHARD_ID {shard} must be below NUM_SHARDS {shards}. Type SHARD_ID 0 or NUM_SHARDS {shard + 1}"
+    if not cfg.TRAIN.ENABLE:
+        return
+    if batch * shards > wanted:
+        smaller = f" or TRAIN.BATCH_SIZE {wanted // shards}" if wanted >= shards else ""
+        yield (
+            f"TRAIN.BATCH_SIZE {batch} on NUM_SHARDS {shards} is more than GLOBAL_BATCH_SIZE {wanted}. "
+            f"Type GLOBAL_BATCH_SIZE {batch * shards}{smaller}"
+        )
+    processes = max(gpus, 1) if isinstance(gpus, int) else 1
+    if batch % processes:
+        yield (
+            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by NUM_GPUS {gpus}. "
+            f"Type TRAIN.BATCH_SIZE {-(-batch // processes) * processes}"
+        )
+    if cfg.MIXUP.ENABLED and batch // processes < 2:
+        yield (
+            f"MIXUP.ENABLED needs two clips in a forward pass, found TRAIN.BATCH_SIZE {batch} on "
+            f"NUM_GPUS {gpus}. Type TRAIN.BATCH_SIZE {2 * processes} or MIXUP.ENABLED False"
+        )
+
+
+def _labels(cfg: CfgNode) -> Iterator[str]:
+    pairs, classes = cfg.DATA.FLIP_LABEL_MAP, cfg.MODEL.NUM_CLASSES
+    labels = [label for pair in pairs for label in pair]
+    if len(set(labels)) != len(labels):
+        yield (
+            f"DATA.FLIP_LABEL_MAP {pairs}: a label may stand in one pair only; "
+            "for example DATA.FLIP_LABEL_MAP [[2,3],[4,5]]"
+        )
+    if labels and max(labels) >= classes:
+        yield (
+            f"DATA.FLIP_LABEL_MAP {pairs}: labels count from 0; with MODEL.NUM_CLASSES {classes} the last is "
+            f"{classes - 1}, found {max(labels)}. Type MODEL.NUM_CLASSES {max(labels) + 1}, or count from 0"
+        )
+    loss, smoothing, mixup = cfg.MODEL.LOSS_FUNC, cfg.SOLVER.LABEL_SMOOTHING, cfg.MIXUP
+    mend = "Type MODEL.LOSS_FUNC bce_logit"
+    if cfg.DATA.MULTI_LABEL and loss != "bce_logit":
+        yield f"DATA.MULTI_LABEL True does not go with MODEL.LOSS_FUNC {loss}. {mend}"
+    if loss == "bce_logit" and smoothing > 0:
+        yield (
+            f"SOLVER.LABEL_SMOOTHING {smoothing:g} does not go with MODEL.LOSS_FUNC {loss}. "
+            "Type SOLVER.LABEL_SMOOTHING 0"
+        )
+    if mixup.ENABLED and mixup.ALPHA == 0 and mixup.CUTMIX_ALPHA == 0:
+        yield "MIXUP.ALPHA 0 and MIXUP.CUTMIX_ALPHA 0 mix nothing. Type MIXUP.ENABLED False"
+
+
+def _folder(cfg: CfgNode) -> Iterator[str]:
+    val, test, pattern = cfg.FOLDER.VAL_FRACTION, cfg.FOLDER.TEST_FRACTION, cfg.FOLDER.SUBJECT_PATTERN
+    if val + test >= 1:
+        yield (
+            f"FOLDER.VAL_FRACTION {val:g} and FOLDER.TEST_FRACTION {test:g} leave nothing to train on. "
+            "Type FOLDER.VAL_FRACTION 0.1 FOLDER.TEST_FRACTION 0.2"
+        )
+    try:
+        has_group = not pattern or re.compile(pattern).groups >= 1
+    except re.error as error:
+        yield f"FOLDER.SUBJECT_PATTERN {pattern!r} is no regular expression: {error}"
+    else:
+        if not has_group:
+            yield f"FOLDER.SUBJECT_PATTERN {pattern!r} needs a group, such as 'subject(\\d+)'"
+
+
+_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _labels, _folder)

@@ -1,0 +1,218 @@
+"""From the configuration to lists of videos, loaders and the mixer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+from fvcore.common.config import CfgNode
+
+# Importing a dataset registers it.
+from timesformer.datasets import folder, gestures, howto100m, kinetics, muwiges, ssv2  # noqa: F401
+from timesformer.datasets.frame_samplers import (
+    FrameSampler,
+    RandomSegmentSampler,
+    RandomSpanSampler,
+    ShuffledFrames,
+    UniformSegmentSampler,
+    UniformSpanSampler,
+)
+from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.readers import resolve_backend
+from timesformer.datasets.records import VideoList, missing_table, split_missing
+from timesformer.datasets.registry import DATASETS
+from timesformer.datasets.transforms import EvalTransform, TrainTransform
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.utils.env import available_cpus
+from timesformer.utils.errors import ConfigError, DataListError
+
+NumClips: TypeAlias = "int | Literal['auto']"
+
+MAX_AUTO_WORKERS = 8
+
+
+def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
+    """The videos of a split; files that do not exist are told in one table, as a warning.
+
+    A training list loses its missing files. In validation and test they stay, fail when read, and count as
+    missing in the result.
+
+    Args:
+        cfg: the configuration.
+        split: "train", "val" or "test".
+        testing: the list is of TEST.DATASET and to be scored, whatever the split; always so for "test".
+
+    Raises:
+        DataListError: the list has problems, or too many of its files are missing.
+    """
+    testing = testing or split == "test"
+    videos: VideoList = DATASETS.get(cfg.TEST.DATASET if testing else cfg.TRAIN.DATASET).from_config(cfg, split).load()
+    present, missing = split_missing(videos.records)
+    if not missing:
+        return videos
+    training = split == "train" and not testing
+    count = f"{len(missing)} of the {len(videos.records)} videos of the {split} list do not exist"
+    told = f"{count}:\n{missing_table(missing)}"
+    limit = cfg.DATA.MAX_FAILED_FRACTION
+    if not present or (training and len(missing) > limit * len(videos.records)):
+        advice = f"\nThat is more than DATA.MAX_FAILED_FRACTION {limit:g} allows." if present else ""
+        raise DataListError(told + advice)
+    return replace(videos, records=present if training else videos.records, warnings=[*videos.warnings, told])
+
+
+def build_frame_sampler(cfg: CfgNode, *, training: bool, num_clips: NumClips = 1) -> FrameSampler:
+    """What chooses the frames of a clip.
+
+    Args:
+        cfg: the configuration.
+        training: one random clip per video; otherwise `num_clips` fixed ones.
+        num_clips: clips in time per video, or "auto": as many as cover it.
+    """
+    frames, rate, target_fps = cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS
+    sampler: FrameSampler
+    if rate == "auto":  # each clip spans the whole video, so one covers it
+        segments = UniformSegmentSampler(frames, 1 if num_clips == "auto" else num_clips)
+        sampler = RandomSegmentSampler(frames) if training else segments
+    elif training:
+        sampler = RandomSpanSampler(frames, rate, target_fps)
+    else:
+        sampler = UniformSpanSampler(frames, rate, target_fps, num_clips)
+    return ShuffledFrames(sampler) if cfg.DATA.SHUFFLE_FRAMES else sampler
+
+
+def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
+    """Random clips of `videos`."""
+    data = cfg.DATA
+    low, high = data.TRAIN_JITTER_SCALES
+    transform = TrainTransform(
+        crop_size=height_width(data.TRAIN_CROP_SIZE),
+        jitter_scales=(low, high),
+        crop_mode=data.CROP_MODE,
+        inverse_uniform=data.INV_UNIFORM_SAMPLE,
+        flip=data.RANDOM_FLIP,
+        auto_augment=data.AUTO_AUGMENT,
+        color_jitter=data.COLOR_JITTER,
+        erase_prob=data.RE_PROB,
+        fill=data.MEAN if data.CHANNEL_ORDER == "rgb" else data.MEAN[::-1],
+    )
+    return VideoDataset(
+        videos.records,
+        frame_sampler=build_frame_sampler(cfg, training=True),
+        transform=transform,
+        training=True,
+        seed=cfg.RNG_SEED,
+        backend=resolve_backend(data.DECODING_BACKEND),
+        flip_label_map=both_directions(data.FLIP_LABEL_MAP),
+    )
+
+
+def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> VideoDataset:
+    """Fixed clips of `videos`: those of the test (`views`), or one centre view of each."""
+    num_clips, num_crops = views_per_video(cfg, views=views)
+    return VideoDataset(
+        videos.records,
+        frame_sampler=build_frame_sampler(cfg, training=False, num_clips=num_clips),
+        transform=EvalTransform(
+            crop_size=height_width(cfg.DATA.TEST_CROP_SIZE),
+            num_crops=num_crops,
+            crop_mode=cfg.DATA.CROP_MODE,
+            # one crop sees the frame at the smallest scale of training; three crops cover it at the crop's own size
+            short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if num_crops == 1 else 0,
+        ),
+        training=False,
+        seed=cfg.RNG_SEED,
+        backend=resolve_backend(cfg.DATA.DECODING_BACKEND),
+    )
+
+
+def build_train_loader(cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_size: int = 1) -> TrainLoader:
+    """Training batches: GLOBAL_BATCH_SIZE clips a step in pieces of TRAIN.BATCH_SIZE per node.
+
+    Raises:
+        ConfigError: pieces of one clip cannot be mixed.
+    """
+    local = processes_per_node(cfg, world_size)
+    micro_batch = max(1, cfg.TRAIN.BATCH_SIZE // local)
+    if cfg.MIXUP.ENABLED and micro_batch == 1:
+        raise ConfigError(
+            f"MIXUP.ENABLED mixes pairs of clips, but TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {local} "
+            "process(es) gives each one clip at a time. "
+            f"Set TRAIN.BATCH_SIZE to at least {2 * local}, or MIXUP.ENABLED False."
+        )
+    return TrainLoader(
+        build_train_dataset(cfg, videos),
+        global_batch=cfg.GLOBAL_BATCH_SIZE,
+        micro_batch=micro_batch,
+        rank=rank,
+        world_size=world_size,
+        seed=cfg.RNG_SEED,
+        **_worker_settings(cfg, local),
+    )
+
+
+def build_eval_loader(
+    cfg: CfgNode, videos: VideoList, *, views: bool, rank: int = 0, world_size: int = 1
+) -> EvalLoader:
+    """Every video once: with the views of the test (`views`), or one centre view of each."""
+    local = processes_per_node(cfg, world_size)
+    num_clips, num_crops = views_per_video(cfg, views=views)
+    views_per_process = cfg.TEST.BATCH_SIZE // local
+    return EvalLoader(
+        build_eval_dataset(cfg, videos, views=views),
+        videos_per_batch=1 if num_clips == "auto" else max(1, views_per_process // (num_clips * num_crops)),
+        rank=rank,
+        world_size=world_size,
+        **_worker_settings(cfg, local),
+    )
+
+
+def build_mixer(cfg: CfgNode) -> ClipMixer | None:
+    """Mixup and CutMix, or None when MIXUP.ENABLED is off."""
+    if not cfg.MIXUP.ENABLED:
+        return None
+    return ClipMixer(
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        mixup_alpha=cfg.MIXUP.ALPHA,
+        cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
+        prob=cfg.MIXUP.PROB,
+        switch_prob=cfg.MIXUP.SWITCH_PROB,
+        seed=cfg.RNG_SEED,
+    )
+
+
+def views_per_video(cfg: CfgNode, *, views: bool) -> tuple[NumClips, int]:
+    """Clips in time and crops of each: those of the test (`views`), else 1 and 1; full frames have one."""
+    if not views:
+        return 1, 1
+    return cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS if cfg.DATA.CROP_MODE == "crop" else 1
+
+
+def height_width(size: int | list[int]) -> tuple[int, int]:
+    """A `size` key: one side, or [height, width]."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def both_directions(pairs: list[list[int]]) -> dict[int, int]:
+    """Label to the label it becomes in the mirror, from pairs such as [[2, 3], [4, 5]]."""
+    return {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+
+
+def processes_per_node(cfg: CfgNode, world_size: int) -> int:
+    """Processes that share a node's batch and CPUs."""
+    return max(1, world_size // cfg.NUM_SHARDS)
+
+
+def num_workers(setting: int | str, local_processes: int) -> int:
+    """Loader processes per training process; "auto": its share of the CPUs, at most 8."""
+    if setting != "auto":
+        return int(setting)
+    return min(MAX_AUTO_WORKERS, available_cpus() // local_processes)
+
+
+def _worker_settings(cfg: CfgNode, local_processes: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes),
+        "pin_memory": cfg.DATA_LOADER.PIN_MEMORY,
+    }

@@ -1,0 +1,152 @@
+"""Looks at videos before a training does: durations, rates, sizes, what cannot be read, what would repeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from timesformer.datasets.frame_samplers import FrameSampler, clip_span_sec, distinct_frames
+from timesformer.datasets.records import VideoRecord, shorten
+from timesformer.datasets.video_dataset import Failure, open_record, sample_record
+from timesformer.datasets.video_info import VideoInfo
+from timesformer.utils.errors import VideoReadError
+from timesformer.utils.random import numpy_generator
+
+QUICK_LOOK_VIDEOS = 50
+TOLERATED_SHARE = 0.05  # of the videos may be too short for the clip span
+
+
+@dataclass
+class DataReport:
+    """What was seen of a list of videos.
+
+    Attributes:
+        num_records: videos of the list.
+        num_frames: frames of a clip.
+        durations_sec, fps: one value per readable video that was looked at; the part of the file that counts.
+        sizes: (height, width) likewise.
+        distinct_frames: different frames per clip, mean over the clips of a video, likewise.
+        failures: the unreadable ones.
+        warnings: remarks of the reader, each naming the file.
+    """
+
+    num_records: int
+    num_frames: int = 0
+    durations_sec: list[float] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    distinct_frames: list[float] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def repeating_fraction(self) -> float:
+        """Share of the videos whose clips would show a frame more than once."""
+        return float(np.mean(np.array(self.distinct_frames) < self.num_frames)) if self.distinct_frames else 0.0
+
+    def __str__(self) -> str:
+        seen = len(self.durations_sec) + len(self.failures)
+        lines = [f"{seen} of {self.num_records} videos looked at, {len(self.failures)} unreadable"]
+        if self.durations_sec:
+            sizes = Counter(f"{width}x{height}" for height, width in self.sizes)
+            lines += [
+                f"{'':22}{'least':>8}{'median':>8}{'most':>8}",
+                _row("duration (s)", self.durations_sec),
+                _row("frames per second", self.fps),
+                _row(f"distinct of {self.num_frames} frames", self.distinct_frames),
+                "size (width x height)  " + ", ".join(f"{size} ({n})" for size, n in sizes.most_common(4)),
+            ]
+        lines += [f"unreadable: {line}" for line in shorten([str(failure) for failure in self.failures])]
+        lines += [f"warning: {line}" for line in shorten(self.warnings)]
+        return "\n".join(lines)
+
+
+def _row(name: str, values: Sequence[float]) -> str:
+    return f"{name:22}" + "".join(f"{value:8.1f}" for value in (min(values), np.median(values), max(values)))
+
+
+def inspect_videos(
+    records: Sequence[VideoRecord],
+    *,
+    frame_sampler: FrameSampler,
+    backend: str = "pyav",
+    max_videos: int | None = 200,
+    num_threads: int = 4,
+    read_frames: bool = True,
+    show_progress: bool = False,
+) -> DataReport:
+    """Open videos spread evenly over the list, and read of each what the evaluation wants and its last frame.
+
+    Args:
+        records: the list.
+        frame_sampler: of the evaluation.
+        backend: decoder of video files.
+        max_videos: most videos to look at; None: all of them.
+        num_threads: videos open at a time (decoders work outside Python's lock).
+        read_frames: False opens the files and decodes as good as nothing.
+        show_progress: a progress bar.
+    """
+    count = min(len(records), max_videos or len(records))
+    chosen = [int(index) for index in np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
+
+    def look(index: int) -> tuple[VideoInfo, np.ndarray] | Failure:
+        record = records[index]
+        try:
+            with open_record(record, backend=backend) as reader:
+                indices = sample_record(record, reader.info, frame_sampler, numpy_generator(index))
+                if read_frames:
+                    reader.read(np.union1d(indices, reader.info.num_frames - 1))
+                return reader.info, indices
+        except VideoReadError as error:
+            return Failure.of(index, record, error)
+
+    report = DataReport(len(records))
+    with ThreadPoolExecutor(num_threads) as pool:
+        results = pool.map(look, chosen)
+        for index, seen in zip(chosen, tqdm(results, "videos", len(chosen), disable=not show_progress), strict=True):
+            if isinstance(seen, Failure):
+                report.failures.append(seen)
+                continue
+            info, indices = seen
+            record = records[index]
+            report.num_frames = indices.shape[1]
+            report.durations_sec.append(min(record.end_sec or info.duration_sec, info.duration_sec) - record.start_sec)
+            report.fps.append(info.fps)
+            report.sizes.append((info.height, info.width))
+            report.distinct_frames.append(float(np.mean(distinct_frames(indices))))
+            report.warnings += [f"{record.path}: {warning}" for warning in info.warnings]
+    return report
+
+
+def quick_look(records: Sequence[VideoRecord], *, frame_sampler: FrameSampler, backend: str = "pyav") -> DataReport:
+    """`inspect_videos` in a moment: up to 50 videos, opened but not decoded."""
+    return inspect_videos(
+        records, frame_sampler=frame_sampler, backend=backend, max_videos=QUICK_LOOK_VIDEOS, read_frames=False
+    )
+
+
+def span_advice(report: DataReport, *, sampling_rate: int | str, target_fps: float) -> str | None:
+    """What to set when more than one clip in twenty would show frames more than once; None when all is well.
+
+    Args:
+        report: of the list, made with the sampler of these settings.
+        sampling_rate, target_fps: the settings.
+    """
+    if report.repeating_fraction <= TOLERATED_SHARE:
+        return None
+    share = f"{report.repeating_fraction:.0%} of the videos would repeat frames"
+    if sampling_rate == "auto":
+        shortest = round(min(np.multiply(report.durations_sec, report.fps)))
+        return f"{share}: too short for DATA.NUM_FRAMES {report.num_frames}, the shortest has {shortest} frames"
+    span = clip_span_sec(report.num_frames, int(sampling_rate), target_fps)
+    long_enough = np.quantile(report.durations_sec, TOLERATED_SHARE, method="lower")
+    rate = int(long_enough * target_fps / report.num_frames)
+    return (
+        f"clip span {span:.1f} s against a median video of {np.median(report.durations_sec):.1f} s: {share}. "
+        "Set DATA.SAMPLING_RATE auto (each clip spans the whole video)" + (f" or at most {rate}" if rate else "")
+    )

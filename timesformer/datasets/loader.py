@@ -1,0 +1,257 @@
+"""Which clips each process loads at each optimiser step, and the batches made of them.
+
+The plan of an epoch is pure arithmetic. The records are shuffled; the places of that order count from 0.
+An optimiser step takes the next `global_batch` places, each process a contiguous slice of them, each
+micro-batch a contiguous piece of the slice. Cuts fall on even places, because mixup partners are places 2j
+and 2j + 1:
+
+    place     0 1 2 3 4 5 6 7 8 9 | 10 11 12 ...          global_batch 10, 2 processes, micro_batch 4
+    process   0 0 0 0 0 0 1 1 1 1 |  0 ...
+    piece     a a a a b b a a a a |  a ...
+
+So the clips of a step are the same for every number of processes and every micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from timesformer.datasets.video_dataset import Failure, Label, Sample, SampleKey
+from timesformer.utils.random import numpy_generator
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step as one process sees it.
+
+    Attributes:
+        num_samples: clips of the step over all processes.
+        micro_batches: this process's clips, one list per forward pass; a process that is left without clips
+            has one empty list, so that it still takes part in the step.
+    """
+
+    num_samples: int
+    micro_batches: list[list[SampleKey]]
+
+
+@dataclass
+class Batch:
+    """The readable clips of one micro-batch, and what went wrong with the others.
+
+    Attributes:
+        clips: uint8 (B, C, T, H, W), all views of the first video, then of the second, ...; None without any.
+        labels, indices, positions, views_per_video, distinct_frames: one entry per video that could be read.
+        failures, warnings: of every video of the batch, replaced ones included.
+    """
+
+    clips: torch.Tensor | None
+    labels: list[Label]
+    indices: list[int]
+    positions: list[int]
+    views_per_video: list[int]
+    distinct_frames: list[float]
+    failures: list[Failure]
+    warnings: list[str]
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by torch's DataLoader)."""
+        return self if self.clips is None else replace(self, clips=self.clips.pin_memory())
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join samples into a batch; those without a readable clip leave only their failures."""
+    read = [(sample, sample.views) for sample in samples if sample.views is not None]
+    return Batch(
+        clips=torch.cat([views for _, views in read]) if read else None,
+        labels=[sample.label for sample, _ in read],
+        indices=[sample.index for sample, _ in read],
+        positions=[sample.position for sample, _ in read],
+        views_per_video=[len(views) for _, views in read],
+        distinct_frames=[sample.distinct_frames for sample, _ in read],
+        failures=[failure for sample in samples for failure in sample.failures],
+        warnings=[warning for sample in samples for warning in sample.warnings],
+    )
+
+
+def contiguous_share(items: Sequence[T], part: int, num_parts: int) -> Sequence[T]:
+    """Part `part` of `items` cut into `num_parts` contiguous parts whose lengths differ by at most one."""
+    size, longer = divmod(len(items), num_parts)
+    start = part * size + min(part, longer)
+    return items[start : start + size + (part < longer)]
+
+
+class StepBatchSampler(Sampler[list[SampleKey]]):
+    """The micro-batches of one process, epoch by epoch.
+
+    Args:
+        num_records: length of the dataset.
+        global_batch: clips of an optimiser step over all processes; an epoch's last step takes what is left.
+        micro_batch: most clips of one forward pass; an odd number above 1 counts as the even one below it.
+        rank, world_size: this process and how many there are.
+        seed: of the shuffle, together with the epoch.
+        shuffle: False keeps the order of the records.
+    """
+
+    def __init__(
+        self,
+        num_records: int,
+        *,
+        global_batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        assert num_records >= 1 and global_batch >= 1 and micro_batch >= 1 and 0 <= rank < world_size
+        self.num_records, self.global_batch, self.micro_batch = num_records, global_batch, micro_batch
+        self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Index of the record at each place of the epoch, int64 (num_records,)."""
+        if not self.shuffle:
+            return np.arange(self.num_records)
+        # (seed, epoch, index) belongs to the clip `index`; no clip has the index num_records
+        return numpy_generator(self.seed, epoch, self.num_records).permutation(self.num_records)
+
+    def plan(self, epoch: int) -> list[Step]:
+        """The optimiser steps of `epoch` for this process."""
+        keys = [SampleKey(epoch, place, int(index)) for place, index in enumerate(self.order(epoch))]
+        starts = range(0, self.num_records, self.global_batch)
+        return [self._step(keys[start : start + self.global_batch]) for start in starts]
+
+    def _step(self, keys: list[SampleKey]) -> Step:
+        mine = list(contiguous_share(_cut(keys, 2), self.rank, self.world_size))
+        flat = [key for pair in mine for key in pair]
+        even_or_one = max(self.micro_batch - self.micro_batch % 2, 1)
+        return Step(num_samples=len(keys), micro_batches=_cut(flat, even_or_one) or [[]])
+
+    def __len__(self) -> int:
+        return sum(len(step.micro_batches) for step in self.plan(self.epoch))
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for step in self.plan(self.epoch):
+            yield from step.micro_batches
+
+
+def _cut(keys: list[SampleKey], size: int) -> list[list[SampleKey]]:
+    """Contiguous pieces of at most `size` keys, cut at even places only (anywhere when `size` is 1)."""
+    if not keys:
+        return []
+    first = size - keys[0].position % min(size, 2)  # shorter when the keys start at an odd place
+    return [keys[:first], *(keys[start : start + size] for start in range(first, len(keys), size))]
+
+
+class TrainLoader:
+    """Shuffled training batches, grouped by optimiser step.
+
+    Example:
+        >>> loader.set_epoch(3)
+        >>> for step, batches in loader:        # one optimiser step
+        ...     for batch in batches:           # one forward and backward pass
+        ...         loss(batch) / step.num_samples
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Sample],
+        *,
+        global_batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = StepBatchSampler(
+            len(dataset),  # type: ignore[arg-type]
+            global_batch=global_batch,
+            micro_batch=micro_batch,
+            rank=rank,
+            world_size=world_size,
+            seed=seed,
+        )
+        self._loader = _data_loader(dataset, self.sampler, num_workers, pin_memory, persistent=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Optimiser steps of an epoch."""
+        return math.ceil(self.sampler.num_records / self.sampler.global_batch)
+
+    def __iter__(self) -> Iterator[tuple[Step, Iterator[Batch]]]:
+        steps = self.sampler.plan(self.sampler.epoch)
+        batches = iter(self._loader)
+        for step in steps:
+            of_this_step = islice(batches, len(step.micro_batches))
+            yield step, of_this_step
+            for _ in of_this_step:  # what the caller left
+                pass
+
+
+class EvalLoader:
+    """Every record once, in order; this process's contiguous share of them.
+
+    Args:
+        videos_per_batch: videos of one batch; each brings all its views.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Sample],
+        *,
+        videos_per_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        share = contiguous_share(range(len(dataset)), rank, world_size)  # type: ignore[arg-type]
+        self.num_videos = len(share)
+        batches = [
+            [SampleKey(epoch=0, position=index, index=index) for index in share[start : start + videos_per_batch]]
+            for start in range(0, len(share), videos_per_batch)
+        ]
+        self._loader = _data_loader(dataset, batches, min(num_workers, len(batches)), pin_memory, persistent=False)
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+def _data_loader(
+    dataset: Dataset[Sample], batches: Any, num_workers: int, pin_memory: bool, *, persistent: bool
+) -> DataLoader[Any]:
+    # A worker has one thread: torch sees to its own, transforms.py to OpenCV's, readers.py to the decoder's.
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        persistent_workers=persistent and num_workers > 0,
+        generator=torch.Generator(),  # loading takes no number from the generator that the model draws from
+    )

@@ -1,0 +1,48 @@
+"""MuWiGes: twelve hand gestures before a wrist camera, as .avi files or frame folders at 15 fps."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import ClassVar
+
+from timesformer.datasets.gesture_curves import CLASS_NAMES
+from timesformer.datasets.kinetics import Kinetics
+from timesformer.datasets.records import VideoList, wrong_num_classes
+from timesformer.datasets.registry import DATASETS
+
+NUM_CLASSES = len(CLASS_NAMES)
+SUBJECT = re.compile(r"(?:^|[/\\_-])(?:[Ss]ubject|[Pp]erson|[Uu]ser|S|P)_?(\d+)(?=[/\\_.-]|$)")
+
+
+@DATASETS.register("muwiges")
+class MuWiGes(Kinetics):
+    """Lists `data_dir/metadata/{train,val,test}.csv` (or in `data_dir` itself); labels 0..11 or G1..G12."""
+
+    folders: ClassVar[tuple[str, ...]] = ("metadata", ".")
+    frame_fps: ClassVar[float] = 15.0
+
+    def class_names(self) -> list[str]:
+        """Names of the twelve gestures, or those of the file given by the user.
+
+        Raises:
+            DataListError: the model has another number of classes, and no names of its own.
+        """
+        if not self.class_names_path and self.num_classes != NUM_CLASSES:
+            raise wrong_num_classes("MuWiGes", NUM_CLASSES, self.num_classes)
+        return super().class_names() or [*CLASS_NAMES]
+
+    def label_names(self, names: list[str]) -> dict[str, int]:
+        """The class names and their first words, G1 .. G12."""
+        first_words = {name.split()[0]: label for label, name in enumerate(names)}
+        return first_words | super().label_names(names)
+
+    def read(self, path: str, names: list[str]) -> VideoList:
+        """The records of the list file `path`, with subjects where paths tell them (`S07`, `user_7`)."""
+        found = super().read(path, names)
+        subjects = (SUBJECT.search(record.path) for record in found.records)
+        records = [
+            replace(record, subject=match[1]) if match else record
+            for record, match in zip(found.records, subjects, strict=True)
+        ]
+        return VideoList(records, warnings=found.warnings)

@@ -1,0 +1,162 @@
+"""Videos with labels: what every dataset lists, and what is asked of such a list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from timesformer.utils.errors import DataListError
+
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
+PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MAX_SHOWN = 20  # lines of one kind in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video, or one part of a video, with its label.
+
+    Attributes:
+        path: as it will be opened: a video file, or a folder of frames.
+        label: class index; a sorted tuple of them with DATA.MULTI_LABEL.
+        source: where the record comes from, for messages, such as "train.csv:12".
+        frames: picture files in order when the video is a folder of frames.
+        fps: of a frame folder when known, else 0.
+        subject: the person in the video when known, else "".
+        start_sec, end_sec: the part of the file that counts; 0, 0 means all of it.
+    """
+
+    path: str
+    label: int | tuple[int, ...]
+    source: str
+    frames: Sequence[str] = ()
+    fps: float = 0.0
+    subject: str = ""
+    start_sec: float = 0.0
+    end_sec: float = 0.0
+
+
+@dataclass
+class VideoList:
+    """The videos of one split, the names of the classes ([] when unknown) and one line per warning."""
+
+    records: list[VideoRecord]
+    class_names: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def natural_key(text: str) -> tuple[list[int | str], str]:
+    """Sorting key that puts `frame_2` before `frame_10`."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split("([0-9]+)", text)], text
+
+
+def list_pictures(folder: str) -> tuple[str, ...]:
+    """Paths of the pictures in `folder` (hidden files apart), in natural order."""
+    names = (n for n in os.listdir(folder) if n.lower().endswith(PICTURE_EXTENSIONS) and n[0] != ".")
+    return tuple(os.path.join(folder, name) for name in sorted(names, key=natural_key))
+
+
+def videos_by_stem(folder: str) -> dict[str, str]:
+    """Path of each video file in `folder` by its name without extension; empty if there is no folder."""
+    names = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+    videos = (name for name in names if name.lower().endswith(VIDEO_EXTENSIONS))
+    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in videos}
+
+
+def shorten(lines: Sequence[str], limit: int = MAX_SHOWN) -> list[str]:
+    """The first `limit` lines and, when there are more, a line with the number of the rest."""
+    return [*lines[:limit], *([f"... and {len(lines) - limit} more"] if len(lines) > limit else [])]
+
+
+def class_counts(records: Iterable[VideoRecord]) -> Counter[int]:
+    """Number of videos per class."""
+    labels = (r.label if isinstance(r.label, tuple) else (r.label,) for r in records)
+    return Counter(label for each in labels for label in each)
+
+
+def coverage_warnings(records: Iterable[VideoRecord], num_classes: int, where: str) -> list[str]:
+    """One line when classes have no video, with the setting that mends a NUM_CLASSES that is too large."""
+    counts = class_counts(records)
+    empty = [str(label) for label in range(num_classes) if not counts[label]]
+    used = max(counts, default=-1) + 1
+    mend = f"; if there are {used} classes, add: MODEL.NUM_CLASSES {used}" if 0 < used < num_classes else ""
+    text = (
+        f"{where}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{mend}"
+    )
+    return [text] if empty else []
+
+
+def split_missing(records: Iterable[VideoRecord]) -> tuple[list[VideoRecord], list[VideoRecord]]:
+    """Records whose file or folder exists, and the others; each parent folder is listed only once."""
+    entries: dict[str, set[str]] = {}
+    present: list[VideoRecord] = []
+    missing: list[VideoRecord] = []
+    for record in records:
+        parent, name = os.path.split(record.path.rstrip("/\\"))
+        if parent not in entries:
+            entries[parent] = set(os.listdir(parent or ".")) if os.path.isdir(parent or ".") else set()
+        there = name in entries[parent] or os.path.exists(record.path)  # the latter where case does not count
+        (present if there else missing).append(record)
+    return present, missing
+
+
+def missing_table(missing: Sequence[VideoRecord]) -> str:
+    """One table of missing files (where each is listed, the path that was tried) and what to check."""
+    rows = [("listed in", "path tried"), *((r.source, r.path) for r in missing[:MAX_SHOWN])]
+    width = max(len(source) for source, _ in rows)
+    lines = [f"{source:{width}}  {path}" for source, path in rows]
+    if len(missing) > MAX_SHOWN:
+        lines.append(f"... and {len(missing) - MAX_SHOWN} more")
+    lines.append("Relative paths are put below DATA.PATH_PREFIX: check it, and that all files were copied.")
+    if not any(os.path.splitext(r.path)[1] for r in missing):
+        lines.append("None of these paths has an extension: if they are video ids, make them files (ID.mp4).")
+    return "\n".join(lines)
+
+
+def fingerprint(records: Sequence[VideoRecord]) -> str:
+    """What identifies a list on any machine, in one line.
+
+    It is the sha256 of the last two parts of each path, the labels and the part of the file that counts, in
+    order; then the number of videos and the histogram of classes.
+    """
+    digest = hashlib.sha256()
+    for r in records:
+        tail = "/".join(r.path.replace("\\", "/").rstrip("/").split("/")[-2:])
+        digest.update(f"{tail}\t{r.label}\t{r.start_sec}\t{r.end_sec}\n".encode(errors="surrogateescape"))
+    histogram = " ".join(f"{label}:{count}" for label, count in sorted(class_counts(records).items()))
+    return f"sha256 {digest.hexdigest()}, {len(records)} videos, class:count {histogram}"
+
+
+def wrong_num_classes(where: str, found: int, num_classes: int) -> DataListError:
+    """The error of a model that has another number of classes than the data."""
+    return DataListError(
+        f"{where} has {found} classes, but MODEL.NUM_CLASSES is {num_classes}. Add: MODEL.NUM_CLASSES {found}"
+    )
+
+
+def load_class_names(path: str, num_classes: int) -> list[str]:
+    """Class names in label order from a text file (one a line) or a json ({name: label}, or a list of names).
+
+    Raises:
+        DataListError: no such file, not `num_classes` names, or labels that are not 0 .. num_classes - 1.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = json.loads(text) if path.lower().endswith(".json") else text.rstrip().splitlines()
+        if isinstance(content, dict):
+            by_label = {int(label): name for name, label in content.items()}
+            if sorted(by_label) != [*range(len(content))]:
+                raise ValueError("its labels are not 0, 1, 2, ..., each once")
+            content = [by_label[label] for label in range(len(content))]
+        names = [str(name).strip().strip('"') for name in content]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataListError(f"the class names {path!r} cannot be used: {error}") from error
+    if len(names) != num_classes:
+        raise wrong_num_classes(path, len(names), num_classes)
+    return names

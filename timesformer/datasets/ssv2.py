@@ -1,0 +1,249 @@
+"""Something-Something v2: annotations in json; videos as frame folders with lists, or as video files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, overload
+
+from timesformer.datasets.list_files import SEPARATORS, base_folder, find_list, raise_problems, read_lines
+from timesformer.datasets.records import (
+    VideoList,
+    VideoRecord,
+    coverage_warnings,
+    shorten,
+    videos_by_stem,
+    wrong_num_classes,
+)
+from timesformer.datasets.registry import DATASETS
+from timesformer.utils.errors import DataListError
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+PREFIX = "something-something-v2-"  # of the official files; those of the newer archive go without
+FOLDERS = (".", "labels", "metadata")
+ANNOTATIONS = {"train": "train.json", "val": "validation.json", "test": "test-answers.csv"}
+ADVICE = {
+    "train": "Put the annotations of the dataset there.",
+    "val": "Put the annotations of the dataset there.",
+    "test": "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val",
+}
+
+
+@dataclass(frozen=True)
+class NumberedFrames(Sequence[str]):
+    """Paths `{head}{number}{tail}` of consecutive numbers: SSv2's 7 million frame names in little memory."""
+
+    head: str
+    first: int
+    digits: int
+    tail: str
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        numbers = range(self.first, self.first + self.length)[index]
+        if isinstance(numbers, range):
+            return tuple(f"{self.head}{number:0{self.digits}d}{self.tail}" for number in numbers)
+        return f"{self.head}{numbers:0{self.digits}d}{self.tail}"
+
+
+def compact(paths: Sequence[str]) -> Sequence[str]:
+    """The same paths as NumberedFrames if their numbers are consecutive, else as a tuple."""
+    if match := re.fullmatch(r"(.*?)(\d+)(\.\w+)", paths[0], re.DOTALL):
+        head, number, tail = match.groups()
+        numbered = NumberedFrames(head, int(number), len(number), tail, len(paths))
+        if [*numbered] == [*paths]:
+            return numbered
+    return tuple(paths)
+
+
+@DATASETS.register("ssv2")
+@dataclass(kw_only=True)
+class Ssv2:
+    """One split of Something-Something v2.
+
+    Attributes:
+        data_dir: folder of the json files and, for frames, of the frame lists train.csv, val.csv.
+        split: train, val or test (which needs the test answers).
+        num_classes: must be the number of labels, 174.
+        input: "frames" or "videos".
+        prefix: folder of the frame folders, or of the files {id}.webm or {id}.mp4.
+    """
+
+    data_dir: str
+    split: str
+    num_classes: int = 174
+    input: str = "frames"
+    prefix: str = ""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, split: str) -> Ssv2:
+        """The split that `cfg` describes."""
+        return cls(
+            data_dir=cfg.DATA.PATH_TO_DATA_DIR,
+            split=split,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            input=cfg.SSV2.INPUT,
+            prefix=cfg.DATA.PATH_PREFIX,
+        )
+
+    def load(self) -> VideoList:
+        """Join annotations and frame lists (or video files).
+
+        Raises:
+            DataListError: files are missing or do not fit together.
+        """
+        names = self._labels()
+        annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
+        records, warnings = (
+            self._frames(annotations, labels) if self.input == "frames" else self._videos(labels)
+        )
+        if self.split == "train":
+            warnings += coverage_warnings(records, self.num_classes, annotations)
+        return VideoList(records, names, warnings)
+
+    def _find(self, name: str, advice: str) -> str:
+        return find_list(self.data_dir, [PREFIX + name, name], folders=FOLDERS, advice=advice)
+
+    def _labels(self) -> list[str]:
+        """Label texts in label order."""
+        path = self._find("labels.json", ADVICE["train"])
+        labels = {text: int(label) for text, label in _read_json(path, dict).items()}
+        if len(labels) != self.num_classes:
+            raise wrong_num_classes(path, len(labels), self.num_classes)
+        raise_problems(
+            path, [] if sorted(labels.values()) == [*range(len(labels))] else ["labels are not 0, 1, 2, ..."]
+        )
+        return sorted(labels, key=labels.__getitem__)
+
+    def _annotations(self, labels: dict[str, int]) -> tuple[str, dict[str, int]]:
+        """Path of the annotation file, and video id to label."""
+        path = self._find(ANNOTATIONS[self.split], ADVICE[self.split])
+        if path.endswith(".json"):
+            entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path, list)]
+        else:
+            entries = [
+                (text[0], text[-1])
+                for text in (re.split("[;,]", line, maxsplit=1) for _, line in read_lines(path))
+            ]
+            entries = entries[1:] if not entries[0][0].isdecimal() else entries
+        found: dict[str, int] = {}
+        problems = []
+        for video_id, template in entries:
+            text = template.replace("[", "").replace("]", "").strip()
+            if text not in labels:
+                problems.append(f"id {video_id}: no label {text!r} in the labels' file")
+            elif found.setdefault(video_id, labels[text]) != labels[text]:
+                problems.append(f"id {video_id} is there twice, with two labels")
+        raise_problems(path, problems)
+        return path, found
+
+    def _videos(self, labels: dict[str, int]) -> tuple[list[VideoRecord], list[str]]:
+        folder = self.prefix or os.path.join(self.data_dir, "20bn-something-something-v2")
+        there = videos_by_stem(folder)
+        source = ANNOTATIONS[self.split]
+        return [
+            VideoRecord(there.get(i, os.path.join(folder, f"{i}.webm")), label, f"{source}: id {i}")
+            for i, label in labels.items()
+        ], []
+
+    def _frames(self, annotations: str, labels: dict[str, int]) -> tuple[list[VideoRecord], list[str]]:
+        advice = "Without frame lists, read the video files: add SSV2.INPUT videos"
+        path = find_list(self.data_dir, [f"{self.split}.csv"], folders=FOLDERS, advice=advice)
+        file = os.path.basename(path)
+        frames: dict[str, tuple[int, Sequence[str]]] = {}
+        for line, video_id, paths in read_frame_list(path):
+            if video_id in frames:  # its lines do not stand together
+                line, paths = frames[video_id][0], [*frames[video_id][1], *paths]
+            frames[video_id] = line, compact(paths)
+        first_frames = [paths[0] for _, paths in frames.values()]
+        base, warnings = base_folder(first_frames, list_path=path, prefix=self.prefix)
+        for ids, text in (
+            ([i for i in labels if i not in frames], f"videos of {annotations} have no frames in {path}"),
+            ([i for i in frames if i not in labels], f"videos of {path} have no label in {annotations}"),
+        ):
+            warnings += [f"{len(ids)} {text}, left out: ids {', '.join(shorten(ids, 10))}"] if ids else []
+        records = [
+            VideoRecord(
+                os.path.join(base, os.path.dirname(paths[0])),
+                labels[i],
+                f"{file}:{line}",
+                _below(base, paths),
+            )
+            for i, (line, paths) in frames.items()
+            if i in labels
+        ]
+        if not records:
+            raise DataListError("\n".join(["no video has both a label and frames:", *warnings]))
+        return records, warnings
+
+
+def _below(base: str, paths: Sequence[str]) -> Sequence[str]:
+    if isinstance(paths, NumberedFrames):
+        return replace(paths, head=os.path.join(base, paths.head))
+    return tuple(os.path.join(base, path) for path in paths)
+
+
+def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
+    """First line, video id and frame paths in order, for each run of lines of one video in a frame list.
+
+    The columns are `original_vido_id video_id frame_id path labels` (misspelt so in the files in use).
+
+    Raises:
+        DataListError: columns are missing, or lines do not have the fields of the header.
+    """
+    problems: list[str] = []
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = file.readline().strip()
+        separator = max(SEPARATORS, key=header.count)
+        columns = next(csv.reader([header], delimiter=separator), [])
+        ids = [
+            columns.index(c) for c in ("original_vido_id", "original_video_id", "video_id") if c in columns
+        ]
+        if not ids or "path" not in columns:
+            wanted = "original_vido_id video_id frame_id path labels"
+            raise DataListError(f"{path}:1: the header is {header!r}, but should be {wanted!r}")
+        id_at, path_at = ids[0], columns.index("path")
+        number_at = columns.index("frame_id") if "frame_id" in columns else None
+
+        def rows() -> Iterator[tuple[int, list[str]]]:
+            for line, fields in enumerate(csv.reader(file, delimiter=separator), 2):
+                if len(fields) == len(columns) and (number_at is None or fields[number_at].isdecimal()):
+                    yield line, fields
+                elif fields:
+                    problems.append(f"{os.path.basename(path)}:{line}: {separator.join(fields)[:80]!r}")
+
+        for video_id, group in groupby(rows(), key=lambda row: row[1][id_at]):
+            lines = [*group]
+            if number_at is not None:
+                lines.sort(key=lambda row: int(row[1][number_at]))
+            yield min(line for line, _ in lines), video_id, [fields[path_at] for _, fields in lines]
+    raise_problems(
+        path, problems, f"Each line should have the {len(columns)} fields of the header: {header!r}"
+    )
+
+
+def _read_json(path: str, kind: type) -> Any:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise DataListError(f"{path} is not readable json: {error}") from error
+    if not isinstance(content, kind):
+        raise DataListError(
+            f"{path} should hold a json {kind.__name__}, but holds a {type(content).__name__}"
+        )
+    return content

@@ -1,0 +1,247 @@
+"""Spatial transforms: uint8 frames of a video to uint8 clips, and uint8 clips to what the model sees.
+
+Frames arrive as (T, H, W, 3) RGB. Everything stays uint8 until `to_model_input`, which runs on the device of
+the model. Frames are resized by OpenCV: bilinear, no antialias, pixel centres at half-integers, the long side
+rounded down, so that released weights see what they were trained on (at most one grey level apart).
+
+Letters: V views of one video, B clips, C channels, T frames, H W pixels of a frame, h w pixels of a crop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from timesformer.utils.errors import ConfigError
+from timesformer.utils.random import torch_seed
+
+cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
+
+Size = tuple[int, int]  # height, width
+
+_MAGNITUDES = 31  # torchvision's number of RandAugment strengths; the last is magnitude 10
+
+
+class RandAugmentSettings(NamedTuple):
+    """What a notation such as ``rand-m7-n2-mstd0.5`` says."""
+
+    magnitude: float
+    num_ops: int = 2
+    magnitude_std: float = 0.0
+
+
+class TrainTransform:
+    """Random crop, flip and colours of one training clip, the same for all its frames.
+
+    Args:
+        crop_size: height and width of the result, in pixels.
+        jitter_scales: range of the frame's short side before the crop, in pixels; where that would leave the
+            frame smaller than the crop, the frame is scaled to cover the crop.
+        crop_mode: "crop" scales and crops; "full" resizes the whole frame to the crop size, cutting nothing.
+        inverse_uniform: draw the short side uniformly in 1/size, as the SSv2 recipes do.
+        flip: flip left-right in half of the calls.
+        auto_augment: RandAugment in timm's notation (see `parse_rand_augment`); empty: none.
+        color_jitter: strength of brightness, contrast and saturation jitter; 0: none.
+        erase_prob: probability that one rectangle is painted over in all frames (Zhong et al., 2020).
+        fill: the colour of erased and uncovered pixels, RGB in 0..1: the mean that normalisation subtracts.
+
+    Raises:
+        ConfigError: `auto_augment` cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop_size: Size,
+        jitter_scales: tuple[int, int],
+        crop_mode: str,
+        inverse_uniform: bool,
+        flip: bool,
+        auto_augment: str,
+        color_jitter: float,
+        erase_prob: float,
+        fill: Sequence[float],
+    ) -> None:
+        assert crop_mode in ("crop", "full"), crop_mode
+        assert all(0 <= value <= 1 for value in fill), fill
+        self.crop_size = crop_size
+        self.jitter_scales = jitter_scales
+        self.crop_mode = crop_mode
+        self.inverse_uniform = inverse_uniform
+        self.flip = flip
+        self.fill = [float(round(value * 255)) for value in fill]
+        self.rand_augment = parse_rand_augment(auto_augment) if auto_augment else None
+        self.colors: list[v2.Transform] = []
+        if color_jitter > 0:
+            self.colors.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        if erase_prob > 0:
+            self.colors.append(v2.RandomErasing(p=erase_prob, value=self.fill, inplace=True))
+
+    def __call__(self, frames: np.ndarray, generator: np.random.Generator) -> tuple[Tensor, bool]:
+        """Frames (T, H, W, 3) uint8 to a clip (C, T, h, w) uint8, and whether it was flipped."""
+        resized, top, left = self.crop_size, 0, 0
+        if self.crop_mode == "crop":
+            resized = scaled_size(frames.shape[1:3], self._draw_short_side(generator), self.crop_size)
+            slack = np.subtract(resized, self.crop_size)
+            top, left = generator.integers(0, slack, endpoint=True).tolist()
+        flipped = self.flip and bool(generator.random() < 0.5)
+        clip = _resize_and_crop(frames, resized, self.crop_size, [(top, left)], flipped)[0]
+        if self.rand_augment or self.colors:
+            clip = self._augment(clip, generator)
+        return clip, flipped
+
+    def _draw_short_side(self, generator: np.random.Generator) -> int:
+        low, high = self.jitter_scales
+        if self.inverse_uniform:
+            return round(1 / generator.uniform(1 / high, 1 / low))
+        return round(generator.uniform(low, high))
+
+    def _augment(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
+        """Change the clip (C, T, h, w) by torchvision, which draws from torch's global generator."""
+        transforms = self._draw_rand_augment(generator) + self.colors
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(generator))
+            video = clip.transpose(0, 1).contiguous()  # (T, C, h, w), the layout torchvision takes
+            for transform in transforms:
+                video = transform(video)
+        return video.transpose(0, 1).contiguous()
+
+    def _draw_rand_augment(self, generator: np.random.Generator) -> list[v2.Transform]:
+        """The clip's RandAugment operations (Cubuk et al., 2020), each with a magnitude of its own."""
+        if self.rand_augment is None:
+            return []
+        magnitude, num_ops, std = self.rand_augment
+        drawn = np.clip(generator.normal(magnitude, std, num_ops), 0, 10)
+        levels = np.rint(drawn / 10 * (_MAGNITUDES - 1)).astype(int).tolist()
+        how = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": self.fill}
+        return [v2.RandAugment(1, level, _MAGNITUDES, **how) for level in levels]
+
+
+class EvalTransform:
+    """The fixed views of a validation or test clip.
+
+    Args:
+        crop_size: height and width of the result, in pixels.
+        num_crops: 1 (centre) or 3 (left, centre, right of a wide frame; top, centre, bottom of a tall one).
+        crop_mode: "crop" scales the frame to just cover the crop, then crops; "full" resizes the whole frame
+            to the crop size, which leaves one view whatever `num_crops` says.
+        short_side: scale the frame to this short side where that covers the crop. (The original scales to
+            its smallest jitter scale when it takes one crop, to the crop size when it takes three.)
+    """
+
+    def __init__(self, *, crop_size: Size, num_crops: int, crop_mode: str, short_side: int = 0) -> None:
+        assert crop_mode in ("crop", "full") and num_crops in (1, 3), (crop_mode, num_crops)
+        self.crop_size = crop_size
+        self.num_crops = num_crops if crop_mode == "crop" else 1
+        self.crop_mode = crop_mode
+        self.short_side = short_side
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Frames (T, H, W, 3) uint8 to views (V, C, T, h, w) uint8, V = `num_crops`."""
+        resized = self.crop_size
+        if self.crop_mode == "crop":
+            resized = scaled_size(frames.shape[1:3], self.short_side, self.crop_size)
+        corners = crop_corners(resized, self.crop_size, self.num_crops)
+        return _resize_and_crop(frames, resized, self.crop_size, corners, flipped=False)
+
+
+def to_model_input(clips: Tensor, *, mean: Sequence[float], std: Sequence[float], channel_order: str) -> Tensor:
+    """Normalise: (x / 255 - mean) / std, on the device of the clips.
+
+    Args:
+        clips: (B, C, T, H, W) uint8, RGB.
+        mean, std: one value per channel *in the order the model sees*, of pixel values in 0..1.
+        channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
+
+    Returns:
+        (B, C, T, H, W) float32.
+    """
+    assert channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (channel_order, clips.dtype)
+    if channel_order == "bgr":
+        clips = clips.flip(1)
+    shift, scale = (torch.tensor(v, device=clips.device).mul(255).view(-1, 1, 1, 1) for v in (mean, std))
+    return clips.to(torch.float32).sub_(shift).div_(scale)
+
+
+def parse_rand_augment(notation: str) -> RandAugmentSettings:
+    """Read RandAugment in timm's notation: ``rand-m7-n2-mstd0.5-inc1``.
+
+    m: magnitude, 0 to 10 (required); n: operations per clip (2); mstd: standard deviation of m (0);
+    inc1: a larger magnitude means more change in every operation, as is always so in torchvision.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    head, *parts = notation.split("-")
+    known = {"m": r"\d+(\.\d+)?", "n": r"[1-9]\d*", "mstd": r"\d+(\.\d+)?", "inc": "1"}
+    values: dict[str, float] = {}
+    problems = [] if head == "rand" else [f"it starts with {head!r}, not 'rand'"]
+    for part in parts:
+        name = next((name for name, number in known.items() if re.fullmatch(name + number, part)), None)
+        if name is None or name in values:
+            problems.append(f"{part!r} is not understood" if name is None else f"{name!r} is there twice")
+        else:
+            values[name] = float(part.removeprefix(name))
+    if not 0 <= values.get("m", -1) <= 10:
+        problems.append("the magnitude m must be there, from 0 to 10")
+    if problems:
+        raise ConfigError(
+            f"DATA.AUTO_AUGMENT {notation!r}: {'; '.join(problems)}. Write it like 'rand-m7-n2-mstd0.5-inc1' "
+            "(m magnitude 0 to 10, n operations per clip, mstd spread of the magnitude), or leave it empty."
+        )
+    return RandAugmentSettings(values["m"], int(values.get("n", 2)), values.get("mstd", 0.0))
+
+
+def scaled_size(frame_size: Sequence[int], short_side: int, crop_size: Size) -> Size:
+    """Size of the frame scaled to `short_side` or, if that is too small, to just cover the crop; aspect kept.
+
+    The side that the scale was not chosen for is rounded down.
+    """
+    height, width = frame_size
+    shortest = min(height, width)
+    scaled = height * short_side // shortest, width * short_side // shortest
+    if scaled[0] >= crop_size[0] and scaled[1] >= crop_size[1]:
+        return scaled
+    if crop_size[0] * width >= crop_size[1] * height:
+        return crop_size[0], width * crop_size[0] // height
+    return height * crop_size[1] // width, crop_size[1]
+
+
+def crop_corners(frame_size: Size, crop_size: Size, num_crops: int) -> list[tuple[int, int]]:
+    """(top, left) of 1 centre crop, or of 3 spread along the frame's longer side (a square's width).
+
+    Half pixels of the centre are rounded up.
+    """
+    height, width = frame_size
+    slack_y, slack_x = height - crop_size[0], width - crop_size[1]
+    centre = ((slack_y + 1) // 2, (slack_x + 1) // 2)
+    if num_crops == 1:
+        return [centre]
+    if height > width:
+        return [(0, centre[1]), centre, (slack_y, centre[1])]
+    return [(centre[0], 0), centre, (centre[0], slack_x)]
+
+
+def _resize_and_crop(
+    frames: np.ndarray, resized: Size, crop_size: Size, corners: list[tuple[int, int]], flipped: bool
+) -> Tensor:
+    """Resize every frame once and cut each crop from it: (V, C, T, h, w) uint8, one view per corner.
+
+    Whole frames are resized, since that is exact and was no slower than warping only the crop's pixels.
+    """
+    views = np.empty((len(corners), 3, len(frames), *crop_size), np.uint8)
+    for t, frame in enumerate(frames):
+        if frame.shape[:2] != resized:
+            frame = cv2.resize(frame, resized[::-1], interpolation=cv2.INTER_LINEAR)
+        for view, (top, left) in zip(views, corners, strict=True):
+            crop = frame[top : top + crop_size[0], left : left + crop_size[1]]
+            crop = cv2.flip(crop, 1) if flipped else crop
+            cv2.split(crop, [view[0, t], view[1, t], view[2, t]])  # into place: interleaved pixels to planes
+    return torch.from_numpy(views)

@@ -1,0 +1,193 @@
+"""From a record to clips: open the video, choose frames, read them, transform them.
+
+Everything is opened, read and closed within one call, and every random choice comes from (seed, epoch,
+index): a sample is the same in any process, batch and order. A video that cannot be read never ends a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from timesformer.datasets.frame_samplers import FrameSampler, distinct_frames
+from timesformer.datasets.readers import VideoReader, open_frames, open_video
+from timesformer.datasets.records import VideoRecord
+from timesformer.datasets.video_info import VideoInfo
+from timesformer.utils.errors import VideoReadError
+from timesformer.utils.random import numpy_generator
+
+Label: TypeAlias = "int | tuple[int, ...]"
+
+MAX_REPLACEMENTS = 3  # clips of the same class tried in place of one that cannot be read
+FRAME_FOLDER_FPS = 30.0  # of frame folders whose rate nobody gives
+
+
+class SampleKey(NamedTuple):
+    """What the loader asks the dataset for.
+
+    Attributes:
+        epoch: from 0; 0 in evaluation.
+        position: place in the epoch's order over all processes.
+        index: of the record.
+    """
+
+    epoch: int
+    position: int
+    index: int  # type: ignore[assignment]  # the name of a method of tuple, which nobody needs here
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read: its record's index, path and list line, and the cause in one line."""
+
+    index: int
+    path: str
+    source: str
+    cause: str
+
+    @classmethod
+    def of(cls, index: int, record: VideoRecord, error: VideoReadError) -> Failure:
+        """The failure of `record`; a cause in one picture of a frame folder names the picture."""
+        cause = error.cause if error.path == record.path else str(error)
+        return cls(index, record.path, record.source, cause)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.source}): {self.cause}"
+
+
+@dataclass
+class Sample:
+    """All views of one video.
+
+    Attributes:
+        views: uint8 (V, C, T, H, W), the crops of the first clip in time, then of the second, ...; None when
+            nothing could be read.
+        label: of the views as they are: of the replacement, and swapped after a flip that swaps labels.
+        index: record that the views come from (the one asked for when there are none).
+        position: as asked for.
+        distinct_frames: different frames per clip, mean over the clips.
+        frame_indices: int64 (num_clips, T), the frames of the video that the clips show.
+        failures: the record asked for and replacements that could not be read.
+        warnings: remarks of the reader, each naming the file.
+    """
+
+    views: torch.Tensor | None
+    label: Label
+    index: int
+    position: int
+    distinct_frames: float = 0.0
+    frame_indices: np.ndarray | None = None
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def open_record(record: VideoRecord, *, backend: str) -> VideoReader:
+    """Open the video file or frame folder of `record`.
+
+    Raises:
+        VideoReadError: it cannot be opened.
+    """
+    if record.frames:
+        return open_frames(record.frames, fps=record.fps or FRAME_FOLDER_FPS)
+    return open_video(record.path, backend=backend)
+
+
+def sample_record(
+    record: VideoRecord, info: VideoInfo, frame_sampler: FrameSampler, generator: np.random.Generator
+) -> np.ndarray:
+    """Frames, int64 (num_clips, num_frames), that the sampler takes of the part of the video that counts.
+
+    Raises:
+        VideoReadError: the record's part (`start_sec` to `end_sec`) has no frame in the video.
+    """
+    first = round(record.start_sec * info.fps)
+    last = min(round(record.end_sec * info.fps) or info.num_frames, info.num_frames)
+    if first >= last:
+        part = f"no frame from {record.start_sec:g} to {record.end_sec:g} s"
+        raise VideoReadError(record.path, f"{part}; it is {info.duration_sec:.1f} s long")
+    return first + frame_sampler(last - first, info.fps, generator)
+
+
+class VideoDataset(Dataset[Sample]):
+    """Clips of a list of videos.
+
+    Args:
+        records: the videos.
+        frame_sampler: chooses the frames (see frame_samplers.py).
+        transform: `TrainTransform` when `training`, else `EvalTransform`.
+        training: random clips, other ones each epoch; a video that cannot be read is replaced by another one
+            of the same class. Otherwise the clips depend on seed and index alone, and nothing is replaced.
+        seed: of all random choices.
+        backend: decoder of video files.
+        flip_label_map: label to label, for clips that the transform flipped (both directions given).
+    """
+
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        *,
+        frame_sampler: FrameSampler,
+        transform: Callable[..., Any],
+        training: bool,
+        seed: int = 0,
+        backend: str = "pyav",
+        flip_label_map: Mapping[int, int] | None = None,
+    ) -> None:
+        self.records = records
+        self.frame_sampler, self.transform, self.training = frame_sampler, transform, training
+        self.seed, self.backend = seed, backend
+        self.flip_label_map = dict(flip_label_map or {})
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        generator = numpy_generator(self.seed, key.epoch if self.training else 0, key.index)
+        sample = Sample(None, self.records[key.index].label, key.index, key.position)
+        tried = [key.index]
+        while True:
+            record = self.records[tried[-1]]
+            try:
+                self._read_into(sample, record, generator)
+                sample.index = tried[-1]
+                return sample
+            except VideoReadError as error:
+                sample.failures.append(Failure.of(tried[-1], record, error))
+            replacement = self._replacement(tried, generator) if self.training else None
+            if replacement is None:
+                return sample
+            tried.append(replacement)
+
+    def _read_into(self, sample: Sample, record: VideoRecord, generator: np.random.Generator) -> None:
+        with open_record(record, backend=self.backend) as reader:
+            indices = sample_record(record, reader.info, self.frame_sampler, generator)  # (num_clips, T)
+            wanted, places = np.unique(indices, return_inverse=True)
+            frames = reader.read(wanted)  # (distinct, H, W, 3): each frame decoded and kept once
+        clips = [frames[place] for place in places.reshape(indices.shape)]  # (T, H, W, 3) each
+        if self.training:
+            clip, flipped = self.transform(clips[0], generator)  # (C, T, h, w)
+            sample.views, sample.label = clip[None], self._label(record.label, flipped)
+        else:
+            sample.views = torch.cat([self.transform(clip) for clip in clips])
+        sample.frame_indices, sample.distinct_frames = indices, float(np.mean(distinct_frames(indices)))
+        sample.warnings = [f"{record.path}: {warning}" for warning in reader.info.warnings]
+
+    def _label(self, label: Label, flipped: bool) -> Label:
+        if not flipped:
+            return label
+        if isinstance(label, tuple):
+            return tuple(sorted(self.flip_label_map.get(each, each) for each in label))
+        return self.flip_label_map.get(label, label)
+
+    def _replacement(self, tried: Sequence[int], generator: np.random.Generator) -> int | None:
+        """Another record of the same label, or None when there is none left or enough were tried."""
+        if len(tried) > MAX_REPLACEMENTS:
+            return None
+        label = self.records[tried[0]].label
+        others = [i for i, record in enumerate(self.records) if record.label == label and i not in tried]
+        return int(generator.choice(others)) if others else None

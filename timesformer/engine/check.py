@@ -1,0 +1,92 @@
+"""`--check`: look at configuration and data, and run one tiny step, without training."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from timesformer.datasets.build import build_eval_dataset, build_frame_sampler, build_train_dataset, load_list
+from timesformer.datasets.inspect import inspect_videos
+from timesformer.datasets.loader import collate
+from timesformer.datasets.records import VideoList
+from timesformer.datasets.video_dataset import SampleKey
+from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.engine.step import autocast
+from timesformer.engine.train import build_train_step
+from timesformer.models.build import build_model
+from timesformer.models.summary import summarize
+from timesformer.optim.build import build_optimizer, build_schedule
+from timesformer.utils.errors import UserError
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+MAX_VIDEOS = 1000  # of each list that the check decodes
+# Multiply-accumulates of a clip above which the check on a CPU runs forward only.
+_CPU_BACKWARD_LIMIT = 1_000_000_000_000
+
+
+class CheckFailedError(UserError):
+    """The check found something that would spoil the run."""
+
+
+def check(run: Run) -> None:
+    """Read every list, open the videos, build everything, and take one clip through the model.
+
+    Raises:
+        CheckFailedError: naming what is wrong; other UserErrors for configuration and lists.
+    """
+    cfg = run.cfg
+    lists = {split: load_list(cfg, split) for split in ("train", "val") if cfg.TRAIN.ENABLE}
+    if cfg.TEST.ENABLE:
+        lists.setdefault(cfg.TEST.SPLIT, load_list(cfg, cfg.TEST.SPLIT, testing=True))
+    describe_data(run, lists)
+    unreadable: set[str] = set()
+    for split, videos in lists.items():
+        report = inspect_videos(
+            videos.records,
+            frame_sampler=build_frame_sampler(cfg, training=False, num_clips=1),
+            backend=cfg.DATA.DECODING_BACKEND,
+            max_videos=MAX_VIDEOS,
+            show_progress=sys.stderr.isatty(),
+        )
+        log.info("\n%s list: %s\n", split, report)
+        unreadable |= {failure.path for failure in report.failures}
+    model = build_model(cfg).to(run.device)
+    describe_model(run, model)
+    tiny_step(run, model, next(iter(lists.values())))
+    warn_of_unused_keys(run, others=READ_BY_TEST + READ_BY_TRAINING)
+    if unreadable:
+        raise CheckFailedError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
+    log.info("check passed")
+
+
+def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
+    """The first readable clip through the model: a whole training step, or a forward pass.
+
+    Forward only when the run does not train, and for huge models on a CPU (their backward needs tens of gigabytes).
+    """
+    cfg = run.cfg
+    dataset = build_train_dataset(cfg, videos) if cfg.TRAIN.ENABLE else build_eval_dataset(cfg, videos, views=False)
+    samples = (dataset[SampleKey(0, i, i)] for i in range(len(dataset)))
+    found = next(((sample, sample.views[:1]) for sample in samples if sample.views is not None), None)
+    if found is None:
+        raise CheckFailedError("not one video of the list can be read; look at the table above")
+    sample, clip = found  # (1, C, T, H, W)
+    work = summarize(model, clip.shape[1:]).multiply_accumulates_per_clip
+    if cfg.TRAIN.ENABLE and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
+        take_step = build_train_step(run, model, build_optimizer(model, cfg))
+        batch = collate([replace(sample, views=clip)])
+        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0)).mean_loss()
+        log.info("one clip, forward and backward: loss %.3f", loss)
+    else:
+        with torch.no_grad(), autocast(run.device, run.dtype):
+            loss = float(model(run.to_input(clip.to(run.device))).float().logsumexp(dim=1))
+        log.info("one clip, forward: logits of shape (1, %d)", cfg.MODEL.NUM_CLASSES)
+    if not math.isfinite(loss):
+        raise CheckFailedError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")

@@ -1,0 +1,130 @@
+"""Score a dataset: every video once, its views averaged, the same result for any batch size and process count."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from timesformer.datasets.loader import EvalLoader
+from timesformer.datasets.video_dataset import Failure
+from timesformer.engine.setup import Run
+from timesformer.engine.step import autocast
+from timesformer.utils import distributed
+
+
+@dataclass
+class Predictions:
+    """Scores of the videos that could be read, in dataset order.
+
+    Attributes:
+        indices: (n,) places in the dataset.
+        labels: the true label (or labels) of each.
+        scores: (n, K) float64: mean probabilities, or sums or maxima of logits (`DATA.ENSEMBLE_METHOD`).
+        missing: the videos that could not be read.
+        distinct_frames: (n,) distinct frames per clip, mean over a video's views.
+    """
+
+    indices: np.ndarray
+    labels: list[int | tuple[int, ...]]
+    scores: np.ndarray
+    missing: list[Failure]
+    distinct_frames: np.ndarray
+
+    @property
+    def num_videos(self) -> int:
+        """Videos in the list, read or not."""
+        return len(self.indices) + len(self.missing)
+
+
+def join_views(logits: Tensor, method: str, *, multi_label: bool) -> Tensor:
+    """Scores (K,) of one video from the logits of its views (V, K).
+
+    Args:
+        logits: (V, K) float.
+        method: "mean" of softmax (sigmoid with several labels), or "sum" or "max" of the raw logits.
+        multi_label: several labels per video.
+    """
+    logits = logits.double()
+    if method == "sum":
+        return logits.sum(dim=0)
+    if method == "max":
+        return logits.max(dim=0).values
+    return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).mean(dim=0)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loader: EvalLoader,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    to_input: Callable[[Tensor], Tensor],
+    views_per_forward: int,
+    ensemble: str,
+    multi_label: bool,
+    num_classes: int,
+    show_progress: bool,
+    title: str,
+) -> Predictions:
+    """Predict every video of `loader`; on every process the gathered result of all.
+
+    Args:
+        model: (b, C, T, H, W) float to logits (b, K).
+        loader: yields this process's share of the videos.
+        views_per_forward: largest number of views in one forward pass.
+        to_input: uint8 views (b, C, T, H, W) on the device to the model's input.
+    """
+    was_training = model.training
+    model.eval()
+    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
+    missing: list[Failure] = []
+    for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
+        missing += batch.failures
+        if batch.clips is None:
+            continue
+        parts = []
+        for views in batch.clips.split(views_per_forward):
+            with autocast(device, dtype):
+                parts.append(model(to_input(views.to(device, non_blocking=True))))
+        logits = torch.cat(parts).float().cpu()
+        for index, label, views_of_video, distinct in zip(
+            batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
+        ):
+            scores = join_views(views_of_video, ensemble, multi_label=multi_label)
+            rows.append((index, label, scores.numpy(), distinct))
+    model.train(was_training)
+    everything = [row for share in distributed.all_gather(rows) for row in share]
+    everything.sort(key=lambda row: row[0])
+    all_missing = [failure for share in distributed.all_gather(missing) for failure in share]
+    return Predictions(
+        indices=np.array([row[0] for row in everything], dtype=np.int64),
+        labels=[row[1] for row in everything],
+        scores=np.stack([row[2] for row in everything]) if everything else np.empty((0, num_classes)),
+        missing=sorted(all_missing, key=lambda failure: failure.index),
+        distinct_frames=np.array([row[3] for row in everything]),
+    )
+
+
+def evaluate_videos(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
+    """`evaluate` with the settings of a run."""
+    cfg, processes = run.cfg, run.processes
+    return evaluate(
+        model,
+        loader,
+        device=run.device,
+        dtype=run.dtype,
+        to_input=run.to_input,
+        views_per_forward=max(1, cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // processes.world_size),
+        ensemble=ensemble,
+        multi_label=cfg.DATA.MULTI_LABEL,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        show_progress=processes.rank == 0 and sys.stderr.isatty(),
+        title=title,
+    )

@@ -1,0 +1,134 @@
+"""What a run writes while it goes: progress bar or plain lines, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from timesformer.utils.logging import get_logger
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+log = get_logger(__name__)
+
+
+class RunEvents:
+    """Scalars, pictures and progress of one run; silent on every process but the first.
+
+    Args:
+        output_dir: gets `metrics.jsonl`, one JSON object a line with `kind` (train, val or test) and `epoch`.
+        tensorboard_dir: folder of TensorBoard events, None for none.
+        is_main: whether this process writes.
+    """
+
+    def __init__(self, output_dir: Path, *, tensorboard_dir: Path | None, is_main: bool) -> None:
+        self.is_main = is_main
+        self.path = output_dir / "metrics.jsonl"
+        self._board: Any = None
+        if is_main and tensorboard_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(tensorboard_dir))
+
+    def record(self, kind: str, *, epoch: float, step: int, **values: float) -> None:
+        """Append one row to metrics.jsonl and the values to TensorBoard."""
+        if not self.is_main:
+            return
+        row = {"kind": kind, "epoch": round(epoch, 4), "step": step}
+        row |= {name: (value if math.isfinite(value) else None) for name, value in values.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Show a matplotlib figure in TensorBoard."""
+        if self._board is not None:
+            self._board.add_figure(name, figure, step)
+
+    def clips(self, name: str, clips: np.ndarray, step: int) -> None:
+        """Show clips, uint8 (B, C, T, H, W), in TensorBoard: a row per clip, a column per frame."""
+        if self._board is not None:
+            b, c, t, h, w = clips.shape
+            self._board.add_image(name, clips.transpose(1, 0, 3, 2, 4).reshape(c, b * h, t * w), step)
+
+    def history(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def cut_back(self, epoch: int) -> None:
+        """Drop the rows after `epoch` finished epochs, and those of tests, when a run goes on from a checkpoint."""
+        if self.is_main and self.path.exists():
+            kept = [row for row in self.history() if row["epoch"] <= epoch and row["kind"] != "test"]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._board is not None:
+            self._board.close()
+
+
+class Progress:
+    """Progress of training: a bar on a terminal, a plain line each logging step elsewhere.
+
+    It also measures, between two calls of `show`, the clips per second and the share of time spent waiting for data.
+    """
+
+    def __init__(self, *, total_steps: int, done_steps: int, is_main: bool) -> None:
+        self.total_steps = total_steps
+        self.step = self.first_step = done_steps
+        self.started = self.since = time.perf_counter()
+        self.waited = 0.0
+        self.clips = 0
+        show_bar = is_main and sys.stderr.isatty()
+        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=not show_bar, leave=False)
+        self.plain = is_main and not show_bar
+
+    def advance(self, *, clips: int, waited_sec: float) -> None:
+        """Count one step."""
+        self.step += 1
+        self.clips += clips
+        self.waited += waited_sec
+        self.bar.update()
+
+    def rates(self) -> dict[str, float]:
+        """`clips_per_sec` and `data_wait` (share of time, 0..1) since the last call."""
+        now = time.perf_counter()
+        passed = max(now - self.since, 1e-9)
+        rates = {"clips_per_sec": self.clips / passed, "data_wait": self.waited / passed}
+        self.since, self.waited, self.clips = now, 0.0, 0
+        return rates
+
+    def show(self, epoch: float, values: Mapping[str, float]) -> None:
+        """Show the values of a logging step with the time that is left."""
+        parts = [f"loss {values['loss']:.3f}"]
+        if math.isfinite(values.get("top1", math.nan)):
+            parts.append(f"top1 {values['top1']:.1f}%")
+        parts += [f"lr {values['lr']:.2g}", f"{values['clips_per_sec']:.1f} clips/s"]
+        parts.append(f"waiting for data {100 * values['data_wait']:.0f}%")
+        if self.plain:
+            log.info("epoch %6.2f  %s  ETA %s", epoch, "  ".join(parts), self.eta())
+        else:
+            self.bar.set_description(f"epoch {epoch:.2f}", refresh=False)
+            self.bar.set_postfix_str("  ".join(parts))
+
+    def eta(self) -> str:
+        """Time left at the mean speed so far, evaluation included."""
+        done = self.step - self.first_step
+        left = (time.perf_counter() - self.started) / max(done, 1) * (self.total_steps - self.step)
+        hours, seconds = divmod(int(left), 3600)
+        return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()

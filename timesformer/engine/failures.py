@@ -1,0 +1,77 @@
+"""Clips that could not be read: counted, listed in failed_clips.csv, and a reason to stop when there are too many."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from timesformer.datasets.video_dataset import Failure
+from timesformer.utils.errors import UserError
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+JUDGE_AFTER_CLIPS = 100
+
+
+class TooManyFailuresError(UserError):
+    """More clips than `DATA.MAX_FAILED_FRACTION` could not be read."""
+
+
+class FailureLog:
+    """Failures of one process's training clips, epoch by epoch.
+
+    Args:
+        max_fraction: largest share of clips of an epoch that may fail.
+        path: csv file that gets one row (path, list line, cause) per video that failed, None on other processes.
+    """
+
+    def __init__(self, *, max_fraction: float, path: Path | None) -> None:
+        self.max_fraction = max_fraction
+        self.path = path
+        self.known: dict[str, Failure] = {}
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Begin to count anew."""
+        self.tried = self.failed = 0
+
+    def add(self, failures: Sequence[Failure], *, tried: int) -> None:
+        """Count the clips of a step and the failures among them.
+
+        Raises:
+            TooManyFailuresError: after 100 clips, when the failed share is above the limit.
+        """
+        self.tried += tried
+        self.failed += len(failures)
+        for failure in failures:
+            if failure.path not in self.known:
+                self.known[failure.path] = failure
+                log.warning("clip left out: %s (%s): %s", failure.path, failure.source, failure.cause)
+                write_failures(list(self.known.values()), self.path)
+        if self.tried >= JUDGE_AFTER_CLIPS:
+            self.judge()
+
+    def judge(self) -> None:
+        """Stop when too much of the epoch so far has failed.
+
+        Raises:
+            TooManyFailuresError: naming the first ten videos.
+        """
+        if self.tried and self.failed > self.max_fraction * self.tried:
+            shown = "\n".join(f"  {f.path} ({f.source}): {f.cause}" for f in list(self.known.values())[:10])
+            raise TooManyFailuresError(
+                f"{self.failed} of {self.tried} clips could not be read, more than DATA.MAX_FAILED_FRACTION "
+                f"{self.max_fraction:g}. First ones:\n{shown}\nMend or remove them, or raise DATA.MAX_FAILED_FRACTION."
+            )
+
+
+def write_failures(failures: Sequence[Failure], path: Path | None) -> None:
+    """Write the videos that failed as csv with the columns path, line and cause."""
+    if path is None:
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "line", "cause"])
+        writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)

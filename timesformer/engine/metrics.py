@@ -1,0 +1,110 @@
+"""Scores of predictions: top-k, per class, confusion, mean average precision, bootstrap interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from sklearn.metrics import average_precision_score, confusion_matrix
+
+
+def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of rows whose label is among the `k` highest scores, in percent.
+
+    Args:
+        scores: (n, K).
+        labels: (n,) whole numbers.
+        k: clipped to K, so that few classes never crash.
+    """
+    if not len(labels):
+        return float("nan")
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, scores.shape[1])]
+    return 100.0 * float((best == labels[:, None]).any(axis=1).mean())
+
+
+def reported_ks(num_classes: int) -> tuple[int, ...]:
+    """The k of the reported top-k: 1, and 5 or the largest k below the number of classes that still says something."""
+    second = min(5, num_classes - 1)
+    return (1, second) if second > 1 else (1,)
+
+
+def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K, K) counts, rows are true classes and columns predictions."""
+    num_classes = scores.shape[1]
+    if not len(labels):  # which scikit-learn refuses
+        return np.zeros((num_classes, num_classes), dtype=np.int64)
+    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(num_classes))
+
+
+def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Accuracy of each class in percent from a confusion matrix; NaN for classes without clips."""
+    counts = matrix.sum(axis=1)
+    return np.where(counts > 0, 100.0 * np.diag(matrix) / np.maximum(counts, 1), np.nan)
+
+
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the classes that have a positive of the average precision, in percent.
+
+    Args:
+        scores: (n, K).
+        targets: (n, K) of 0 and 1.
+    """
+    present = targets.any(axis=0)
+    if not present.any():
+        return float("nan")
+    return 100.0 * float(average_precision_score(targets[:, present], scores[:, present], average="macro"))
+
+
+def bootstrap_interval(values: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean of per-video `values` (n,), by resampling videos."""
+    if not len(values):
+        return float("nan"), float("nan")
+    picks = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def multi_hot(labels: Sequence[int | tuple[int, ...]], num_classes: int) -> np.ndarray:
+    """(n, K) of 0 and 1 from one label or several per row."""
+    targets = np.zeros((len(labels), num_classes), dtype=np.float32)
+    for row, label in zip(targets, labels, strict=True):
+        row[list(label) if isinstance(label, tuple) else label] = 1
+    return targets
+
+
+def summarize(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, multi_label: bool) -> dict[str, float]:
+    """The numbers that a validation or test line shows, all in percent.
+
+    One label per video: top-1 and top-k with the 95% interval of top-1 and mean class accuracy. Several labels: mAP.
+    """
+    if multi_label:
+        return {"mAP": mean_average_precision(scores, multi_hot(labels, scores.shape[1]))}
+    truth = np.asarray(labels, dtype=np.int64)
+    result = {f"top{k}": topk_accuracy(scores, truth, k) for k in reported_ks(scores.shape[1])}
+    matrix = confusion(scores, truth)
+    classes = per_class_accuracy(matrix)
+    result["mean_class"] = float(np.nanmean(classes)) if len(truth) else float("nan")
+    low, high = bootstrap_interval(100.0 * (scores.argmax(axis=1) == truth) if len(truth) else np.empty(0))
+    return {**result, "top1_low": low, "top1_high": high}
+
+
+def log_loss(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, multi_label: bool) -> float:
+    """Mean cross-entropy of probabilities (n, K); with several labels, the mean over classes of the binary one."""
+    if not len(labels):
+        return float("nan")
+    probabilities = np.clip(scores, 1e-12, 1.0)
+    if multi_label:
+        targets, others = multi_hot(labels, scores.shape[1]), np.clip(1.0 - scores, 1e-12, 1.0)
+        return float(-(targets * np.log(probabilities) + (1 - targets) * np.log(others)).mean())
+    return float(-np.log(probabilities[np.arange(len(labels)), np.asarray(labels)]).mean())
+
+
+def show_metrics(metrics: Mapping[str, float]) -> str:
+    """One line such as `top1 91.2% [87.5, 94.6]  top5 99.6%  mean class 91.2%`."""
+    parts = []
+    for name, value in metrics.items():
+        if name == "top1":
+            parts.append(f"top1 {value:.1f}% [{metrics['top1_low']:.1f}, {metrics['top1_high']:.1f}]")
+        elif name == "mAP" or name == "mean_class" or (name.startswith("top") and name[3:].isdigit()):
+            parts.append(f"{name.replace('_', ' ')} {value:.1f}%")
+    return "  ".join(parts)

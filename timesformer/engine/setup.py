@@ -1,0 +1,118 @@
+"""Everything a run needs before its first step: configuration, output folder, random state, device, events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+import timesformer.datasets.build
+import timesformer.models.build  # noqa: F401  (fills the registry of models)
+from timesformer.config.load import LoadedConfig, load_config, unread_keys
+from timesformer.datasets.registry import DATASETS
+from timesformer.datasets.transforms import to_model_input
+from timesformer.engine.events import RunEvents
+from timesformer.engine.launch import Processes
+from timesformer.engine.step import autocast_dtype
+from timesformer.models.registry import MODELS
+from timesformer.utils import distributed
+from timesformer.utils.env import collect_versions
+from timesformer.utils.logging import get_logger, setup_logging
+
+log = get_logger(__name__)
+
+READ_BY_TEST = ("TEST.", "DATA.ENSEMBLE_METHOD")
+READ_BY_TRAINING = (
+    *("TRAIN.", "SOLVER.", "MIXUP.", "GLOBAL_BATCH_SIZE", "LOG_PERIOD", "DATA_LOADER.", "DATA.MAX_FAILED_FRACTION"),
+    *("MODEL.LOSS_FUNC", "DATA.TRAIN_", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.FLIP_LABEL_MAP"),
+    *("DATA.COLOR_JITTER", "DATA.AUTO_AUGMENT", "DATA.RE_PROB"),
+)
+
+
+def load_run_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """`load_config` with the names of models and datasets that are registered.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+    datasets = DATASETS.names()
+    choices = {"MODEL.MODEL_NAME": MODELS.names(), "TRAIN.DATASET": datasets, "TEST.DATASET": datasets}
+    return load_config(path, overrides, choices=choices)
+
+
+@dataclass
+class Run:
+    """A configured run on this process.
+
+    Attributes:
+        loaded: the configuration with where each value came from.
+        processes: rank, world size and device.
+        output_dir: where everything is written.
+        dtype: of autocast, None for fp32.
+        to_input: uint8 clips (B, C, T, H, W) on the device to the model's normalised float input.
+        events: metrics.jsonl and TensorBoard.
+    """
+
+    loaded: LoadedConfig
+    processes: Processes
+    output_dir: Path
+    dtype: torch.dtype | None
+    to_input: Callable[[Tensor], Tensor]
+    events: RunEvents
+
+    @property
+    def cfg(self) -> CfgNode:
+        """The frozen configuration tree."""
+        return self.loaded.cfg
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.processes.device
+
+
+def start_run(loaded: LoadedConfig, processes: Processes) -> Run:
+    """Make the output folder, write `config.yaml` and `versions.json`, seed torch, choose the arithmetic."""
+    cfg = loaded.cfg
+    output_dir = Path(cfg.OUTPUT_DIR)
+    is_main = processes.rank == 0
+    if is_main:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "config.yaml").write_text(cfg.dump())
+        (output_dir / "versions.json").write_text(json.dumps(collect_versions(), indent=2) + "\n")
+    distributed.barrier()
+    setup_logging(output_dir, is_main)
+    for line in loaded.advice:
+        log.info("note: %s", line)
+    torch.manual_seed(cfg.RNG_SEED + processes.rank)
+    dtype = autocast_dtype(cfg.PRECISION, processes.device)
+    arithmetic = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+    log.info("%d process(es) on %s, %s, output in %s", processes.world_size, processes.device, arithmetic, output_dir)
+    board = Path(cfg.TENSORBOARD.LOG_DIR or output_dir / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
+    return Run(
+        loaded=loaded,
+        processes=processes,
+        output_dir=output_dir,
+        dtype=dtype,
+        to_input=partial(
+            to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER
+        ),
+        events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main),
+    )
+
+
+def warn_of_unused_keys(run: Run, *, others: tuple[str, ...] = ()) -> None:
+    """Say which keys the user set that nothing has read; call it when everything is built.
+
+    Args:
+        others: beginnings of keys that are not judged: they belong to a part that follows, or that this run leaves out.
+    """
+    unused = [line for line in unread_keys(run.loaded) if not line.startswith(others)]
+    if unused:
+        log.warning("set but not used by this run: %s", ", ".join(unused))

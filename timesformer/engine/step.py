@@ -1,0 +1,195 @@
+"""One optimiser step: move, normalise, mix, forward, loss, backward over micro-batches, clip, update."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from timesformer.datasets.loader import Batch
+from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.video_dataset import Failure
+from timesformer.engine.metrics import multi_hot
+from timesformer.utils import distributed
+from timesformer.utils.errors import ConfigError, UserError
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of autocast for `PRECISION`, None for plain fp32.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+    """
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else None
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("PRECISION fp16 needs a GPU. Add: PRECISION bf16 (or fp32)")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
+    """An autocast context, or nothing for fp32."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+@dataclass
+class StepResult:
+    """What a step leaves behind; tensors stay on the device until somebody logs them.
+
+    Attributes:
+        losses: one (b,) tensor of per-clip losses for each micro-batch of this process.
+        correct: number of clips of this process whose first label was predicted.
+        num_clips: clips of this process.
+        indices: dataset indices of those clips, in the order of the losses.
+        grad_norm: gradient norm before clipping; None when it was not computed.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    correct: list[Tensor] = field(default_factory=list)
+    num_clips: int = 0
+    indices: list[int] = field(default_factory=list)
+    grad_norm: Tensor | None = None
+    distinct_frames: list[float] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def mean_loss(self) -> float:
+        """Mean loss over the clips of this process; waits for the device."""
+        return float(torch.cat(self.losses).mean()) if self.num_clips else float("nan")
+
+    def accuracy(self) -> float:
+        """Share of clips predicted right in percent; waits for the device."""
+        return 100.0 * float(sum(self.correct)) / self.num_clips if self.num_clips else float("nan")
+
+    def non_finite(self) -> list[int]:
+        """Dataset indices of clips whose loss is NaN or infinite; waits for the device."""
+        if not self.losses:
+            return []
+        bad = ~torch.isfinite(torch.cat(self.losses))
+        return [index for index, is_bad in zip(self.indices, bad.tolist(), strict=True) if is_bad]
+
+
+class NonFiniteLossError(UserError):
+    """The loss became NaN or infinite; the message names the clips."""
+
+
+class TrainStep:
+    """Callable that takes one optimiser step over the micro-batches of this process.
+
+    The loss is the sum over clips divided by the number of clips of the step over all processes, so that micro-batch
+    sizes, process counts and an uneven end of the epoch do not change the gradient.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        to_input: Callable[[Tensor], Tensor],
+        num_classes: int,
+        loss: str,
+        label_smoothing: float,
+        clip_grad_norm: float,
+        mixer: ClipMixer | None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.device = device
+        self.dtype = dtype
+        self.to_input = to_input
+        self.num_classes = num_classes
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.clip_grad_norm = clip_grad_norm
+        self.mixer = mixer
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def __call__(self, batches: Iterable[Batch], *, num_samples: int, epoch: int, lr: float) -> StepResult:
+        """Take one step.
+
+        Args:
+            batches: the micro-batches of this process, at least one (it may be empty).
+            num_samples: clips of the step over all processes, as planned.
+            epoch: number of the epoch, for the random choices of mixing.
+            lr: learning rate of this step.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        result = StepResult()
+        scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
+        for batch, is_last in _mark_last(batches):
+            result.failures += batch.failures
+            with contextlib.nullcontext() if is_last else _no_sync(self.model):
+                losses, correct = self._losses(batch, epoch)
+                self.scaler.scale(losses.sum() * scale).backward()
+            if batch.clips is not None:
+                result.losses.append(losses.detach())
+                result.correct.append(correct)
+                result.num_clips += len(batch.labels)
+                result.indices += batch.indices
+                result.distinct_frames += batch.distinct_frames
+        read = sum(distributed.all_gather(result.num_clips))
+        if read:
+            self._update(result, num_samples / read)
+        return result
+
+    def _losses(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """Per-clip losses (b,) and the number of right predictions, (); zeros with a graph for an empty batch."""
+        if batch.clips is None:  # nothing to learn from, but DDP waits for this process's backward
+            zero = sum(p.sum() for p in self.parameters) * 0.0
+            return torch.as_tensor(zero).reshape(1), torch.zeros((), device=self.device)
+        clips = self.to_input(batch.clips.to(self.device, non_blocking=True))
+        targets = truth = self._targets(batch)
+        if self.mixer is not None:
+            clips, targets = self.mixer(clips, targets, epoch=epoch, positions=batch.positions)
+        with autocast(self.device, self.dtype):
+            logits = self.model(clips)
+        logits = logits.float()
+        # The clips predicted right: the highest score is a label of the clip (for mixed clips: the first of the pair).
+        correct = truth.gather(1, logits.detach().argmax(dim=1, keepdim=True)).sum()
+        if self.loss == "bce_logit":
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1), correct
+        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        return losses, correct
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """(b, K) targets: one-hot or multi-hot."""
+        return torch.from_numpy(multi_hot(batch.labels, self.num_classes)).to(self.device, non_blocking=True)
+
+    def _update(self, result: StepResult, planned_over_read: float) -> None:
+        """Clip and apply the gradients; `planned_over_read` corrects the mean for clips that could not be read."""
+        self.scaler.unscale_(self.optimizer)
+        if planned_over_read != 1.0:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(planned_over_read)
+        if self.clip_grad_norm > 0:
+            result.grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Gradients stay in this process: they travel once a step, on the last micro-batch."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def _mark_last(batches: Iterable[Batch]) -> Iterable[tuple[Batch, bool]]:
+    """Each batch, and whether it is the last one."""
+    iterator = iter(batches)
+    current = next(iterator)
+    for following in iterator:
+        yield current, False
+        current = following
+    yield current, True

@@ -1,0 +1,55 @@
+"""Test a checkpoint with all views, and write what it predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from timesformer.datasets.build import build_eval_loader, load_list
+from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.evaluate import evaluate_videos
+from timesformer.engine.report import write_report
+from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.models.build import build_model
+from timesformer.models.pretrained import load_weights
+from timesformer.utils.errors import CheckpointError
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+
+def test(run: Run) -> None:
+    """Score `TEST.SPLIT`; writes predictions.csv, results.json, missing_videos.csv and pictures."""
+    cfg, processes = run.cfg, run.processes
+    videos = load_list(cfg, cfg.TEST.SPLIT, testing=True)
+    describe_data(run, {cfg.TEST.SPLIT: videos})
+    model = build_model(cfg).to(run.device)
+    load_test_weights(run, model)
+    loader = build_eval_loader(cfg, videos, views=True, rank=processes.rank, world_size=processes.world_size)
+    if not cfg.TRAIN.ENABLE:
+        describe_model(run, model)
+        warn_of_unused_keys(run, others=READ_BY_TRAINING)
+    predictions = evaluate_videos(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
+    if processes.rank == 0:
+        write_report(run, videos, loader.dataset, predictions)
+
+
+def load_test_weights(run: Run, model: nn.Module) -> None:
+    """Load `TEST.CHECKPOINT_FILE_PATH`, or the checkpoint of OUTPUT_DIR that `TEST.CHECKPOINT` names.
+
+    Raises:
+        CheckpointError: there is none, or it does not fit the model.
+    """
+    cfg = run.cfg
+    path: str | Path | None = cfg.TEST.CHECKPOINT_FILE_PATH
+    if not path:
+        best = checkpoints.best_path(cfg.OUTPUT_DIR)
+        path = best if cfg.TEST.CHECKPOINT == "best" else checkpoints.newest_checkpoint(cfg.OUTPUT_DIR)
+    if path is None or not Path(path).is_file():
+        raise CheckpointError(
+            f"no checkpoint to test: {path or 'none in ' + str(Path(cfg.OUTPUT_DIR) / 'checkpoints')}. "
+            "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
+        )
+    log.info("testing %s", load_weights(model, path, new_head=False))

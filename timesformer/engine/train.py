@@ -1,0 +1,253 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, load_list
+from timesformer.datasets.loader import Batch, EvalLoader
+from timesformer.datasets.records import VideoList
+from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.evaluate import evaluate_videos
+from timesformer.engine.events import Progress
+from timesformer.engine.failures import FailureLog
+from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
+from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys
+from timesformer.engine.step import NonFiniteLossError, StepResult, TrainStep
+from timesformer.models.build import build_model
+from timesformer.models.pretrained import load_weights
+from timesformer.optim.build import build_optimizer, build_schedule
+from timesformer.utils.errors import CheckpointError
+from timesformer.utils.logging import get_logger
+from timesformer.visualization.confusion import confusion_figure
+from timesformer.visualization.curves import save_curves
+
+log = get_logger(__name__)
+
+
+def train(run: Run) -> None:
+    """Train as the configuration says; leaves checkpoints, metrics.jsonl and curves.png in the output folder."""
+    cfg, processes = run.cfg, run.processes
+    videos, val_videos = load_list(cfg, "train"), load_list(cfg, "val")
+    describe_data(run, {"train": videos, "val": val_videos})
+    ranks = {"rank": processes.rank, "world_size": processes.world_size}
+    loader = build_train_loader(cfg, videos, **ranks)
+    val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
+
+    model = build_model(cfg).to(run.device)
+    describe_model(run, model)
+    optimizer = build_optimizer(model, cfg)
+    schedule = build_schedule(cfg)
+    start = starting_point(run, model, optimizer)
+    wrapped = wrap(model, run)
+    take_step = build_train_step(run, wrapped, optimizer)
+    if start.scaler_state:
+        take_step.scaler.load_state_dict(start.scaler_state)
+    warn_of_unused_keys(run, others=READ_BY_TEST)
+    first_epoch, max_epoch = start.epoch, cfg.SOLVER.MAX_EPOCH
+    if first_epoch >= max_epoch:
+        log.info("already trained for %d of SOLVER.MAX_EPOCH %d epochs: nothing to train", first_epoch, max_epoch)
+        return
+    steps_per_epoch = len(loader)
+    progress = Progress(
+        total_steps=max_epoch * steps_per_epoch,
+        done_steps=first_epoch * steps_per_epoch,
+        is_main=processes.rank == 0,
+    )
+    failures = FailureLog(
+        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
+        path=run.output_dir / "failed_clips.csv" if processes.rank == 0 else None,
+    )
+    best_score = start.best_score
+    metrics: dict[str, float] = {}
+    wrapped.train()
+
+    for epoch in range(first_epoch, max_epoch):
+        loader.set_epoch(epoch)
+        failures.start_epoch()
+        since_log: list[StepResult] = []
+        progress.rates()  # validation is no part of the training speed
+        waiting_since = time.perf_counter()
+        for i, (step, batches) in enumerate(loader):
+            clock = _WaitClock(batches, waiting_since)
+            lr = schedule(epoch + i / steps_per_epoch)
+            since_log.append(take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr))
+            failures.add(since_log[-1].failures, tried=sum(map(len, step.micro_batches)))
+            progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
+            if progress.step % cfg.LOG_PERIOD == 0 or i + 1 == steps_per_epoch:
+                log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, lr, videos)
+                since_log = []
+            waiting_since = time.perf_counter()
+        failures.judge()
+
+        is_best = False
+        if (epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0 or epoch + 1 == max_epoch:
+            metrics = validate(run, model, val_loader, epoch, progress.step, val_videos)
+            score = metrics.get("mAP", metrics.get("top1", 0.0))
+            is_best, best_score = score > best_score, max(score, best_score)
+        due = (epoch + 1) % cfg.TRAIN.CHECKPOINT_PERIOD == 0 or epoch + 1 == max_epoch
+        if (due or is_best) and processes.rank == 0:
+            checkpoints.save_checkpoint(
+                run.output_dir,
+                model=model,
+                optimizer=optimizer,
+                scaler_state=take_step.scaler.state_dict(),
+                epoch=epoch,
+                cfg=cfg,
+                class_names=videos.class_names,
+                metrics=metrics,
+                best_score=best_score,
+                is_best=is_best,
+            )
+    progress.close()
+    if processes.rank == 0:
+        save_curves(run.events.history(), run.output_dir / "curves.png")
+        log.info("trained; learning curves in %s", run.output_dir / "curves.png")
+
+
+def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
+    """The gradient step that the configuration describes."""
+    cfg = run.cfg
+    return TrainStep(
+        model,
+        optimizer,
+        device=run.device,
+        dtype=run.dtype,
+        to_input=run.to_input,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        loss=cfg.MODEL.LOSS_FUNC,
+        label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
+        clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+        mixer=build_mixer(cfg),
+    )
+
+
+@dataclass
+class StartingPoint:
+    """Where training begins: at epoch 0, or where a checkpoint left off."""
+
+    epoch: int = 0
+    best_score: float = -math.inf
+    scaler_state: dict[str, Any] = field(default_factory=dict)
+
+
+def starting_point(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> StartingPoint:
+    """Load what the configuration asks to start from, and say so.
+
+    `TRAIN.AUTO_RESUME` goes on from the newest checkpoint in OUTPUT_DIR. Otherwise `TRAIN.CHECKPOINT_FILE_PATH` is
+    taken: only its weights with `TRAIN.FINETUNE`; weights and optimiser from epoch 0 with
+    `TRAIN.CHECKPOINT_EPOCH_RESET`; else its whole state.
+
+    Raises:
+        CheckpointError: an earlier run is in OUTPUT_DIR and AUTO_RESUME is off, or the checkpoint is of another run.
+    """
+    cfg = run.cfg
+    newest = checkpoints.newest_checkpoint(cfg.OUTPUT_DIR)
+    if newest is not None and not cfg.TRAIN.AUTO_RESUME:
+        raise CheckpointError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest.name}). To go on with it add "
+            "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
+        )
+    path = newest or cfg.TRAIN.CHECKPOINT_FILE_PATH
+    if not path:
+        return StartingPoint()
+    if newest is None and cfg.TRAIN.FINETUNE:
+        log.info("fine-tuning: %s", load_weights(model, path))
+        return StartingPoint()
+    content = checkpoints.read_checkpoint(path)
+    if newest is not None:
+        checkpoints.check_same_run(content, path, cfg)
+    checkpoints.restore(content, path, model=model, optimizer=optimizer)
+    if newest is None and cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
+        log.info("weights and optimiser from %s, starting at epoch 0", path)
+        return StartingPoint()
+    epoch = content["epoch"] + 1
+    log.info("going on from %s, after %d epochs", path, epoch)
+    if newest is not None:
+        run.events.cut_back(epoch)
+    return StartingPoint(epoch, content.get("best_score", -math.inf), content.get("scaler_state", {}))
+
+
+def wrap(model: nn.Module, run: Run) -> nn.Module:
+    """The model under DistributedDataParallel when there are several processes."""
+    if run.processes.world_size == 1:
+        return model
+    device_ids = [run.device.index] if run.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids)
+
+
+def log_steps(
+    run: Run, results: list[StepResult], progress: Progress, epoch: float, lr: float, videos: VideoList
+) -> None:
+    """Log the steps since the last time: the one place of the loop that waits for the device.
+
+    Raises:
+        NonFiniteLossError: a loss is NaN or infinite; names the clips.
+    """
+    bad = [videos.records[index] for result in results for index in result.non_finite()]
+    if bad:
+        names = "\n".join(f"  {record.path} ({record.source})" for record in bad[:20])
+        raise NonFiniteLossError(
+            f"the loss became NaN or infinite at epoch {epoch:.2f}, learning rate {lr:.3g}, for {len(bad)} clip(s):\n"
+            f"{names}\nLook at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
+            "SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_NORM 1, or use PRECISION bf16 or fp32."
+        )
+    count = max(1, sum(result.num_clips for result in results))
+    values = {
+        "loss": sum(result.mean_loss() * result.num_clips for result in results if result.num_clips) / count,
+        "top1": sum(result.accuracy() * result.num_clips for result in results if result.num_clips) / count,
+        "lr": lr,
+        "distinct_frames": float(np.mean([n for result in results for n in result.distinct_frames] or [math.nan])),
+    }
+    norms = [float(result.grad_norm) for result in results if result.grad_norm is not None]
+    if norms:
+        values["grad_norm"] = norms[-1]
+    values |= progress.rates()
+    progress.show(epoch, values)
+    run.events.record("train", epoch=epoch, step=progress.step, **values)
+
+
+def validate(
+    run: Run, model: nn.Module, loader: EvalLoader, epoch: int, step: int, videos: VideoList
+) -> dict[str, float]:
+    """Score the validation list with one centre view per video; deterministic."""
+    cfg = run.cfg
+    predictions = evaluate_videos(run, model, loader, ensemble="mean", title="validation")
+    scores = predictions.scores
+    metrics = summarize(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)
+    metrics["loss"] = log_loss(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)
+    run.events.record("val", epoch=epoch + 1, step=step, **metrics)
+    if not cfg.DATA.MULTI_LABEL and len(predictions.labels):
+        matrix = confusion(scores, np.asarray(predictions.labels))
+        run.events.figure("val/confusion", confusion_figure(matrix, videos.class_names), step)
+    shown = f"loss {metrics['loss']:.3f}  " + show_metrics(metrics)
+    scored = f"{len(predictions.labels)}/{predictions.num_videos} videos"
+    log.info("epoch %6.2f  validation  %s  (%s, 1 x 1 view)", epoch + 1, shown, scored)
+    return metrics
+
+
+class _WaitClock(Iterable[Batch]):
+    """Passes batches on and adds up the time spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch], waiting_since: float) -> None:
+        self.batches = batches
+        self.waited_sec = time.perf_counter() - waiting_since
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            since = time.perf_counter()
+            batch = next(self.batches, None)
+            self.waited_sec += time.perf_counter() - since
+            if batch is None:
+                return
+            yield batch

@@ -1,0 +1,266 @@
+"""TimeSformer: a vision transformer over the patches of a few video frames ("Is Space-Time Attention All You Need
+for Video Understanding?", Bertasius, Wang, Torresani, ICML 2021).
+
+Letters: B clips, C channels, T frames, H W pixels, N patches per frame, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from timesformer.models.blocks import LAYER_NORM_EPS, Block, DividedBlock
+from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
+from timesformer.models.pretrained import load_weights
+from timesformer.models.registry import MODELS
+from timesformer.utils.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
+INITS = ("vit", "scratch")
+
+
+class VisionTransformer(nn.Module):
+    """Vision transformer with space-time attention; its parameter names are those of the released weights.
+
+    Args:
+        img_size: input side in pixels, or (height, width); multiples of `patch_size`.
+        patch_size: side of a square patch in pixels.
+        mlp_ratio: hidden width of the MLP over D.
+        drop_rate: dropout after embeddings, projections and MLP layers.
+        attn_drop_rate: dropout on attention weights.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 with depth.
+        attention_type: one of `ATTENTION_TYPES` (paper, Figure 2).
+        init: "vit" for fine-tuning (std 0.02; the temporal branch starts as the identity) or "scratch" for
+            training from nothing (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
+
+    Raises:
+        ValueError: sizes that do not divide, or an unknown `attention_type` or `init`.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        num_frames: int = 8,
+        attention_type: str = "divided_space_time",
+        init: str = "vit",
+    ) -> None:
+        super().__init__()
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if height % patch_size or width % patch_size:
+            raise ValueError(f"a {height}x{width} input is not made of whole {patch_size}x{patch_size} patches")
+        if embed_dim % num_heads:
+            raise ValueError(f"width {embed_dim} is not divisible by {num_heads} attention heads")
+        if attention_type not in ATTENTION_TYPES:
+            raise ValueError(f"attention_type {attention_type!r} is not one of {', '.join(ATTENTION_TYPES)}")
+        if init not in INITS:
+            raise ValueError(f"init {init!r} is not one of {', '.join(INITS)}")
+        self.attention_type = attention_type
+        self.input_shape = (in_chans, num_frames, height, width)  # (C, T, H, W)
+        self.grid = (height // patch_size, width // patch_size)
+        num_patches = self.grid[0] * self.grid[1]
+
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dim))
+        if attention_type != "space_only":
+            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.drop = nn.Dropout(drop_rate)
+        block = DividedBlock if attention_type == "divided_space_time" else Block
+        self.blocks = nn.ModuleList(
+            block(
+                embed_dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                drop=drop_rate,
+                attn_drop=attn_drop_rate,
+                drop_path=drop_path_rate * i / max(depth - 1, 1),
+            )
+            for i in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.init_vit() if init == "vit" else self.init_scratch()
+
+    @torch.no_grad()
+    def init_vit(self) -> None:
+        """The ViT convention, truncated normal of std 0.02; `temporal_fc` and `time_embed` start at zero."""
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                if name.endswith("temporal_fc"):
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.no_grad()
+    def init_scratch(self) -> None:
+        """Sine-cosine position and time of amplitude 1, and variance 1/fan_in: small models learn from nothing."""
+        nn.init.normal_(self.cls_token, std=0.02)
+        self.pos_embed[0, 1:] = sincos_2d(*self.grid, self.pos_embed.shape[2])
+        if self.attention_type != "space_only":
+            self.time_embed[0] = sincos_1d(*self.time_embed.shape[1:])
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone, besides biases and norms."""
+        return {"cls_token", "pos_embed", "time_embed"}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W) -> the normed cls token (B, D)."""
+        if x.ndim != 5 or x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)} (clips, channels, frames, height, width), but the model is built for "
+                f"{' x '.join(map(str, self.input_shape))}; build it with the matching img_size and num_frames"
+            )
+        batch, _, num_frames = x.shape[:3]
+        cls_pos, patch_pos = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+
+        if self.attention_type == "space_only":
+            tokens = self.patch_embed(x, time_first=True) + patch_pos  # (B, T, N, D)
+            cls = (self.cls_token + cls_pos).unsqueeze(1).expand(batch, num_frames, -1, -1)
+            x = self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1))  # (B*T, 1 + N, D)
+            for block in self.blocks:
+                x = block(x)
+            return self.norm(x[:, 0].unflatten(0, (batch, -1)).mean(1))
+
+        tokens = self.patch_embed(x, time_first=False) + patch_pos.unsqueeze(2) + self.time_embed  # (B, N, T, D)
+        cls = self.drop((self.cls_token + cls_pos).expand(batch, -1, -1))  # (B, 1, D)
+        tokens = self.drop(tokens)
+        if self.attention_type == "divided_space_time":
+            for block in self.blocks:
+                cls, tokens = block(cls, tokens)
+        else:
+            x = torch.cat([cls, tokens.flatten(1, 2)], dim=1)  # (B, 1 + N*T, D)
+            for block in self.blocks:
+                x = block(x)
+            cls = x[:, :1]
+        return self.norm(cls[:, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W), float -> logits (B, K)."""
+        return self.head(self.forward_features(x))
+
+
+@MODELS.register("TimeSformer", "vit_base_patch16_224")
+class TimeSformer(nn.Module):
+    """TimeSformer with ViT-B/16 sizes by default; any `VisionTransformer` argument can be given.
+
+    Args:
+        pretrained_model: file of weights to start from; empty: none.
+
+    Attributes:
+        model: the `VisionTransformer`.
+        pretrained_report: what `load_weights` said about `pretrained_model`; empty without one.
+
+    Raises:
+        CheckpointError: `pretrained_model` does not fit.
+
+    Example:
+        >>> model = TimeSformer(img_size=224, num_classes=400, num_frames=8, attention_type="divided_space_time")
+        >>> logits = model(torch.randn(2, 3, 8, 224, 224))  # (2, 400)
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        num_classes: int = 400,
+        num_frames: int = 8,
+        attention_type: str = "divided_space_time",
+        pretrained_model: str = "",
+        *,
+        qkv_bias: bool = True,
+        **vit_arguments: Any,
+    ) -> None:
+        super().__init__()
+        self.model = VisionTransformer(
+            img_size=img_size,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            num_frames=num_frames,
+            attention_type=attention_type,
+            qkv_bias=qkv_bias,
+            **vit_arguments,
+        )
+        self.pretrained_report = load_weights(self, pretrained_model) if pretrained_model else ""
+        if self.pretrained_report:
+            logger.info(self.pretrained_report)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TimeSformer:
+        """The model that the configuration describes.
+
+        Raises:
+            ConfigError: sizes that do not fit together.
+        """
+        crop, test_crop = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
+        if _size(crop) != _size(test_crop):
+            raise ConfigError(
+                f"DATA.TRAIN_CROP_SIZE is {crop} but DATA.TEST_CROP_SIZE is {test_crop}: the position embedding of "
+                f"{cls.__name__} has one size. Make them equal, for instance DATA.TEST_CROP_SIZE {crop}."
+            )
+        vit = cfg.TIMESFORMER
+        sizes = {"embed_dim": vit.EMBED_DIM, "depth": vit.DEPTH, "num_heads": vit.NUM_HEADS}
+        try:
+            return cls(
+                img_size=_size(crop),
+                patch_size=vit.PATCH_SIZE,
+                num_classes=cfg.MODEL.NUM_CLASSES,
+                num_frames=cfg.DATA.NUM_FRAMES,
+                attention_type=vit.ATTENTION_TYPE,
+                pretrained_model=vit.PRETRAINED_MODEL,
+                qkv_bias=vit.QKV_BIAS,
+                mlp_ratio=vit.MLP_RATIO,
+                drop_rate=cfg.MODEL.DROP_RATE,
+                attn_drop_rate=cfg.MODEL.ATTN_DROP_RATE,
+                drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
+                init=vit.INIT,
+                **{name: value for name, value in sizes.items() if value != "auto"},
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"{cfg.MODEL.MODEL_NAME}: {error}. "
+                "Look at DATA.TRAIN_CROP_SIZE and TIMESFORMER.PATCH_SIZE, EMBED_DIM, NUM_HEADS."
+            ) from error
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone, besides biases and norms."""
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W) -> the normed cls token (B, D)."""
+        return self.model.forward_features(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W), float -> logits (B, K)."""
+        return self.model(x)
+
+
+def _size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """A `size` setting as (height, width) in pixels."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

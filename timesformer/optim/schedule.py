@@ -1,0 +1,57 @@
+"""The learning rate as a function of the epoch, a real number: pure arithmetic."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
+
+from timesformer.utils.errors import ConfigError
+
+
+def make_schedule(
+    *,
+    policy: str,
+    base_lr: float,
+    max_epoch: int,
+    cosine_end_lr: float = 0.0,
+    steps: Sequence[int] = (),
+    relative_lrs: Sequence[float] = (),
+    warmup_epochs: float = 0.0,
+    warmup_start_lr: float = 0.0,
+) -> Callable[[float], float]:
+    """A function from the epoch (2.5 is the middle of the third) to the learning rate.
+
+    Args:
+        policy: "cosine" goes from `base_lr` to `cosine_end_lr` over `max_epoch` epochs;
+            "steps_with_relative_lrs" is `base_lr * relative_lrs[i]` from epoch `steps[i]` on.
+        warmup_epochs: first goes linearly from `warmup_start_lr` to the policy's value at their end.
+
+    Raises:
+        ConfigError: unknown policy, or steps and rates that do not fit together.
+    """
+    if policy == "cosine":
+        cosine = CosineParamScheduler(base_lr, cosine_end_lr)
+
+        def policy_lr(epoch: float) -> float:
+            return cosine(epoch / max_epoch)
+
+    elif policy == "steps_with_relative_lrs":
+        if not steps or steps[0] != 0 or list(steps) != sorted(set(steps)) or len(steps) != len(relative_lrs):
+            raise ConfigError(
+                f"SOLVER.STEPS {list(steps)} and SOLVER.LRS {list(relative_lrs)} must be equally long, at least one "
+                "item, and STEPS must start at 0 and increase, such as STEPS [0, 11, 14] and LRS [1, 0.1, 0.01]"
+            )
+
+        def policy_lr(epoch: float) -> float:
+            return base_lr * relative_lrs[bisect_right(steps, epoch) - 1]
+
+    else:
+        raise ConfigError(f"SOLVER.LR_POLICY {policy!r} is not one of cosine, steps_with_relative_lrs")
+
+    def lr(epoch: float) -> float:
+        return warmup(epoch / warmup_epochs) if epoch < warmup_epochs else policy_lr(epoch)
+
+    warmup = LinearParamScheduler(warmup_start_lr, policy_lr(warmup_epochs))
+    return lr

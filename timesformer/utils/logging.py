@@ -1,0 +1,59 @@
+"""What a run says: plain lines on the console, the same lines with their times in OUTPUT_DIR/log.txt."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TextIO
+
+ROOT = "timesformer"
+
+
+class _ConsoleHandler(logging.StreamHandler):
+    """Writes to what `sys.stdout` is when the message comes: progress bars and tests replace it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout
+
+
+class _PlainFormatter(logging.Formatter):
+    """The message alone; what is worse than information starts with its level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname}: {text}"
+
+
+def get_logger(name: str = ROOT) -> logging.Logger:
+    """The project's logger of that name; `get_logger(__name__)` serves in tools and scripts too."""
+    return logging.getLogger(name if name == ROOT or name.startswith(f"{ROOT}.") else f"{ROOT}.{name}")
+
+
+def setup_logging(output_dir: str | Path | None = None, is_main: bool = True) -> None:
+    """Send the project's messages to the console and to the end of `output_dir`/log.txt.
+
+    Args:
+        output_dir: folder of the run, made when missing; None writes no file.
+        is_main: False in all processes but the first; they print errors only and write no file.
+    """
+    root = logging.getLogger(ROOT)
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+    console = _ConsoleHandler()
+    console.setLevel(logging.INFO if is_main else logging.ERROR)
+    console.setFormatter(_PlainFormatter())
+    root.addHandler(console)
+    if is_main and output_dir is not None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(file)

@@ -1,0 +1,63 @@
+"""Contact sheets: the frames of clips side by side, one clip a row."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from timesformer.visualization.figures import plain, save_figure
+
+_WIDTH, _HIGHEST = 14.0, 3.5  # inches: of the sheet, of one row
+_MOST_FRAMES = 16  # a row; more would be too small to see
+
+
+def save_contact_sheet(rows: list[tuple[str, np.ndarray]], path: str | Path, title: str) -> None:
+    """Draw each clip as a strip of frames under its caption.
+
+    Args:
+        rows: (caption, frames (T, H, W, 3) uint8 RGB); sizes may differ from row to row. Of more than 16
+            frames, 16 evenly spaced ones are shown and the caption says so.
+        path: the PNG to write.
+        title: headline of the sheet.
+    """
+    strips = [_strip(frames) for _, frames in rows]
+    captions = [_caption(caption, len(frames)) for caption, frames in rows]
+    columns = [min(len(frames), _MOST_FRAMES) for _, frames in rows]
+    widths = [0.98 * _WIDTH * count / max(columns) for count in columns]  # frames of all rows equally wide
+    heights = [
+        min(width * strip.shape[0] / strip.shape[1], _HIGHEST) for width, strip in zip(widths, strips, strict=True)
+    ]
+    text_heights = [0.12 + 0.17 * (1 + caption.count("\n")) for caption in captions]
+    total = 0.45 + sum(heights) + sum(text_heights)
+    figure = Figure(figsize=(_WIDTH, total))
+    figure.text(0.01, (total - 0.1) / total, plain(title, 120), va="top", fontweight="bold", fontsize=12)
+    top = total - 0.4
+    for strip, caption, height, text_height in zip(strips, captions, heights, text_heights, strict=True):
+        width = height * strip.shape[1] / strip.shape[0]
+        figure.text(0.01, (top - 0.08) / total, caption, va="top", fontsize=9)
+        top -= text_height + height
+        axes = figure.add_axes((0.01, top / total, width / _WIDTH, height / total))
+        axes.imshow(strip, aspect="auto", interpolation="nearest")
+        axes.axis("off")
+    save_figure(figure, path)
+
+
+def _strip(frames: np.ndarray) -> np.ndarray:
+    """Frames (T, H, W, 3) beside each other with white gaps: (H, T * (W + gap) - gap, 3)."""
+    shown = frames[_shown(len(frames))]
+    gap = max(1, frames.shape[2] // 40)
+    padded = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    return np.concatenate(list(padded), axis=1)[:, :-gap]
+
+
+def _shown(num_frames: int) -> np.ndarray:
+    """Places of the frames that are drawn."""
+    return np.linspace(0, num_frames - 1, min(num_frames, _MOST_FRAMES)).round().astype(int)
+
+
+def _caption(caption: str, num_frames: int) -> str:
+    note = f" ({_MOST_FRAMES} of {num_frames} frames shown)" if num_frames > _MOST_FRAMES else ""
+    return "\n".join(textwrap.wrap(plain(caption, 300) + note, 150))

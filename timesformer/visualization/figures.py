@@ -1,0 +1,45 @@
+"""What all pictures share: colours that colour-blind readers tell apart, labels, and writing a file."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design" (2008)
+BLUE, SKY, VERMILION, GREY = "#0072B2", "#56B4E9", "#D55E00", "#777777"
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG, making its folder; no global state of matplotlib is touched."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def plain(text: str, width: int = 40) -> str:
+    """`text` for a label: no formulas between dollar signs, and the middle left out when it is too long."""
+    if len(text) > width:
+        half = (width - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text.replace("$", r"\$")
+
+
+def name_classes(class_names: list[str], num_classes: int, width: int = 24) -> list[str]:
+    """One label per class; a class without a name is called by its number."""
+    names = [plain(name, width) for name in class_names[:num_classes]]
+    return names + [str(label) for label in range(len(names), num_classes)]
+
+
+def headline(figure: Figure, title: str, width: int = 90) -> None:
+    """Put a title over the whole figure, left-aligned, broken into lines of `width` characters."""
+    lines = "\n".join(textwrap.wrap(plain(title, 4 * width), width))
+    figure.suptitle(lines, x=0.01, ha="left", fontweight="bold", fontsize=12)
+
+
+def tidy(axes: Axes, grid: str = "both") -> None:
+    """Light grid behind the data and no frame above and to the right."""
+    axes.grid(True, axis=grid, alpha=0.25, linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

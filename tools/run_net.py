@@ -1,0 +1,68 @@
+"""Train and test: `python tools/run_net.py --cfg FILE.yaml KEY VALUE ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from timesformer.config.describe import describe_keys
+from timesformer.config.load import LoadedConfig
+from timesformer.engine.check import check
+from timesformer.engine.launch import Processes, launch
+from timesformer.engine.setup import load_run_config, start_run
+from timesformer.engine.test import test
+from timesformer.engine.train import train
+from timesformer.utils.errors import UserError
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of the original, and `--check`."""
+    parser = argparse.ArgumentParser(
+        description="Train and test a video model.",
+        epilog="Configuration keys (after the options, as KEY VALUE KEY VALUE ...):\n\n" + describe_keys(""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cfg", dest="cfg_file", metavar="FILE.yaml", help="configuration file")
+    parser.add_argument("--check", action="store_true", help="check configuration and data, run one tiny step, stop")
+    parser.add_argument("--num_shards", type=int, help="number of nodes (same as NUM_SHARDS)")
+    parser.add_argument("--shard_id", type=int, help="index of this node, from 0 (same as SHARD_ID)")
+    parser.add_argument("--init_method", default="", help="address of the first node, such as tcp://node0:29500")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration overrides")
+    return parser.parse_args(argv)
+
+
+def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
+    """What every process does."""
+    this_run = start_run(loaded, processes)
+    if only_check:
+        check(this_run)
+        return
+    if loaded.cfg.TRAIN.ENABLE:
+        train(this_run)
+    if loaded.cfg.TEST.ENABLE:
+        test(this_run)
+    this_run.events.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 0, or 1 after an error that the user can mend."""
+    arguments = parse_arguments(argv)
+    overrides = list(arguments.overrides)
+    if arguments.num_shards is not None:
+        overrides += ["NUM_SHARDS", str(arguments.num_shards)]
+    if arguments.shard_id is not None:
+        overrides += ["SHARD_ID", str(arguments.shard_id)]
+    try:
+        loaded = load_run_config(arguments.cfg_file, overrides)
+        launch(loaded.cfg, run, loaded, arguments.check, init_method=arguments.init_method)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
