@@ -46,6 +46,7 @@ HOMES = {
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"engine.metrics"},
+    "submitit": set(),  # tools/submit.py
 }  # fmt: skip
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).

@@ -22,10 +22,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not (folder / "results.json").is_file():
         raise FileNotFoundError(f"{folder}: no results.json there; test the run first (tools/run_net.py)")
     results = json.loads((folder / "results.json").read_text())
-    cfg = yaml.safe_load((folder / "config.yaml").read_text())
+    configs = [folder / name for name in ("config.yaml", "test_config.yaml") if (folder / name).is_file()]
+    cfg = yaml.safe_load(configs[0].read_text())
     name = "mAP" if "mAP" in results else "top1"
     sampling = cfg["DATA"]["SAMPLING_RATE"]
-    frames = "whole video" if sampling == "auto" else f"every {sampling}th of 30 fps"
+    frames = "whole video" if sampling == "auto" else f"sampling rate {sampling}"
     return {
         "name": folder.name,
         "metric": name,
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         {"name": run["name"], "mean": run["score"], "low": run["low"], "high": run["high"], "note": run["input"]}
         for run in runs
     ]
-    save_comparison(rows, arguments.out, title=f"{runs[0]['metric']} on unseen videos, with 95% interval")
+    save_comparison(rows, arguments.out, title="Scores with 95% intervals")
     print(f"picture: {arguments.out}")
     return 0
 

@@ -35,8 +35,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--mix", action="store_true", help="mixup and CutMix too, as MIXUP.* says (train only)")
     parser.add_argument("--out", type=Path, help="picture to write (OUTPUT_DIR/preview_SPLIT.png)")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="KEY value ... in place of the file's values")
-    return parser.parse_args()
+    parser.add_argument("overrides", nargs="*", help="KEY value ... in place of the file's values")
+    return parser.parse_intermixed_args()
 
 
 def draw_samples(cfg: CfgNode, videos: VideoList, *, split: str, num: int, epoch: int) -> list[Sample]:

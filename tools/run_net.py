@@ -6,12 +6,9 @@ import argparse
 import sys
 
 from timesformer.config.describe import describe_keys
-from timesformer.config.load import LoadedConfig
-from timesformer.engine.check import check
-from timesformer.engine.launch import Processes, launch
-from timesformer.engine.setup import load_run_config, start_run
-from timesformer.engine.test import test
-from timesformer.engine.train import train
+from timesformer.engine.launch import launch
+from timesformer.engine.run import run
+from timesformer.engine.setup import load_run_config, registered_names
 from timesformer.utils.errors import UserError
 
 
@@ -19,7 +16,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line of the original, and `--check`."""
     parser = argparse.ArgumentParser(
         description="Train and test a video model.",
-        epilog="Configuration keys (after the options, as KEY VALUE KEY VALUE ...):\n\n" + describe_keys(""),
+        epilog="Configuration keys (after the options, as KEY VALUE KEY VALUE ...):\n\n"
+        + describe_keys(choices=registered_names()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cfg", dest="cfg_file", metavar="FILE.yaml", help="configuration file")
@@ -27,21 +25,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_shards", type=int, help="number of nodes (same as NUM_SHARDS)")
     parser.add_argument("--shard_id", type=int, help="index of this node, from 0 (same as SHARD_ID)")
     parser.add_argument("--init_method", default="", help="address of the first node, such as tcp://node0:29500")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration overrides")
-    return parser.parse_args(argv)
-
-
-def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
-    """What every process does."""
-    this_run = start_run(loaded, processes)
-    if only_check:
-        check(this_run)
-        return
-    if loaded.cfg.TRAIN.ENABLE:
-        train(this_run)
-    if loaded.cfg.TEST.ENABLE:
-        test(this_run)
-    this_run.events.close()
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -42,9 +42,7 @@ def test_original_timesformer_files_load_unchanged(name: str, tmp_path: Path) ->
             got: Any = loaded.cfg
             for part in key.split("."):
                 got = got[part]
-            assert got == (
-                float(value) if value == "1e-4" else value.strip() if isinstance(value, str) else value
-            )
+            assert got == (float(value) if value == "1e-4" else value.strip() if isinstance(value, str) else value)
         else:
             assert len([line for line in loaded.advice if key in line]) == 1, key
     assert len(loaded.advice) == len(set(loaded.advice))

@@ -93,9 +93,7 @@ def test_words_are_read_as_yaml(name: str, word: Any, value: Any) -> None:
 
 
 def test_yaml_text_keeps_numbers_and_dates_as_written(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, "OUTPUT_DIR: 2026-11-23\nDATA:\n  PATH_TO_DATA_DIR: ' /clips/'\n  CLASS_NAMES_PATH: 007"
-    )
+    path = write(tmp_path, "OUTPUT_DIR: 2026-11-23\nDATA:\n  PATH_TO_DATA_DIR: ' /clips/'\n  CLASS_NAMES_PATH: 007")
     cfg = load_config(path).cfg
     assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.CLASS_NAMES_PATH) == (
         "2026-11-23", "/clips/", "007",
@@ -189,9 +187,7 @@ def test_every_end_of_every_range() -> None:
         for end, step in ((key.low, -1), (key.high, 1)):
             if end is None:
                 continue
-            beyond: Any = (
-                end + step if "int" in key.kind or key.kind in ("size", "pairs") else end + 0.5 * step
-            )
+            beyond: Any = end + step if "int" in key.kind or key.kind in ("size", "pairs") else end + 0.5 * step
             value = {"s": [beyond] * 3, "pairs": [[beyond, 1]]}.get(
                 key.kind if key.kind == "pairs" else key.kind[-1] * key.kind.endswith("s"), beyond
             )
@@ -275,13 +271,9 @@ def values(key: Key) -> st.SearchStrategy[Any]:
     }[key.kind]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(st.data(), st.lists(st.integers(0, len(KEYS) - 1), unique=True, max_size=4))
-def test_dump_then_load_is_the_identity(
-    tmp_path_factory: pytest.TempPathFactory, data: Any, places: list[int]
-) -> None:
+def test_dump_then_load_is_the_identity(tmp_path_factory: pytest.TempPathFactory, data: Any, places: list[int]) -> None:
     keys = [KEYS[place] for place in places]
     words = [word for key in keys for word in (key.name, data.draw(values(key), label=key.name))]
     try:

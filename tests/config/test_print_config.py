@@ -33,9 +33,7 @@ def test_filters_and_choices() -> None:
 
 
 def test_tool_prints_values_and_where_they_come_from(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["--cfg", str(ROOT / "configs/SSv2/TimeSformer_divST_8_224.yaml"), "SOLVER.BASE_LR", "0.1"]) == 0
-    )
+    assert main(["--cfg", str(ROOT / "configs/SSv2/TimeSformer_divST_8_224.yaml"), "SOLVER.BASE_LR", "0.1"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["SOLVER.BASE_LR"].endswith("command line") and "0.1" in lines["SOLVER.BASE_LR"]
     assert "timesformer_ssv2.yaml:" in lines["DATA.CHANNEL_ORDER"]

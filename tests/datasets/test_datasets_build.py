@@ -203,8 +203,9 @@ def test_the_clips_of_a_long_video_cover_it(tmp_path: Path) -> None:
 
 def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.os, "sched_getaffinity", lambda pid: range(12), raising=False)
-    assert [build.num_workers("auto", processes) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
-    assert build.num_workers(0, 1) == 0 and build.num_workers(20, 4) == 20
+    assert [build.num_workers("auto", processes, on_gpu=True) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
+    assert [build.num_workers("auto", processes, on_gpu=False) for processes in (1, 2, 16)] == [3, 1, 0]
+    assert build.num_workers(0, 1, on_gpu=True) == 0 and build.num_workers(20, 4, on_gpu=False) == 20
 
 
 def test_mixing(videos: VideoList) -> None:

@@ -92,9 +92,7 @@ def test_lists_are_the_splits(tmp_path: Path) -> None:
 
 
 def test_frame_folders_nested_folders_and_what_is_left_out(tmp_path: Path) -> None:
-    root = make(
-        tmp_path, *(f"a/clip/{i}.png" for i in (10, 9)), "a/deep/er/1.mov", "b/loose.jpg", "b/.hid/1.mp4"
-    )
+    root = make(tmp_path, *(f"a/clip/{i}.png" for i in (10, 9)), "a/deep/er/1.mov", "b/loose.jpg", "b/.hid/1.mp4")
     found = load(root, val_fraction=0, test_fraction=0)
     assert [Path(r.path).name for r in found.records] == ["clip", "1.mov"]
     assert [Path(f).name for f in found.records[0].frames] == ["9.png", "10.png"]

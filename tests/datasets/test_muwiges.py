@@ -36,7 +36,5 @@ def test_another_number_of_classes_is_told_with_the_override(muwiges: Path) -> N
 
 
 def test_no_test_list(muwiges: Path) -> None:
-    with pytest.raises(
-        DataListError, match=r"metadata/test.csv .*lists there: metadata/train.csv.*TEST.SPLIT val"
-    ):
+    with pytest.raises(DataListError, match=r"metadata/test.csv .*lists there: metadata/train.csv.*TEST.SPLIT val"):
         MuWiGes(data_dir=str(muwiges), split="test", num_classes=12).load()

@@ -54,9 +54,7 @@ def test_defect_18_a_broken_line_is_told_with_its_number(tmp_path: Path) -> None
 
 
 @given(
-    path=st.text(
-        st.characters(codec="utf-8", exclude_characters='"\r\n#', exclude_categories=("C", "Z")), min_size=1
-    ),
+    path=st.text(st.characters(codec="utf-8", exclude_characters='"\r\n#', exclude_categories=("C", "Z")), min_size=1),
     label=st.integers(0, 399),
     separator=st.sampled_from([" ", ",", "\t", ";"]),
 )

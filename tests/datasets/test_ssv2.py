@@ -33,9 +33,7 @@ def ssv2(tmp_path: Path) -> Path:
 
 def test_frames_in_order_with_labels_through_the_config(ssv2: Path) -> None:
     cfg = get_cfg()
-    cfg.merge_from_list(
-        ["DATA.PATH_TO_DATA_DIR", str(ssv2), "DATA.PATH_PREFIX", "/frames", "MODEL.NUM_CLASSES", 3]
-    )
+    cfg.merge_from_list(["DATA.PATH_TO_DATA_DIR", str(ssv2), "DATA.PATH_PREFIX", "/frames", "MODEL.NUM_CLASSES", 3])
     found = Ssv2.from_config(cfg, "train").load()
     assert found.class_names == [
         "Holding something next to something",
@@ -50,10 +48,7 @@ def test_frames_in_order_with_labels_through_the_config(ssv2: Path) -> None:
 
 def test_videos_in_one_file_but_not_the_other_are_reported(ssv2: Path) -> None:
     warnings = Ssv2(data_dir=str(ssv2), split="train", num_classes=3, prefix="/frames").load().warnings
-    assert any(
-        line.startswith("1 videos of ") and "have no frames" in line and "ids 100" in line
-        for line in warnings
-    )
+    assert any(line.startswith("1 videos of ") and "have no frames" in line and "ids 100" in line for line in warnings)
     assert any("have no label" in line and "ids 5" in line for line in warnings)
     assert any("1 of 3 classes have no video: 2" in line for line in warnings)
 
@@ -85,9 +80,7 @@ def test_test_answers_are_used_where_there_are_any(ssv2: Path) -> None:
 
 
 def test_faults_are_told(ssv2: Path) -> None:
-    with pytest.raises(
-        DataListError, match=r"3 classes, but MODEL.NUM_CLASSES is 174. Add: MODEL.NUM_CLASSES 3"
-    ):
+    with pytest.raises(DataListError, match=r"3 classes, but MODEL.NUM_CLASSES is 174. Add: MODEL.NUM_CLASSES 3"):
         Ssv2(data_dir=str(ssv2), split="train").load()
     with (ssv2 / "train.csv").open("a") as file:
         file.write("100 3 0\n")
@@ -99,9 +92,7 @@ def test_faults_are_told(ssv2: Path) -> None:
     (ssv2 / "train.csv").unlink()
     with pytest.raises(DataListError, match=r"SSV2\.INPUT videos"):
         Ssv2(data_dir=str(ssv2), split="train", num_classes=3).load()
-    (ssv2 / "something-something-v2-train.json").write_text(
-        '[{"id": "74", "template": "Juggling [something]"}]'
-    )
+    (ssv2 / "something-something-v2-train.json").write_text('[{"id": "74", "template": "Juggling [something]"}]')
     with pytest.raises(DataListError, match="id 74: no label 'Juggling something'"):
         Ssv2(data_dir=str(ssv2), split="train", num_classes=3).load()
 

@@ -176,3 +176,20 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path, run: Run, tiny
     torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-3, atol=1e-4)
     scores = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
     assert scores[0]["scored"] == scores[1]["scored"] == 12
+
+
+def test_several_labels_per_video(tmp_path: Path, run: Run, gestures_dir: Path) -> None:
+    """mAP takes the place of top-1, from lists with labels such as 3;7 to results.json."""
+    render = run(tmp_path / "first", "TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1, "SOLVER.WARMUP_EPOCHS", 0)
+    assert render == 0
+    for split in ("train", "val", "test"):
+        rows = [line.rsplit(" ", 1) for line in (gestures_dir / f"{split}.csv").read_text().splitlines()]
+        lines = [f"{gestures_dir / path} {label};{(int(label) + 1) % 12}\n" for path, label in rows]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    kinetics = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", tmp_path]
+    several = ["DATA.MULTI_LABEL", True, "MODEL.LOSS_FUNC", "bce_logit", "SOLVER.LABEL_SMOOTHING", 0]
+    assert run(tmp_path / "out", *kinetics, *several) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert 0 < results["mAP"] <= 100 and "top1" not in results
+    assert "0;1" in (tmp_path / "out/predictions.csv").read_text()
+    assert (tmp_path / "out/curves.png").stat().st_size > 10_000

@@ -121,7 +121,7 @@ KEYS: tuple[Key, ...] = (
     Key("GESTURES.HARD", False, "bool", "harder rendering: 120x160, clutter, small hand"),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
-    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: the CPUs this process may use, at most 8", low=0),
+    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPUs, at most 8 (on a CPU a quarter of it)", low=0),
     Key("DATA_LOADER.PIN_MEMORY", True, "bool", "page-locked host memory, for faster copies to a GPU"),
     Key("MIXUP.ENABLED", False, "bool", "mixup and CutMix of neighbouring clips"),
     Key("MIXUP.ALPHA", 0.8, "float", "Beta parameter of mixup; 0 switches mixup off", low=0),

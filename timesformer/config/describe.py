@@ -30,9 +30,7 @@ def allowed(key: Key, choices: Sequence[object] = ()) -> str:
     return f"{_KINDS[key.kind]}, {ends}"
 
 
-def describe_keys(
-    filters: str | Sequence[str] = (), *, choices: Mapping[str, Sequence[str]] | None = None
-) -> str:
+def describe_keys(filters: str | Sequence[str] = (), *, choices: Mapping[str, Sequence[str]] | None = None) -> str:
     """A table of the keys whose name contains one of `filters` (all keys when there is none).
 
     Two lines a key: name, default and what is allowed, then the meaning.

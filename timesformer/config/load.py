@@ -114,9 +114,7 @@ def load_config(
     if source.complete:
         for problem in check_config(cfg):
             keys = [name for name in re.findall(r"[A-Z][A-Z0-9_.]*[A-Z]", problem) if name in KEY_BY_NAME]
-            places = ", ".join(
-                f"{name} is from {where[name]}" for name in dict.fromkeys(keys) if name in where
-            )
+            places = ", ".join(f"{name} is from {where[name]}" for name in dict.fromkeys(keys) if name in where)
             if bad.isdisjoint(keys):
                 problems.append(f"{problem} ({places})" if places else problem)
     if problems:

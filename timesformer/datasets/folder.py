@@ -85,9 +85,7 @@ class VideoFolder:
             DataListError: the folder does not have the classes or the split, or a subject is in two splits.
         """
         if not os.path.isdir(self.root):
-            raise DataListError(
-                f"DATA.PATH_TO_DATA_DIR is {self.root!r}, but should be the folder of the classes"
-            )
+            raise DataListError(f"DATA.PATH_TO_DATA_DIR is {self.root!r}, but should be the folder of the classes")
         there = sub_folders(self.root)
         folders = {s: os.path.join(self.root, f) for s, names in SPLITS.items() for f in names if f in there}
         lists = {s: f for s in SPLITS if os.path.isfile(f := os.path.join(self.root, f"{s}.csv"))}
@@ -102,13 +100,9 @@ class VideoFolder:
             parts = self._divide(self._scan(self.root, names))
         self._check_subjects({split: part.records for split, part in parts.items()})
         if self.split not in parts or not parts[self.split].records:
-            advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or add TEST.SPLIT val"}[
-                self.split
-            ]
+            advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or add TEST.SPLIT val"}[self.split]
             sizes = ", ".join(f"{split} {len(part.records)}" for split, part in parts.items())
-            raise DataListError(
-                f"{self.root}: no videos for {self.split} (videos: {sizes}). Add some{advice}."
-            )
+            raise DataListError(f"{self.root}: no videos for {self.split} (videos: {sizes}). Add some{advice}.")
         found = parts[self.split]
         coverage = coverage_warnings(found.records, self.num_classes, f"{self.root} ({self.split})")
         return VideoList(found.records, names, found.warnings + coverage)
@@ -119,9 +113,7 @@ class VideoFolder:
         if self.class_names_path:
             names = load_class_names(self.class_names_path, self.num_classes)
             if unknown := [name for name in there if required and name not in names]:
-                raise DataListError(
-                    f"{folder}: folders that are no class of {self.class_names_path}: {unknown}"
-                )
+                raise DataListError(f"{folder}: folders that are no class of {self.class_names_path}: {unknown}")
             return names
         if len(there) == self.num_classes or not required:
             return there if len(there) == self.num_classes else []
@@ -143,9 +135,7 @@ class VideoFolder:
                 found.records += [VideoRecord(os.path.join(parent, f), label, source) for f in videos]
                 pictures = () if videos else list_pictures(parent)
                 if pictures and parent == top:
-                    found.warnings.append(
-                        f"{source}: {len(pictures)} pictures not in a folder per video, left out"
-                    )
+                    found.warnings.append(f"{source}: {len(pictures)} pictures not in a folder per video, left out")
                 elif pictures:
                     found.records.append(VideoRecord(parent, label, source, pictures))
             if len(found.records) == count:
@@ -170,17 +160,11 @@ class VideoFolder:
         except re.error as error:
             raise DataListError(f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r}: {error}") from error
         if not pattern.groups:
-            raise DataListError(
-                f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} has no group: put the subject in ()"
-            )
+            raise DataListError(f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} has no group: put the subject in ()")
         matches = [pattern.search(self._below_root(record)) for record in records]
         raise_problems(
             self.root,
-            [
-                f"no subject in {r.path}"
-                for r, match in zip(records, matches, strict=True)
-                if not (match and match[1])
-            ],
+            [f"no subject in {r.path}" for r, match in zip(records, matches, strict=True) if not (match and match[1])],
             f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} should match every path",
         )
         return [replace(r, subject=match[1]) for r, match in zip(records, matches, strict=True) if match]
@@ -194,18 +178,14 @@ class VideoFolder:
             raise DataListError("FOLDER.VAL_FRACTION and FOLDER.TEST_FRACTION leave nothing to train on")
         units: dict[object, set[str]] = defaultdict(set)  # what is divided on its own -> what stays together
         for record in videos.records:
-            units["subjects" if record.subject else record.label].add(
-                record.subject or self._below_root(record)
-            )
+            units["subjects" if record.subject else record.label].add(record.subject or self._below_root(record))
         split_of = {}
         for keys in units.values():
             order = sorted(keys, key=lambda key: hashlib.sha256(f"{self.seed} {key}".encode()).digest())
             num_test = held_out(len(order), self.test_fraction, most=len(order) - 1)
             num_val = held_out(len(order), self.val_fraction, most=len(order) - 1 - num_test)
             for place, key in enumerate(order):
-                split_of[key] = (
-                    "test" if place < num_test else "val" if place < num_test + num_val else "train"
-                )
+                split_of[key] = "test" if place < num_test else "val" if place < num_test + num_val else "train"
         parts = {split: replace(videos, records=[]) for split in SPLITS}
         for record in videos.records:
             parts[split_of[record.subject or self._below_root(record)]].records.append(record)
@@ -216,12 +196,8 @@ class VideoFolder:
         for split, records in parts.items():
             for subject in {record.subject for record in records} - {""}:
                 splits_of[subject].add(split)
-        shared = [
-            f"subject {s!r} is in {' and '.join(sorted(at))}" for s, at in splits_of.items() if len(at) > 1
-        ]
-        raise_problems(
-            self.root, shared, "Move each subject to one split, or let FOLDER.*_FRACTION choose them."
-        )
+        shared = [f"subject {s!r} is in {' and '.join(sorted(at))}" for s, at in splits_of.items() if len(at) > 1]
+        raise_problems(self.root, shared, "Move each subject to one split, or let FOLDER.*_FRACTION choose them.")
 
 
 def sub_folders(folder: str) -> list[str]:

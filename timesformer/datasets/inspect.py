@@ -119,7 +119,7 @@ def inspect_videos(
             report.fps.append(info.fps)
             report.sizes.append((info.height, info.width))
             report.distinct_frames.append(float(np.mean(distinct_frames(indices))))
-            report.warnings += [f"{record.path}: {warning}" for warning in info.warnings]
+            report.warnings += [f"{record.path} ({record.source}): {warning}" for warning in info.warnings]
     return report
 
 

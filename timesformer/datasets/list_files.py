@@ -26,9 +26,7 @@ class Row:
     end_sec: float = 0.0
 
 
-def find_list(
-    data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (".", "metadata"), advice: str
-) -> str:
+def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (".", "metadata"), advice: str) -> str:
     """Path of the first of `names` in `data_dir` or one of its `folders`.
 
     Raises:
@@ -41,9 +39,7 @@ def find_list(
     for place in places:
         if os.path.isfile(place):
             return place
-    lists = [
-        f for folder in folders for kind in ("csv", "json") for f in Path(data_dir, folder).glob(f"*.{kind}")
-    ]
+    lists = [f for folder in folders for kind in ("csv", "json") for f in Path(data_dir, folder).glob(f"*.{kind}")]
     there = shorten(sorted(str(f.relative_to(data_dir)) for f in lists))
     raise DataListError(f"no {' or '.join(places)}; lists there: {', '.join(there) or 'none'}. {advice}")
 

@@ -86,9 +86,7 @@ def coverage_warnings(records: Iterable[VideoRecord], num_classes: int, where: s
     empty = [str(label) for label in range(num_classes) if not counts[label]]
     used = max(counts, default=-1) + 1
     mend = f"; if there are {used} classes, add: MODEL.NUM_CLASSES {used}" if 0 < used < num_classes else ""
-    text = (
-        f"{where}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{mend}"
-    )
+    text = f"{where}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{mend}"
     return [text] if empty else []
 
 

@@ -108,9 +108,7 @@ class Ssv2:
         """
         names = self._labels()
         annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
-        records, warnings = (
-            self._frames(annotations, labels) if self.input == "frames" else self._videos(labels)
-        )
+        records, warnings = self._frames(annotations, labels) if self.input == "frames" else self._videos(labels)
         if self.split == "train":
             warnings += coverage_warnings(records, self.num_classes, annotations)
         return VideoList(records, names, warnings)
@@ -136,8 +134,7 @@ class Ssv2:
             entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path, list)]
         else:
             entries = [
-                (text[0], text[-1])
-                for text in (re.split("[;,]", line, maxsplit=1) for _, line in read_lines(path))
+                (text[0], text[-1]) for text in (re.split("[;,]", line, maxsplit=1) for _, line in read_lines(path))
             ]
             entries = entries[1:] if not entries[0][0].isdecimal() else entries
         found: dict[str, int] = {}
@@ -210,9 +207,7 @@ def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
         header = file.readline().strip()
         separator = max(SEPARATORS, key=header.count)
         columns = next(csv.reader([header], delimiter=separator), [])
-        ids = [
-            columns.index(c) for c in ("original_vido_id", "original_video_id", "video_id") if c in columns
-        ]
+        ids = [columns.index(c) for c in ("original_vido_id", "original_video_id", "video_id") if c in columns]
         if not ids or "path" not in columns:
             wanted = "original_vido_id video_id frame_id path labels"
             raise DataListError(f"{path}:1: the header is {header!r}, but should be {wanted!r}")
@@ -231,9 +226,7 @@ def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
             if number_at is not None:
                 lines.sort(key=lambda row: int(row[1][number_at]))
             yield min(line for line, _ in lines), video_id, [fields[path_at] for _, fields in lines]
-    raise_problems(
-        path, problems, f"Each line should have the {len(columns)} fields of the header: {header!r}"
-    )
+    raise_problems(path, problems, f"Each line should have the {len(columns)} fields of the header: {header!r}")
 
 
 def _read_json(path: str, kind: type) -> Any:
@@ -243,7 +236,5 @@ def _read_json(path: str, kind: type) -> Any:
     except ValueError as error:
         raise DataListError(f"{path} is not readable json: {error}") from error
     if not isinstance(content, kind):
-        raise DataListError(
-            f"{path} should hold a json {kind.__name__}, but holds a {type(content).__name__}"
-        )
+        raise DataListError(f"{path} should hold a json {kind.__name__}, but holds a {type(content).__name__}")
     return content

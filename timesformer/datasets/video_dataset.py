@@ -175,7 +175,7 @@ class VideoDataset(Dataset[Sample]):
         else:
             sample.views = torch.cat([self.transform(clip) for clip in clips])
         sample.frame_indices, sample.distinct_frames = indices, float(np.mean(distinct_frames(indices)))
-        sample.warnings = [f"{record.path}: {warning}" for warning in reader.info.warnings]
+        sample.warnings = [f"{record.path} ({record.source}): {warning}" for warning in reader.info.warnings]
 
     def _label(self, label: Label, flipped: bool) -> Label:
         if not flipped:

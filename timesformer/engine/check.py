@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_dataset, build_frame_sampler, build_train_dataset, load_list
+from timesformer.datasets.build import build_eval_dataset, build_frame_sampler, build_train_dataset
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.loader import collate
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import SampleKey
-from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.describe import describe_model
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.engine.step import autocast
 from timesformer.engine.train import build_train_step
@@ -35,17 +36,13 @@ class CheckFailedError(UserError):
     """The check found something that would spoil the run."""
 
 
-def check(run: Run) -> None:
-    """Read every list, open the videos, build everything, and take one clip through the model.
+def check(run: Run, lists: Mapping[str, VideoList]) -> None:
+    """Open the videos of every list, build everything, and take one clip through the model.
 
     Raises:
         CheckFailedError: naming what is wrong; other UserErrors for configuration and lists.
     """
     cfg = run.cfg
-    lists = {split: load_list(cfg, split) for split in ("train", "val") if cfg.TRAIN.ENABLE}
-    if cfg.TEST.ENABLE:
-        lists.setdefault(cfg.TEST.SPLIT, load_list(cfg, cfg.TEST.SPLIT, testing=True))
-    describe_data(run, lists)
     unreadable: set[str] = set()
     for split, videos in lists.items():
         report = inspect_videos(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from torch import nn
 
 from timesformer.datasets.build import build_frame_sampler
 from timesformer.datasets.inspect import quick_look, span_advice
-from timesformer.datasets.records import VideoList, class_counts, fingerprint
+from timesformer.datasets.records import VideoList, class_counts
 from timesformer.engine.setup import Run
 from timesformer.models.summary import summarize
 from timesformer.utils.logging import get_logger
@@ -18,22 +17,16 @@ log = get_logger(__name__)
 
 
 def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
-    """Log each list's size and warnings, look at some videos, and write `dataset.json` with the fingerprints.
+    """Log each list's size and warnings, and look at some videos of the first.
 
     A clip span that is longer than the typical video is a loud warning with the setting that mends it.
     """
     cfg = run.cfg
     if run.processes.rank != 0:
         return
-    fingerprints = {}
     for split, videos in splits.items():
-        fingerprints[split] = fingerprint(videos.records)
         log.info("%s: %d videos, %d classes", split, len(videos.records), len(class_counts(videos.records)))
-        for line in videos.warnings:
-            log.warning("%s", line)
-    known = run.output_dir / "dataset.json"
-    merged = json.loads(known.read_text()) if known.exists() else {}
-    known.write_text(json.dumps(merged | fingerprints, indent=2) + "\n")
+        run.warn_once(videos.warnings)
     first = next(iter(splits.values()))
     report = quick_look(
         first.records,
@@ -41,8 +34,7 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
         backend=cfg.DATA.DECODING_BACKEND,
     )
     advice = span_advice(report, sampling_rate=cfg.DATA.SAMPLING_RATE, target_fps=cfg.DATA.TARGET_FPS)
-    if advice:
-        log.warning("%s", advice)
+    run.warn_once([*report.warnings, *([advice] if advice else [])])
 
 
 def describe_model(run: Run, model: nn.Module) -> None:

@@ -28,6 +28,7 @@ class Predictions:
         scores: (n, K) float64: mean probabilities, or sums or maxima of logits (`DATA.ENSEMBLE_METHOD`).
         missing: the videos that could not be read.
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
+        warnings: remarks of the readers about this process's videos.
     """
 
     indices: np.ndarray
@@ -35,6 +36,7 @@ class Predictions:
     scores: np.ndarray
     missing: list[Failure]
     distinct_frames: np.ndarray
+    warnings: list[str]
 
     @property
     def num_videos(self) -> int:
@@ -85,8 +87,10 @@ def evaluate(
     model.eval()
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
+    warnings: list[str] = []
     for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
         missing += batch.failures
+        warnings += batch.warnings
         if batch.clips is None:
             continue
         parts = []
@@ -109,6 +113,7 @@ def evaluate(
         scores=np.stack([row[2] for row in everything]) if everything else np.empty((0, num_classes)),
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in everything]),
+        warnings=warnings,
     )
 
 

@@ -37,14 +37,18 @@ class FailureLog:
         """Begin to count anew."""
         self.tried = self.failed = 0
 
-    def add(self, failures: Sequence[Failure], *, tried: int) -> None:
-        """Count the clips of a step and the failures among them.
+    def add(self, failures: Sequence[Failure], *, asked: Sequence[int]) -> None:
+        """Count the clips of a step that failed; replacements that failed too are listed, but count no clip.
+
+        Args:
+            failures: of the step, replacements included.
+            asked: dataset indices of the clips that the step asked for.
 
         Raises:
             TooManyFailuresError: after 100 clips, when the failed share is above the limit.
         """
-        self.tried += tried
-        self.failed += len(failures)
+        self.tried += len(asked)
+        self.failed += len({failure.index for failure in failures} & set(asked))
         for failure in failures:
             if failure.path not in self.known:
                 self.known[failure.path] = failure

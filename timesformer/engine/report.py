@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
     if predictions.missing:
         shown = [f"  {f.path} ({f.source}): {f.cause}" for f in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}
+    (folder / "results.json").write_text(json.dumps(known, indent=2) + "\n")
     lines.append(f"pictures, tables  {folder}")
     width = max(len(line) for line in lines)
     log.info("%s", "\n".join(["", "-" * width, *lines, "-" * width]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from torch import Tensor
 import timesformer.datasets.build
 import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
+from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import to_model_input
 from timesformer.engine.events import RunEvents
 from timesformer.engine.launch import Processes
 from timesformer.engine.step import autocast_dtype
 from timesformer.models.registry import MODELS
-from timesformer.utils import distributed
 from timesformer.utils.env import collect_versions
 from timesformer.utils.logging import get_logger, setup_logging
 
@@ -35,15 +35,19 @@ READ_BY_TRAINING = (
 )
 
 
+def registered_names() -> dict[str, Sequence[str]]:
+    """The models and datasets there are, by the keys that choose them."""
+    datasets = DATASETS.names()
+    return {"MODEL.MODEL_NAME": MODELS.names(), "TRAIN.DATASET": datasets, "TEST.DATASET": datasets}
+
+
 def load_run_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:
     """`load_config` with the names of models and datasets that are registered.
 
     Raises:
         ConfigError: listing every problem.
     """
-    datasets = DATASETS.names()
-    choices = {"MODEL.MODEL_NAME": MODELS.names(), "TRAIN.DATASET": datasets, "TEST.DATASET": datasets}
-    return load_config(path, overrides, choices=choices)
+    return load_config(path, overrides, choices=registered_names())
 
 
 @dataclass
@@ -57,6 +61,7 @@ class Run:
         dtype: of autocast, None for fp32.
         to_input: uint8 clips (B, C, T, H, W) on the device to the model's normalised float input.
         events: metrics.jsonl and TensorBoard.
+        told: warnings that were logged already.
     """
 
     loaded: LoadedConfig
@@ -65,6 +70,14 @@ class Run:
     dtype: torch.dtype | None
     to_input: Callable[[Tensor], Tensor]
     events: RunEvents
+    told: set[str] = field(default_factory=set)
+
+    def warn_once(self, lines: Iterable[str]) -> None:
+        """Log each warning that was not logged before."""
+        for line in lines:
+            if line not in self.told:
+                self.told.add(line)
+                log.warning("%s", line)
 
     @property
     def cfg(self) -> CfgNode:
@@ -77,34 +90,45 @@ class Run:
         return self.processes.device
 
 
-def start_run(loaded: LoadedConfig, processes: Processes) -> Run:
-    """Make the output folder, write `config.yaml` and `versions.json`, seed torch, choose the arithmetic."""
+def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True) -> Run:
+    """Start the log, seed torch, choose the arithmetic; `writes` is False for a check, which leaves no file."""
     cfg = loaded.cfg
     output_dir = Path(cfg.OUTPUT_DIR)
     is_main = processes.rank == 0
-    if is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "config.yaml").write_text(cfg.dump())
-        (output_dir / "versions.json").write_text(json.dumps(collect_versions(), indent=2) + "\n")
-    distributed.barrier()
-    setup_logging(output_dir, is_main)
+    setup_logging(output_dir if writes else None, is_main)
     for line in loaded.advice:
         log.info("note: %s", line)
     torch.manual_seed(cfg.RNG_SEED + processes.rank)
     dtype = autocast_dtype(cfg.PRECISION, processes.device)
     arithmetic = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
-    log.info("%d process(es) on %s, %s, output in %s", processes.world_size, processes.device, arithmetic, output_dir)
+    into = f", output in {output_dir}" if writes else ""
+    log.info("%d process(es) on %s, %s%s", processes.world_size, processes.device, arithmetic, into)
     board = Path(cfg.TENSORBOARD.LOG_DIR or output_dir / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
     return Run(
         loaded=loaded,
         processes=processes,
         output_dir=output_dir,
         dtype=dtype,
-        to_input=partial(
-            to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER
-        ),
-        events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main),
+        to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
+        events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main and writes),
     )
+
+
+def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:
+    """Write what explains the run's results: settings, versions, fingerprints of the lists.
+
+    `config.yaml`, `versions.json` and `dataset.json` are of the training; a run that only tests writes
+    `test_config.yaml` and so on beside them.
+    """
+    if run.processes.rank != 0:
+        return
+    prefix = "" if run.cfg.TRAIN.ENABLE else "test_"
+    folder = run.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprints = {split: fingerprint(videos.records) for split, videos in lists.items()}
+    (folder / f"{prefix}config.yaml").write_text(run.cfg.dump())
+    (folder / f"{prefix}versions.json").write_text(json.dumps(collect_versions(), indent=2) + "\n")
+    (folder / f"{prefix}dataset.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
 
 
 def warn_of_unused_keys(run: Run, *, others: tuple[str, ...] = ()) -> None:

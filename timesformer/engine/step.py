@@ -59,6 +59,7 @@ class StepResult:
     grad_norm: Tensor | None = None
     distinct_frames: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def mean_loss(self) -> float:
         """Mean loss over the clips of this process; waits for the device."""
@@ -130,6 +131,7 @@ class TrainStep:
         scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
         for batch, is_last in _mark_last(batches):
             result.failures += batch.failures
+            result.warnings += batch.warnings
             with contextlib.nullcontext() if is_last else _no_sync(self.model):
                 losses, correct = self._losses(batch, epoch)
                 self.scaler.scale(losses.sum() * scale).backward()
@@ -139,7 +141,7 @@ class TrainStep:
                 result.num_clips += len(batch.labels)
                 result.indices += batch.indices
                 result.distinct_frames += batch.distinct_frames
-        read = sum(distributed.all_gather(result.num_clips))
+        read = distributed.total(result.num_clips, self.device)
         if read:
             self._update(result, num_samples / read)
         return result

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from timesformer.datasets.build import build_eval_loader, load_list
+from timesformer.datasets.build import build_eval_loader
+from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
-from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.report import write_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
@@ -20,11 +21,9 @@ from timesformer.utils.logging import get_logger
 log = get_logger(__name__)
 
 
-def test(run: Run) -> None:
-    """Score `TEST.SPLIT`; writes predictions.csv, results.json, missing_videos.csv and pictures."""
+def test(run: Run, videos: VideoList) -> None:
+    """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures."""
     cfg, processes = run.cfg, run.processes
-    videos = load_list(cfg, cfg.TEST.SPLIT, testing=True)
-    describe_data(run, {cfg.TEST.SPLIT: videos})
     model = build_model(cfg).to(run.device)
     load_test_weights(run, model)
     loader = build_eval_loader(cfg, videos, views=True, rank=processes.rank, world_size=processes.world_size)
@@ -32,6 +31,7 @@ def test(run: Run) -> None:
         describe_model(run, model)
         warn_of_unused_keys(run, others=READ_BY_TRAINING)
     predictions = evaluate_videos(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
+    run.warn_once(predictions.warnings)
     if processes.rank == 0:
         write_report(run, videos, loader.dataset, predictions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
-from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, load_list
+from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
 from timesformer.datasets.loader import Batch, EvalLoader
 from timesformer.datasets.records import VideoList
+from timesformer.datasets.video_dataset import Sample, SampleKey
 from timesformer.engine import checkpoint as checkpoints
-from timesformer.engine.describe import describe_data, describe_model
+from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
-from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys
+from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.step import NonFiniteLossError, StepResult, TrainStep
 from timesformer.models.build import build_model
 from timesformer.models.pretrained import load_weights
@@ -30,16 +32,18 @@ from timesformer.optim.build import build_optimizer, build_schedule
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 from timesformer.visualization.confusion import confusion_figure
+from timesformer.visualization.contact_sheets import save_contact_sheet
 from timesformer.visualization.curves import save_curves
 
 log = get_logger(__name__)
 
+NUM_SHOWN_CLIPS = 8
 
-def train(run: Run) -> None:
+
+def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     """Train as the configuration says; leaves checkpoints, metrics.jsonl and curves.png in the output folder."""
     cfg, processes = run.cfg, run.processes
-    videos, val_videos = load_list(cfg, "train"), load_list(cfg, "val")
-    describe_data(run, {"train": videos, "val": val_videos})
+    videos, val_videos = lists["train"], lists["val"]
     ranks = {"rank": processes.rank, "world_size": processes.world_size}
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
@@ -49,8 +53,11 @@ def train(run: Run) -> None:
     optimizer = build_optimizer(model, cfg)
     schedule = build_schedule(cfg)
     start = starting_point(run, model, optimizer)
+    write_provenance(run, lists)
     wrapped = wrap(model, run)
     take_step = build_train_step(run, wrapped, optimizer)
+    eval_period, checkpoint_period, log_period = cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD, cfg.LOG_PERIOD
+    max_failed_fraction = cfg.DATA.MAX_FAILED_FRACTION
     if start.scaler_state:
         take_step.scaler.load_state_dict(start.scaler_state)
     warn_of_unused_keys(run, others=READ_BY_TEST)
@@ -58,6 +65,8 @@ def train(run: Run) -> None:
     if first_epoch >= max_epoch:
         log.info("already trained for %d of SOLVER.MAX_EPOCH %d epochs: nothing to train", first_epoch, max_epoch)
         return
+    if processes.rank == 0:
+        show_input(run, loader.dataset, videos)
     steps_per_epoch = len(loader)
     progress = Progress(
         total_steps=max_epoch * steps_per_epoch,
@@ -65,7 +74,7 @@ def train(run: Run) -> None:
         is_main=processes.rank == 0,
     )
     failures = FailureLog(
-        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
+        max_fraction=max_failed_fraction,
         path=run.output_dir / "failed_clips.csv" if processes.rank == 0 else None,
     )
     best_score = start.best_score
@@ -82,20 +91,21 @@ def train(run: Run) -> None:
             clock = _WaitClock(batches, waiting_since)
             lr = schedule(epoch + i / steps_per_epoch)
             since_log.append(take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr))
-            failures.add(since_log[-1].failures, tried=sum(map(len, step.micro_batches)))
+            failures.add(since_log[-1].failures, asked=[key.index for batch in step.micro_batches for key in batch])
+            run.warn_once(since_log[-1].warnings)
             progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
-            if progress.step % cfg.LOG_PERIOD == 0 or i + 1 == steps_per_epoch:
+            if progress.step % log_period == 0 or i + 1 == steps_per_epoch:
                 log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, lr, videos)
                 since_log = []
             waiting_since = time.perf_counter()
         failures.judge()
 
         is_best = False
-        if (epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0 or epoch + 1 == max_epoch:
+        if (epoch + 1) % eval_period == 0 or epoch + 1 == max_epoch:
             metrics = validate(run, model, val_loader, epoch, progress.step, val_videos)
             score = metrics.get("mAP", metrics.get("top1", 0.0))
             is_best, best_score = score > best_score, max(score, best_score)
-        due = (epoch + 1) % cfg.TRAIN.CHECKPOINT_PERIOD == 0 or epoch + 1 == max_epoch
+        due = (epoch + 1) % checkpoint_period == 0 or epoch + 1 == max_epoch
         if (due or is_best) and processes.rank == 0:
             checkpoints.save_checkpoint(
                 run.output_dir,
@@ -113,6 +123,23 @@ def train(run: Run) -> None:
     if processes.rank == 0:
         save_curves(run.events.history(), run.output_dir / "curves.png")
         log.info("trained; learning curves in %s", run.output_dir / "curves.png")
+
+
+def show_input(run: Run, dataset: Dataset[Sample], videos: VideoList) -> None:
+    """Draw the first training clips as the model is fed them, in input_clips.png and in TensorBoard."""
+    count = len(videos.records)
+    picks = np.unique(np.linspace(0, count - 1, NUM_SHOWN_CLIPS).astype(int))
+    samples = [dataset[SampleKey(0, 0, int(index))] for index in picks]
+    clips = [(sample, sample.views[0]) for sample in samples if sample.views is not None]  # (C, T, H, W) each
+    if not clips:
+        return
+    names = videos.class_names
+    rows = []
+    for sample, clip in clips:
+        label = names[sample.label] if names and isinstance(sample.label, int) else f"label {sample.label}"
+        rows.append((f"{label}: {videos.records[sample.index].path}", clip.permute(1, 2, 3, 0).numpy()))
+    save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model is fed them")
+    run.events.clips("train/input", torch.stack([clip for _, clip in clips]).numpy(), step=0)
 
 
 def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
@@ -152,8 +179,8 @@ def starting_point(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer)
         CheckpointError: an earlier run is in OUTPUT_DIR and AUTO_RESUME is off, or the checkpoint is of another run.
     """
     cfg = run.cfg
-    newest = checkpoints.newest_checkpoint(cfg.OUTPUT_DIR)
-    if newest is not None and not cfg.TRAIN.AUTO_RESUME:
+    newest, auto_resume = checkpoints.newest_checkpoint(cfg.OUTPUT_DIR), cfg.TRAIN.AUTO_RESUME
+    if newest is not None and not auto_resume:
         raise CheckpointError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest.name}). To go on with it add "
             "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
@@ -223,6 +250,7 @@ def validate(
     """Score the validation list with one centre view per video; deterministic."""
     cfg = run.cfg
     predictions = evaluate_videos(run, model, loader, ensemble="mean", title="validation")
+    run.warn_once(predictions.warnings)
     scores = predictions.scores
     metrics = summarize(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)
     metrics["loss"] = log_loss(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)

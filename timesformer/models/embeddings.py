@@ -30,13 +30,16 @@ class PatchEmbed(nn.Module):
 
 
 def sincos_1d(length: int, dim: int) -> Tensor:
-    """Sines and cosines of `length` places at geometric frequencies, amplitude 1 ("Attention Is All You Need", 3.5).
+    """Sines and cosines of `length` places, amplitude 1 ("Attention Is All You Need", Section 3.5).
+
+    The frequencies are geometric from 1 to 1/length, not to 1/10000 as there: a clip has some ten places, over which
+    nearly all of those waves would stand still and hardly a column tell two places apart.
 
     Returns:
         (length, dim); the first half of the columns are sines, the second half cosines.
     """
     num_frequencies = (dim + 1) // 2
-    frequencies = 10000.0 ** (-torch.arange(num_frequencies, dtype=torch.float64) / num_frequencies)
+    frequencies = length ** (-torch.arange(num_frequencies, dtype=torch.float64) / num_frequencies)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :dim].float()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 
@@ -40,3 +41,12 @@ def all_gather(value: Any) -> list[Any]:
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def total(value: int, device: torch.device) -> int:
+    """The sum of `value` over all processes, on every process; waits for the device."""
+    if not is_distributed():
+        return value
+    tensor = torch.tensor(value, device=device)
+    dist.all_reduce(tensor)
+    return int(tensor)
