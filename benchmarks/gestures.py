@@ -42,7 +42,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
         "divided, flip with label map",
         ["DATA.RANDOM_FLIP", "True", "DATA.FLIP_LABEL_MAP", MIRROR_PAIRS],
     ),
-    "hard": ("divided, hard rendering", ["GESTURES.HARD", "True", "GESTURES.FRAME_SIZE", "[120, 160]"]),
+    "hard": ("divided, hard rendering", ["GESTURES.HARD", "True"]),
     "vit_init": ("divided, ViT initialisation", ["TIMESFORMER.INIT", "vit"]),
 }
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from timesformer.config.describe import describe_keys
-from timesformer.engine.launch import launch
-from timesformer.engine.run import run
-from timesformer.engine.setup import load_run_config, registered_names
 from timesformer.utils.errors import UserError
+
+# The engine is imported where it is used: processes that only render or load would import it (seconds) for nothing.
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line of the original, and `--check`."""
+    from timesformer.config.describe import describe_keys
+    from timesformer.engine.setup import registered_names
+
     parser = argparse.ArgumentParser(
         description="Train and test a video model.",
         epilog="Configuration keys (after the options, as KEY VALUE KEY VALUE ...):\n\n"
@@ -26,11 +27,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shard_id", type=int, help="index of this node, from 0 (same as SHARD_ID)")
     parser.add_argument("--init_method", default="", help="address of the first node, such as tcp://node0:29500")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.cfg_file is None and arguments.overrides and arguments.overrides[0].endswith((".yaml", ".yml")):
+        parser.error(f"a configuration file goes after --cfg: --cfg {arguments.overrides[0]}")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 after an error that the user can mend."""
+    from timesformer.engine.launch import launch
+    from timesformer.engine.run import run
+    from timesformer.engine.setup import load_run_config
+
     arguments = parse_arguments(argv)
     overrides = list(arguments.overrides)
     if arguments.num_shards is not None:

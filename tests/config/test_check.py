@@ -13,12 +13,20 @@ GOOD_STEPS = "SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.LRS [1,0.1]"
 CASES = [
     ("DATA.TRAIN_CROP_SIZE 225", "nearest: 224 and 240. Type DATA.TRAIN_CROP_SIZE 224"),
     ("DATA.TEST_CROP_SIZE [224,230]", "nearest: [224,224] and [224,240]. Type DATA.TEST_CROP_SIZE [224,224]"),
-    ("DATA.TEST_CROP_SIZE 8", "Type DATA.TEST_CROP_SIZE 16"),
-    ("MODEL.MODEL_NAME LightTimeSformer DATA.TEST_CROP_SIZE 220", "Type DATA.TEST_CROP_SIZE 208"),
+    ("DATA.TRAIN_CROP_SIZE 16 DATA.TEST_CROP_SIZE 8", "Type DATA.TEST_CROP_SIZE 16"),
+    (
+        "MODEL.MODEL_NAME LightTimeSformer DATA.TRAIN_CROP_SIZE 208 DATA.TEST_CROP_SIZE 220",
+        "nearest: 208 and 224. Type DATA.TEST_CROP_SIZE 208",
+    ),
+    ("DATA.TEST_CROP_SIZE 256", "position embedding of TimeSformer has one size. Type DATA.TEST_CROP_SIZE 224"),
+    ("DATA.TRAIN_CROP_SIZE [224,240]", "has one size. Type DATA.TEST_CROP_SIZE [224,240]"),
+    ("TIMESFORMER.NUM_HEADS 5", "EMBED_DIM 768 is not divisible by TIMESFORMER.NUM_HEADS 5 (auto is 768 and 12). Type"),
+    ("TIMESFORMER.EMBED_DIM 100", "divisible by TIMESFORMER.NUM_HEADS 12 (auto is 768 and 12). Type "),
+    ("MODEL.MODEL_NAME LightTimeSformer TIMESFORMER.NUM_HEADS 9", "NUM_HEADS 9 (auto is 384 and 6). Type "),
     ("TIMESFORMER.EMBED_DIM 96 TIMESFORMER.NUM_HEADS 5", "Type TIMESFORMER.NUM_HEADS 4 or "),
     ("DATA.TRAIN_JITTER_SCALES [320,256]", "must go up. Type DATA.TRAIN_JITTER_SCALES [256,320]"),
     ("DATA.TRAIN_JITTER_SCALES [256]", "DATA.TRAIN_JITTER_SCALES needs 2 numbers"),
-    ("DATA.TRAIN_CROP_SIZE 448", "CROP_SIZE 448 out. Type DATA.TRAIN_JITTER_SCALES [448,512]"),
+    ("DATA.TRAIN_CROP_SIZE 448 DATA.TEST_CROP_SIZE 448", "CROP_SIZE 448 out. Type DATA.TRAIN_JITTER_SCALES [448,512]"),
     ("DATA.CROP_MODE full", "three identical views. Type TEST.NUM_SPATIAL_CROPS 1"),
     (f"{GOOD_STEPS} SOLVER.STEPS [0]", "of the same length, found [0] and [1.0, 0.1]; for example"),
     ("SOLVER.LR_POLICY steps_with_relative_lrs", "of the same length, found [] and []"),
@@ -40,6 +48,11 @@ CASES = [
     ("MIXUP.ENABLED True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0", "mix nothing. Type MIXUP.ENABLED False"),
     ("MIXUP.ENABLED True TRAIN.BATCH_SIZE 8 NUM_GPUS 8", "Type TRAIN.BATCH_SIZE 16 or MIXUP.ENABLED False"),
     ("FOLDER.VAL_FRACTION 0.5 FOLDER.TEST_FRACTION 0.5", "leave nothing to train on"),
+    ("DATA.AUTO_AUGMENT xx", "DATA.AUTO_AUGMENT 'xx' is not RandAugment in timm's notation"),
+    ("DATA.AUTO_AUGMENT rand-n2", "for example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"),
+    ("DATA.AUTO_AUGMENT rand-m11", "the magnitude, from 0 to 10"),
+    ("DATA.CLASS_NAMES_PATH no/names.txt", "'no/names.txt': there is no such file"),
+    ("GESTURES.FRAME_SIZE [33,40]", "must be even. Type GESTURES.FRAME_SIZE [34,40]"),
     ("FOLDER.SUBJECT_PATTERN '(a'", "is no regular expression"),
     ("FOLDER.SUBJECT_PATTERN person", "needs a group"),
 ]  # fmt: skip
@@ -55,7 +68,9 @@ def test_contradictions_name_the_override(words: str, message: str) -> None:
 
 @pytest.mark.parametrize(("words", "message"), [case for case in CASES if ". Type " in case[1]])
 def test_the_override_printed_mends_it(words: str, message: str) -> None:
-    mend = message.split("Type ")[1].split(" or ")[0]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, shlex.split(words))
+    mend = str(caught.value).split("Type ")[1].split(" or ")[0].split(" (")[0]
     load_config(None, shlex.split(words) + shlex.split(mend))
 
 
@@ -68,9 +83,13 @@ def test_the_override_printed_mends_it(words: str, message: str) -> None:
         "SOLVER.OPTIMIZING_METHOD adamw SOLVER.MOMENTUM 0",
         "TRAIN.BATCH_SIZE 4 NUM_GPUS 0",
         "TRAIN.BATCH_SIZE 8 NUM_SHARDS 8 SHARD_ID 7 NUM_GPUS 8",
-        "DATA.TRAIN_CROP_SIZE [224,320]",
+        "DATA.TRAIN_CROP_SIZE [224,320] DATA.TEST_CROP_SIZE [224,320]",
+        "DATA.TRAIN_CROP_SIZE [224,224]",
         f"{GOOD_STEPS} SOLVER.STEPS [0,11] SOLVER.MAX_EPOCH 1",
-        "TIMESFORMER.EMBED_DIM 100",
+        "TIMESFORMER.EMBED_DIM 96",
+        "MODEL.MODEL_NAME LightTimeSformer TIMESFORMER.NUM_HEADS 4",
+        "DATA.AUTO_AUGMENT rand-m7-n4-mstd0.5-inc1",
+        "DATA.AUTO_AUGMENT rand-n2-m10",
     ],
 )
 def test_what_is_no_contradiction(words: str) -> None:
@@ -79,7 +98,9 @@ def test_what_is_no_contradiction(words: str) -> None:
 
 def test_a_key_with_a_problem_of_its_own_is_not_cross_checked() -> None:
     with pytest.raises(ConfigError, match="^1 problem "):
-        load_config(None, ["DATA.TRAIN_CROP_SIZE", "448", "DATA.TRAIN_JITTER_SCALES", "big"])
+        load_config(
+            None, ["DATA.TEST_CROP_SIZE", "448", "DATA.TRAIN_CROP_SIZE", "448", "DATA.TRAIN_JITTER_SCALES", "x"]
+        )
 
 
 def test_warm_up_that_goes_down_is_told() -> None:

@@ -73,7 +73,7 @@ def test_circular_and_missing_bases_name_the_line(tmp_path: Path) -> None:
         ("SOLVER.BASE_LR", "1", 1.0),
         ("TRAIN.AUTO_RESUME", "True", True),
         ("SOLVER.LRS", "[1, 0.1]", [1.0, 0.1]),
-        ("DATA.TRAIN_CROP_SIZE", "(224,256)", [224, 256]),
+        ("DATA.TRAIN_CROP_SIZE", "(224,224)", [224, 224]),
         ("DATA.TRAIN_CROP_SIZE", "224", 224),
         ("DATA.SAMPLING_RATE", "auto", "auto"),
         ("DATA.PATH_TO_DATA_DIR", "C:\\clips: all, [1]", "C:\\clips: all, [1]"),
@@ -93,9 +93,9 @@ def test_words_are_read_as_yaml(name: str, word: Any, value: Any) -> None:
 
 
 def test_yaml_text_keeps_numbers_and_dates_as_written(tmp_path: Path) -> None:
-    path = write(tmp_path, "OUTPUT_DIR: 2026-11-23\nDATA:\n  PATH_TO_DATA_DIR: ' /clips/'\n  CLASS_NAMES_PATH: 007")
+    path = write(tmp_path, "OUTPUT_DIR: 2026-11-23\nDATA:\n  PATH_TO_DATA_DIR: ' /clips/'\n  PATH_PREFIX: 007")
     cfg = load_config(path).cfg
-    assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.CLASS_NAMES_PATH) == (
+    assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.PATH_PREFIX) == (
         "2026-11-23", "/clips/", "007",
     )  # fmt: skip
 
@@ -187,11 +187,18 @@ def test_every_end_of_every_range() -> None:
         for end, step in ((key.low, -1), (key.high, 1)):
             if end is None:
                 continue
-            beyond: Any = end + step if "int" in key.kind or key.kind in ("size", "pairs") else end + 0.5 * step
+            beyond: Any = (
+                end + step if "int" in key.kind or key.kind in ("size", "size|auto", "pairs") else end + 0.5 * step
+            )
             value = {"s": [beyond] * 3, "pairs": [[beyond, 1]]}.get(
                 key.kind if key.kind == "pairs" else key.kind[-1] * key.kind.endswith("s"), beyond
             )
             assert f"{key.name}: found {value!r}; allowed: " in problems(None, key.name, value), key
+
+
+def test_statistics_of_0_to_255_are_told_with_what_to_do() -> None:
+    text = problems(None, "DATA.MEAN", "[123.7,116.3,103.5]", "DATA.STD", "[58.4,57.1,57.4]")
+    assert text.startswith("2 problems") and text.count("values in 0..1 (of 0..255: divide by 255)") == 2
 
 
 def test_reads_are_tracked_and_dump_clone_pickle_are_not_reads(tmp_path: Path) -> None:
@@ -242,9 +249,9 @@ def test_defect_13_a_flip_of_mirrored_gestures_is_loud(tmp_path: Path) -> None:
 def test_dataset_defaults_fill_only_what_is_unset() -> None:
     loaded = load_config(None, ["TRAIN.DATASET", "ssv2"])
     assert (loaded.cfg.DATA.SAMPLING_RATE, loaded.cfg.DATA.CHANNEL_ORDER) == ("auto", "bgr")
-    assert len(loaded.advice) == 2 and "DATA.CHANNEL_ORDER" not in loaded.set_by_user
+    assert len(loaded.advice) == 3 and "DATA.CHANNEL_ORDER" not in loaded.set_by_user
     kept = load_config(None, ["TRAIN.DATASET", "ssv2", "DATA.CHANNEL_ORDER", "rgb"])
-    assert kept.cfg.DATA.CHANNEL_ORDER == "rgb" and len(kept.advice) == 1
+    assert kept.cfg.DATA.CHANNEL_ORDER == "rgb" and len(kept.advice) == 2
     only_test = load_config(None, ["TRAIN.ENABLE", "False", "TEST.DATASET", "ssv2"])
     assert only_test.cfg.DATA.CHANNEL_ORDER == "bgr"
 
@@ -267,6 +274,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         "floats": st.lists(number, max_size=3),
         "strs": st.lists(text, max_size=3),
         "size": whole | st.tuples(whole, whole).map(list),
+        "size|auto": st.just("auto") | whole | st.tuples(whole, whole).map(list),
         "pairs": st.lists(st.tuples(whole, whole).map(list), max_size=2),
     }[key.kind]
 

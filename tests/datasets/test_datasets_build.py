@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from tests.datasets.media import write_video
+from timesformer.config import load_config, unread_keys
 from timesformer.config.defaults import get_cfg, set_value
 from timesformer.datasets import build
 from timesformer.datasets.frame_samplers import (
@@ -24,6 +27,8 @@ from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.utils.errors import ConfigError, DataListError
+
+SMALL_CROPS = ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"]
 
 
 def config(**values: Any) -> CfgNode:
@@ -158,6 +163,32 @@ def test_validation_sees_one_centre_view_and_the_test_all_of_them(videos: VideoL
         assert (dataset.transform.num_crops, dataset.transform.crop_size) == (num_crops, (32, 32))
 
 
+def test_only_keys_with_an_effect_are_read(videos: VideoList) -> None:
+    unused = ["DATA.TARGET_FPS", "DATA.INV_UNIFORM_SAMPLE", "DATA.TRAIN_JITTER_SCALES"]
+    words = [*zip(unused, ("15", "True", "[40,48]"), strict=True)]
+    flat = [word for pair in words for word in pair]
+    for mode, left in (("full", unused), ("crop", [])):
+        used = ["DATA.CROP_MODE", mode, "DATA.SAMPLING_RATE", "auto" if mode == "full" else "4"]
+        loaded = load_config(None, [*flat, *used, "TEST.NUM_SPATIAL_CROPS", "1", *SMALL_CROPS])
+        build.build_train_dataset(loaded.cfg, videos)
+        build.build_eval_dataset(loaded.cfg, videos, views=True)
+        unread = {line.split(" ")[0] for line in unread_keys(loaded)}
+        assert unread & set(unused) == set(left)
+
+
+def test_torchvision_is_imported_with_the_augmentations_only() -> None:
+    code = (
+        "import sys, timesformer.datasets.build as build\n"
+        "from timesformer.config import load_config\n"
+        "for words in ([], ['DATA.COLOR_JITTER', '0.4']):\n"
+        "    build.build_train_dataset(load_config(None, words).cfg, build.VideoList([]))\n"
+        "    print('torchvision' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.split() == ["False", "True"]
+
+
 # ---------------------------------------------------------------- loaders
 
 
@@ -173,6 +204,8 @@ def test_a_batch_size_is_of_a_node(videos: VideoList) -> None:
     sampler = build.build_train_loader(cfg, videos, rank=5, world_size=8).sampler
     assert (sampler.global_batch, sampler.micro_batch, sampler.rank, sampler.world_size) == (64, 6, 5, 8)
     assert build.build_train_loader(cfg, videos, rank=0, world_size=64).sampler.micro_batch == 1
+    for mixup, unit in ((False, 1), (True, 2)):
+        assert build.build_train_loader(config(MIXUP__ENABLED=mixup), videos).sampler.unit == unit
 
 
 @pytest.mark.parametrize(
@@ -202,7 +235,7 @@ def test_the_clips_of_a_long_video_cover_it(tmp_path: Path) -> None:
 
 
 def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.os, "sched_getaffinity", lambda pid: range(12), raising=False)
+    monkeypatch.setattr(build, "available_cpus", lambda: 12)
     assert [build.num_workers("auto", processes, on_gpu=True) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
     assert [build.num_workers("auto", processes, on_gpu=False) for processes in (1, 2, 16)] == [3, 1, 0]
     assert build.num_workers(0, 1, on_gpu=True) == 0 and build.num_workers(20, 4, on_gpu=False) == 20

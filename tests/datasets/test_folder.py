@@ -61,9 +61,6 @@ def test_a_path_without_subject_is_named(people: Path) -> None:
     make(people, "class1/stray.mp4")
     with pytest.raises(DataListError, match=r"(?s)1 problem .*class1/stray.mp4.*FOLDER.SUBJECT_PATTERN"):
         load(people, subject_pattern=r"/(p\d+)_")
-    for pattern in (r"p\d+", "("):
-        with pytest.raises(DataListError, match=r"FOLDER\.SUBJECT_PATTERN"):
-            load(people, subject_pattern=pattern)
 
 
 def test_sub_folders_are_the_splits(tmp_path: Path) -> None:
@@ -122,8 +119,6 @@ def test_no_folder_no_classes_no_validation(tmp_path: Path) -> None:
     make(tmp_path, "a/1.mp4", "b/1.mp4")
     with pytest.raises(DataListError, match=r"no videos for val.*FOLDER.VAL_FRACTION"):
         load(tmp_path, "val", val_fraction=0)
-    with pytest.raises(DataListError, match="leave nothing to train on"):
-        load(tmp_path, val_fraction=0.5, test_fraction=0.5)
 
 
 @given(st.integers(0, 50), st.floats(0, 0.9))

@@ -16,7 +16,7 @@ from timesformer.datasets import gesture_curves, gestures
 from timesformer.datasets.gesture_curves import CLASS_NAMES, MIRROR_PAIRS, Form, Timing, hand_positions
 from timesformer.datasets.gesture_rendering import FPS, render_clip
 from timesformer.datasets.gestures import Gestures, Settings, render_dataset
-from timesformer.utils.errors import ConfigError
+from timesformer.utils.errors import ConfigError, DataListError
 
 SMALL = {"num_subjects": (1, 1, 1), "frame_size": (32, 40), "processes": 1}
 PARTNER = dict(enumerate(range(len(CLASS_NAMES)))) | dict(MIRROR_PAIRS) | {b: a for a, b in MIRROR_PAIRS}
@@ -208,7 +208,7 @@ def test_settings_that_cannot_be_rendered_name_their_key(tmp_path: Path, change:
 def test_from_config_lists_records_with_subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cfg = get_cfg()
-    cfg.GESTURES.NUM_SUBJECTS, cfg.GESTURES.FRAME_SIZE = [1, 1, 1], 32
+    cfg.MODEL.NUM_CLASSES, cfg.GESTURES.NUM_SUBJECTS, cfg.GESTURES.FRAME_SIZE = 12, [1, 1, 1], 32
     dataset = Gestures.from_config(cfg, "val")
     assert dataset.folder.parent == Path("data/gestures")
     videos = dataset.load()
@@ -223,10 +223,19 @@ def test_from_config_lists_records_with_subjects(tmp_path: Path, monkeypatch: py
 
 def test_hard_rendering_is_larger_unless_a_size_is_set() -> None:
     cfg = get_cfg()
+    cfg.MODEL.NUM_CLASSES = 12
+    assert Gestures.from_config(cfg, "train").settings == Settings(0, (60, 10, 20), (84, 96), False, "mpeg4")
+    assert Gestures.from_config(cfg, "train").folder.name == "f73933a10299"  # what users have rendered stays in use
     cfg.GESTURES.HARD = True
     assert Gestures.from_config(cfg, "train").settings.frame_size == (120, 160)
-    cfg.GESTURES.FRAME_SIZE = [64, 64]
-    assert Gestures.from_config(cfg, "train").settings.frame_size == (64, 64)
+    for size in ([64, 64], [84, 96]):
+        cfg.GESTURES.FRAME_SIZE = size
+        assert Gestures.from_config(cfg, "train").settings.frame_size == tuple(size)
+
+
+def test_a_model_of_another_number_of_classes_is_told_before_rendering() -> None:
+    with pytest.raises(DataListError, match=r"gestures has 12 classes.*Add: MODEL.NUM_CLASSES 12"):
+        Gestures.from_config(get_cfg(), "train")
 
 
 def test_the_hand_is_seen_against_the_background() -> None:

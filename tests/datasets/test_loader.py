@@ -36,13 +36,16 @@ class NumberedClips(Dataset[Sample]):
         return sample
 
 
-def plans(num_records: int, global_batch: int, micro_batch: int, world_size: int, epoch: int = 0) -> list[list[Step]]:
+def plans(
+    num_records: int, global_batch: int, micro_batch: int, world_size: int, *, pairs: bool, epoch: int = 0
+) -> list[list[Step]]:
     """One plan per process."""
     return [
         StepBatchSampler(
             num_records,
             global_batch=global_batch,
             micro_batch=micro_batch,
+            pairs=pairs,
             rank=rank,
             world_size=world_size,
             seed=7,
@@ -51,16 +54,22 @@ def plans(num_records: int, global_batch: int, micro_batch: int, world_size: int
     ]
 
 
-@given(num_records=st.integers(1, 70), global_batch=st.integers(1, 24), micro_batch=small, world_size=small)
+@given(
+    num_records=st.integers(1, 70),
+    global_batch=st.integers(1, 24),
+    micro_batch=small,
+    world_size=small,
+    pairs=st.booleans(),
+)
 def test_a_step_is_the_same_clips_however_it_is_cut(
-    num_records: int, global_batch: int, micro_batch: int, world_size: int
+    num_records: int, global_batch: int, micro_batch: int, world_size: int, pairs: bool
 ) -> None:
     whole = StepBatchSampler(num_records, global_batch=num_records, micro_batch=num_records + 1, seed=7).plan(0)
     (order,) = whole[0].micro_batches
     assert sorted(key.index for key in order) == list(range(num_records))
     assert [key.position for key in order] == list(range(num_records))
 
-    cut = plans(num_records, global_batch, micro_batch, world_size)
+    cut = plans(num_records, global_batch, micro_batch, world_size, pairs=pairs)
     assert {len(plan) for plan in cut} == {math.ceil(num_records / global_batch)}
     for number, steps in enumerate(zip(*cut, strict=True)):
         expected = order[number * global_batch : (number + 1) * global_batch]
@@ -69,6 +78,10 @@ def test_a_step_is_the_same_clips_however_it_is_cut(
         for step in steps:
             assert all(step.micro_batches) or step.micro_batches == [[]]
             assert all(len(piece) <= micro_batch for piece in step.micro_batches)
+        shares = [sum(map(len, step.micro_batches)) for step in steps]
+        assert max(shares) - min(shares) <= (3 if pairs else 1)
+        if not pairs:
+            assert all(len(piece) == micro_batch for step in steps for piece in step.micro_batches[:-1])
 
 
 @given(
@@ -80,7 +93,7 @@ def test_a_step_is_the_same_clips_however_it_is_cut(
 def test_mixup_partners_of_a_step_stay_together(
     num_records: int, global_batch: int, micro_batch: int, world_size: int
 ) -> None:
-    for plan in plans(num_records, global_batch, micro_batch, world_size):
+    for plan in plans(num_records, global_batch, micro_batch, world_size, pairs=True):
         for number, step in enumerate(plan):
             for piece in filter(None, step.micro_batches):
                 first = piece[0].position
@@ -92,12 +105,18 @@ def test_mixup_partners_of_a_step_stay_together(
 def test_the_published_recipe_is_cut_as_documented() -> None:
     (step,) = StepBatchSampler(64, global_batch=64, micro_batch=24).plan(0)
     assert [len(piece) for piece in step.micro_batches] == [24, 24, 16]
-    two, five = (plan[0].micro_batches for plan in plans(10, 10, 4, 2))
-    assert [[len(piece) for piece in pieces] for pieces in (two, five)] == [[4, 2], [4]]
+    for pairs, sizes in ((False, [[4, 1], [4, 1]]), (True, [[4, 2], [4]])):
+        found = [plan[0].micro_batches for plan in plans(10, 10, 4, 2, pairs=pairs)]
+        assert [[len(piece) for piece in pieces] for pieces in found] == sizes
+
+
+def test_without_mixing_every_process_works_and_odd_batches_are_kept() -> None:
+    assert [len(plan[0].micro_batches[0]) for plan in plans(8, 8, 1, 8, pairs=False)] == [1] * 8
+    assert [len(piece) for piece in plans(7, 7, 3, 1, pairs=False)[0][0].micro_batches] == [3, 3, 1]
 
 
 def test_a_process_without_clips_still_takes_part() -> None:
-    assert [plan[0].micro_batches for plan in plans(2, 8, 4, 3)][1:] == [[[]], [[]]]
+    assert [plan[0].micro_batches for plan in plans(2, 8, 4, 3, pairs=True)][1:] == [[[]], [[]]]
 
 
 def test_epochs_differ_and_a_seed_repeats_them() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer.datasets.list_files import parse_list, split_line
+from timesformer.datasets.list_files import find_list, parse_list, split_line
 from timesformer.datasets.records import (
     VideoRecord,
     coverage_warnings,
@@ -133,6 +133,10 @@ def test_several_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a.mp4 3,1\nb.mp4 2;5\na.mp4 7\n")
     assert labels_by_path(path, multi_label=True) == {"a.mp4": (1, 3, 7), "b.mp4": (2, 5)}
     assert "out of range" in error_of(path, multi_label=True, num_classes=6)
+    commas = write(tmp_path / "b.csv", "a.mp4,3\nb.mp4,1,2\n")
+    assert "b.csv:2: several labels? put ; between them: 'b.mp4,1,2'" in error_of(
+        commas, multi_label=True, separator=","
+    )
 
 
 def test_names_may_stand_for_labels(tmp_path: Path) -> None:
@@ -146,13 +150,30 @@ def test_relative_paths_prefix_then_working_folder_then_folder_of_the_list(
     path = write(tmp_path / "lists/train.csv", "a.mp4 1\n")
     write(tmp_path / "lists/a.mp4", "")
     monkeypatch.chdir(tmp_path)
-    beside = parse_list(path, num_classes=12)
-    assert beside.records[0].path == str(tmp_path / "lists/a.mp4")
-    assert "DATA.PATH_PREFIX is not set" in beside.warnings[0]
+    beside = parse_list(path, num_classes=12, roots=[str(tmp_path / "lists")])
+    assert beside.records[0].path == str(tmp_path / "lists/a.mp4") and not beside.warnings
     write(tmp_path / "a.mp4", "")
     here = parse_list(path, num_classes=12)
     assert here.records[0].path == "a.mp4" and not here.warnings
     assert parse_list(path, num_classes=12, prefix="/elsewhere").records[0].path == "/elsewhere/a.mp4"
+
+
+def test_a_doubtful_choice_of_the_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "lists/train.csv", "a.mp4 1\nb.mp4 1\n")
+    write(tmp_path / "lists/a.mp4", "")
+    for missing_or_in_two in range(2):
+        (told,) = parse_list(path, num_classes=12).warnings
+        assert "DATA.PATH_PREFIX is not set" in told and str(tmp_path / "lists") in told, missing_or_in_two
+        write(tmp_path / "lists/b.mp4", "")
+        write(tmp_path / "b.mp4", "")
+
+
+def test_a_list_given_as_the_data_folder_is_told_with_its_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.csv", "a.mp4 1\n")
+    with pytest.raises(DataListError, match="is a file. Type DATA.PATH_TO_DATA_DIR ") as caught:
+        find_list(path, ["train.csv"], advice="")
+    assert str(caught.value).endswith(f" {tmp_path}")
 
 
 def test_a_folder_of_pictures_becomes_frames_in_natural_order(tmp_path: Path) -> None:

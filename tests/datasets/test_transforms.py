@@ -113,6 +113,21 @@ def test_centre_is_the_middle_of_three(num_crops: int) -> None:
     assert views.shape == (num_crops, 3, 2, 32, 32) and torch.equal(views[num_crops // 2], centre[0])
 
 
+@pytest.mark.parametrize(
+    ("frame", "crop", "corners"),
+    [
+        ((256, 340), (112, 224), [(0, 0), (28, 0), (56, 0)]),  # a wide frame, whose slack is in its height
+        ((340, 256), (224, 112), [(0, 0), (0, 28), (0, 56)]),
+        ((40, 40), (20, 20), [(10, 0), (10, 10), (10, 20)]),
+    ],
+)
+def test_three_crops_are_spread_where_there_is_room(
+    frame: tuple[int, int], crop: tuple[int, int], corners: list[tuple[int, int]]
+) -> None:
+    size = scaled_size(frame, 0 if crop[0] != crop[1] else 40, crop)
+    assert crop_corners(size, crop, 3) == corners
+
+
 def test_one_crop_can_be_taken_from_a_larger_frame() -> None:
     frames = make_frames()
     views = EvalTransform(crop_size=(20, 20), num_crops=1, crop_mode="crop", short_side=40)(frames)

@@ -43,15 +43,13 @@ def test_file_names_and_newest(tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoints").glob("*.writing"))
 
 
-def test_round_trip_restores_weights_optimiser_and_random_state(tmp_path: Path) -> None:
+def test_round_trip_restores_weights_and_optimiser(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     path = save(tmp_path, model)
-    expected = torch.rand(3)
     other = nn.Linear(2, 2)
     content = checkpoints.read_checkpoint(path)
     checkpoints.restore(content, path, model=other, optimizer=torch.optim.AdamW(other.parameters()))
     torch.testing.assert_close(other.state_dict(), model.state_dict())
-    torch.testing.assert_close(torch.rand(3), expected)
     assert content["class_names"] == ["a", "b"] and content["epoch"] == 0
 
 
@@ -76,17 +74,17 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 
     path = tmp_path / "evil.pyth"
     torch.save({"model_state": Evil()}, path, pickle_module=pickle)
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="not a file of weights that torch can read"):
         checkpoints.read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_unusable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file"):
         checkpoints.read_checkpoint(tmp_path / "none.pyth")
     path = save(tmp_path, nn.Linear(2, 2))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="not a file of weights that torch can read"):
         checkpoints.read_checkpoint(path)
     torch.save({"model_state": {}}, path)
     with pytest.raises(CheckpointError, match="TRAIN.FINETUNE True"):

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from timesformer.models.pretrained import load_weights
+from timesformer.models.pretrained import load_weights, read_file
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import CheckpointError
 
+VIDEO = b"RIFF\x10\x27\0\0AVI LIST" + bytes(64)
 SMALL = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
 SMALL |= {"embed_dim": 24, "depth": 1, "num_heads": 2}
 
@@ -60,11 +61,19 @@ def test_anything_else_that_differs_is_listed_and_nothing_is_loaded(tmp_path: Pa
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name, content", [("a.pyth", b"not weights"), ("a.safetensors", b"no"), ("empty.pt", b"")])
+@pytest.mark.parametrize(
+    "name, content", [("a.pyth", b"not weights"), ("a.safetensors", b"no"), ("empty.pt", b""), ("a.avi", VIDEO)]
+)
 def test_files_that_are_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a readable file of weights"):
+    with pytest.raises(CheckpointError, match="not a file of weights that torch can read without running code"):
         load_weights(TimeSformer(**SMALL), str(tmp_path / name))
+
+
+def test_a_file_that_brings_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    torch.save({"model": print}, tmp_path / "w.pyth")
+    with pytest.raises(CheckpointError, match=r"without running code \(UnpicklingError\)$"):
+        read_file(tmp_path / "w.pyth")
 
 
 def test_missing_file_and_file_without_tensors(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.config import load_config, unread_keys
 from timesformer.config.defaults import get_cfg
 from timesformer.optim.build import build_schedule
 from timesformer.optim.schedule import make_schedule
@@ -52,6 +53,21 @@ def test_warm_up_joins_the_policy(policy: str) -> None:
 def test_steps_that_do_not_fit_are_refused(steps: list[int], lrs: list[float]) -> None:
     with pytest.raises(ConfigError, match="SOLVER.STEPS"):
         make_schedule(policy="steps_with_relative_lrs", base_lr=1.0, max_epoch=10, steps=steps, relative_lrs=lrs)
+
+
+@pytest.mark.parametrize(
+    ("words", "unread"),
+    [
+        ("SOLVER.COSINE_END_LR 0.01", {"STEPS", "LRS", "WARMUP_START_LR"}),
+        ("SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.COSINE_END_LR 0.01", {"COSINE_END_LR", "WARMUP_START_LR"}),
+        ("SOLVER.WARMUP_EPOCHS 2", {"STEPS", "LRS"}),
+    ],
+)
+def test_only_keys_with_an_effect_are_read(words: str, unread: set[str]) -> None:
+    steps = "SOLVER.STEPS [0,5] SOLVER.LRS [1,0.1] SOLVER.WARMUP_START_LR 0.001"
+    loaded = load_config(None, f"{steps} {words}".split())
+    build_schedule(loaded.cfg)
+    assert {line.split(" ")[0] for line in unread_keys(loaded)} == {f"SOLVER.{name}" for name in unread}
 
 
 def test_unknown_policy_is_refused() -> None:

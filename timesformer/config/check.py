@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from fvcore.common.config import CfgNode
+
+from timesformer.utils.sizes import height_width
+
+_AUTO_SIZES = {"LightTimeSformer": (384, 6)}  # EMBED_DIM and NUM_HEADS; of the other transformers (768, 12)
+_RAND_AUGMENT = r"rand(?=.*-m(10|\d(\.\d+)?)(-|$))(-(m|n|mstd|inc)\d+(\.\d+)?)+"
 
 
 def check_config(cfg: CfgNode) -> list[str]:
@@ -59,10 +65,11 @@ def _patches(cfg: CfgNode) -> Iterator[str]:
     name, vit = cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER
     if name not in ("TimeSformer", "LightTimeSformer") and not name.startswith("vit_"):
         return
-    patch = vit.PATCH_SIZE
+    patch, whole = vit.PATCH_SIZE, True
     for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
         sides = _sides(cfg.DATA[key])
         if any(side % patch for side in sides):
+            whole = False
             below = [max(side // patch, 1) * patch for side in sides]
             above = [-(-side // patch) * patch for side in sides]
             down, up = (_written(size) if len(size) > 1 else str(size[0]) for size in (below, above))
@@ -71,11 +78,21 @@ def _patches(cfg: CfgNode) -> Iterator[str]:
                 f"DATA.{key} {cfg.DATA[key]} is not a multiple of TIMESFORMER.PATCH_SIZE {patch}; "
                 f"nearest: {nearest}. Type DATA.{key} {down}"
             )
-    width, heads = vit.EMBED_DIM, vit.NUM_HEADS
-    if isinstance(width, int) and isinstance(heads, int) and width % heads:
+    train, test = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
+    if whole and height_width(train) != height_width(test):
+        size = str(train).replace(" ", "")
+        yield (
+            f"DATA.TRAIN_CROP_SIZE {train} is not DATA.TEST_CROP_SIZE {test}, but the position embedding of {name} "
+            f"has one size. Type DATA.TEST_CROP_SIZE {size}"
+        )
+    auto_width, auto_heads = _AUTO_SIZES.get(name, (768, 12))
+    width = auto_width if vit.EMBED_DIM == "auto" else vit.EMBED_DIM
+    heads = auto_heads if vit.NUM_HEADS == "auto" else vit.NUM_HEADS
+    if width % heads:
         fitting = max(n for n in range(1, heads) if width % n == 0)
         yield (
-            f"TIMESFORMER.EMBED_DIM {width} is not divisible by TIMESFORMER.NUM_HEADS {heads}. "
+            f"TIMESFORMER.EMBED_DIM {width} is not divisible by TIMESFORMER.NUM_HEADS {heads} "
+            f"(auto is {auto_width} and {auto_heads}). "
             f"Type TIMESFORMER.NUM_HEADS {fitting} or TIMESFORMER.EMBED_DIM {-(-width // heads) * heads}"
         )
 
@@ -180,6 +197,20 @@ def _labels(cfg: CfgNode) -> Iterator[str]:
         yield "MIXUP.ALPHA 0 and MIXUP.CUTMIX_ALPHA 0 mix nothing. Type MIXUP.ENABLED False"
 
 
+def _data(cfg: CfgNode) -> Iterator[str]:
+    notation, names, frame = cfg.DATA.AUTO_AUGMENT, cfg.DATA.CLASS_NAMES_PATH, cfg.GESTURES.FRAME_SIZE
+    if cfg.TRAIN.ENABLE and notation and not re.fullmatch(_RAND_AUGMENT, notation):
+        yield (
+            f"DATA.AUTO_AUGMENT {notation!r} is not RandAugment in timm's notation (m, the magnitude, from 0 to 10); "
+            "for example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"
+        )
+    if names and not os.path.isfile(names):
+        yield f"DATA.CLASS_NAMES_PATH {names!r}: there is no such file"
+    if frame != "auto" and any(side % 2 for side in _sides(frame)):
+        even = [side + side % 2 for side in height_width(frame)]
+        yield f"GESTURES.FRAME_SIZE {frame}: sides must be even. Type GESTURES.FRAME_SIZE {_written(even)}"
+
+
 def _folder(cfg: CfgNode) -> Iterator[str]:
     val, test, pattern = cfg.FOLDER.VAL_FRACTION, cfg.FOLDER.TEST_FRACTION, cfg.FOLDER.SUBJECT_PATTERN
     if val + test >= 1:
@@ -196,4 +227,4 @@ def _folder(cfg: CfgNode) -> Iterator[str]:
             yield f"FOLDER.SUBJECT_PATTERN {pattern!r} needs a group, such as 'subject(\\d+)'"
 
 
-_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _labels, _folder)
+_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _labels, _data, _folder)

@@ -4,7 +4,8 @@
 against it and `tools/print_config.py` prints it.
 
 Kinds: ``bool int float str``; ``int|auto`` (a whole number or the word auto); ``ints floats strs``
-(lists); ``size`` (one number, or [height, width]); ``pairs`` (a list of two-element lists of ints).
+(lists); ``size`` (one number, or [height, width]); ``size|auto`` (likewise, or the word auto); ``pairs`` (a list
+of two-element lists of ints).
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ KEYS: tuple[Key, ...] = (
     Key("DATA.SAMPLING_RATE", 8, "int|auto", "clip span = SAMPLING_RATE * NUM_FRAMES / TARGET_FPS seconds; auto spans the whole video", low=1),
     Key("DATA.TARGET_FPS", 30.0, "float", "frame rate that SAMPLING_RATE counts in", low=1),
     Key("DATA.SHUFFLE_FRAMES", False, "bool", "control experiment: shuffle the frames of every clip, in training and test"),
-    Key("DATA.MEAN", [0.45, 0.45, 0.45], "floats", "mean subtracted per channel, of values in 0..1"),
-    Key("DATA.STD", [0.225, 0.225, 0.225], "floats", "standard deviation divided by, per channel", low=1e-6),
+    Key("DATA.MEAN", [0.45, 0.45, 0.45], "floats", "mean subtracted per channel, of pixel values in 0..1 (of 0..255: divide by 255)", low=0, high=1),
+    Key("DATA.STD", [0.225, 0.225, 0.225], "floats", "standard deviation divided by, per channel, of pixel values in 0..1 (of 0..255: divide by 255)", low=1e-6, high=1),
     Key("DATA.CHANNEL_ORDER", "rgb", "str", "order of the colour channels the model sees", ("rgb", "bgr")),
     Key("DATA.CROP_MODE", "crop", "str", "crop: scale to the short side, then crop; full: the whole frame, resized to the crop size", ("crop", "full")),
     Key("DATA.TRAIN_CROP_SIZE", 224, "size", "training input in pixels: side, or [height, width]", low=1),
@@ -117,8 +118,8 @@ KEYS: tuple[Key, ...] = (
     Key("SSV2.INPUT", "frames", "str", "read frame folders with frame lists, or the video files", ("frames", "videos")),
     Key("GESTURES.SEED", 0, "int", "seed of the rendered gestures", low=0),
     Key("GESTURES.NUM_SUBJECTS", [60, 10, 20], "ints", "people in train, val and test; each makes every gesture once", low=1),
-    Key("GESTURES.FRAME_SIZE", [84, 96], "size", "rendered frame in pixels: side, or [height, width]", low=16),
-    Key("GESTURES.HARD", False, "bool", "harder rendering: 120x160, clutter, small hand"),
+    Key("GESTURES.FRAME_SIZE", "auto", "size|auto", "rendered frame in pixels: even side, or [height, width]; auto: 84 x 96, or 120 x 160 with HARD", low=16),
+    Key("GESTURES.HARD", False, "bool", "harder rendering: clutter, little contrast, small hand"),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
     Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPUs, at most 8 (on a CPU a quarter of it)", low=0),

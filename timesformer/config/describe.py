@@ -16,6 +16,7 @@ _KINDS = {
     "floats": "a list of numbers",
     "strs": "a list of texts",
     "size": "a whole number or [height, width]",
+    "size|auto": "auto, a whole number or [height, width]",
     "pairs": "a list of pairs of whole numbers",
 }
 

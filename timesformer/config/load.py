@@ -274,7 +274,8 @@ def _check_value(key: Key, value: Any, choices: Sequence[Any]) -> tuple[Any, str
         near = difflib.get_close_matches(str(value), map(str, choices), n=1, cutoff=0.35)
         return value, problem + (f" Did you mean {near[0]}?" if near else "")
     low, high = -math.inf if key.low is None else key.low, math.inf if key.high is None else key.high
-    return value, None if all(low <= number <= high for number in _numbers(value)) else problem
+    in_range = all(low <= number <= high for number in _numbers(value))
+    return value, None if in_range else f"{problem} It means: {key.meaning}."
 
 
 def _coerce(kind: str, value: Any) -> Any:
@@ -283,8 +284,8 @@ def _coerce(kind: str, value: Any) -> Any:
     Raises:
         ValueError, TypeError: it is of another kind.
     """
-    if kind == "int|auto":
-        return value if value == "auto" else _coerce("int", value)
+    if kind.endswith("|auto"):
+        return value if value == "auto" else _coerce(kind.removesuffix("|auto"), value)
     if kind in ("ints", "floats", "strs"):
         return [_coerce(kind[:-1], item) for item in _list(value)]
     if kind == "pairs":

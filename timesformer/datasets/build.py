@@ -27,6 +27,7 @@ from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError, DataListError
+from timesformer.utils.sizes import height_width
 
 NumClips: TypeAlias = "int | Literal['auto']"
 
@@ -85,27 +86,27 @@ def build_frame_sampler(cfg: CfgNode, *, training: bool, num_clips: NumClips = 1
         training: one random clip per video; otherwise `num_clips` fixed ones.
         num_clips: clips in time per video, or "auto": as many as cover it.
     """
-    frames, rate, target_fps = cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS
+    frames, rate = cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE
     sampler: FrameSampler
     if rate == "auto":  # each clip spans the whole video, so one covers it
         segments = UniformSegmentSampler(frames, 1 if num_clips == "auto" else num_clips)
         sampler = RandomSegmentSampler(frames) if training else segments
     elif training:
-        sampler = RandomSpanSampler(frames, rate, target_fps)
+        sampler = RandomSpanSampler(frames, rate, cfg.DATA.TARGET_FPS)
     else:
-        sampler = UniformSpanSampler(frames, rate, target_fps, num_clips)
+        sampler = UniformSpanSampler(frames, rate, cfg.DATA.TARGET_FPS, num_clips)
     return ShuffledFrames(sampler) if cfg.DATA.SHUFFLE_FRAMES else sampler
 
 
 def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     """Random clips of `videos`."""
-    data = cfg.DATA
-    low, high = data.TRAIN_JITTER_SCALES
+    data, cropped = cfg.DATA, cfg.DATA.CROP_MODE == "crop"
+    low, high = data.TRAIN_JITTER_SCALES if cropped else (1, 1)  # unused, and so not read
     transform = TrainTransform(
         crop_size=height_width(data.TRAIN_CROP_SIZE),
         jitter_scales=(low, high),
         crop_mode=data.CROP_MODE,
-        inverse_uniform=data.INV_UNIFORM_SAMPLE,
+        inverse_uniform=cropped and data.INV_UNIFORM_SAMPLE,
         flip=data.RANDOM_FLIP,
         auto_augment=data.AUTO_AUGMENT,
         color_jitter=data.COLOR_JITTER,
@@ -126,6 +127,7 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
 def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> VideoDataset:
     """Fixed clips of `videos`: those of the test (`views`), or one centre view of each."""
     num_clips, num_crops = views_per_video(cfg, views=views)
+    one_crop = num_crops == 1 and cfg.DATA.CROP_MODE == "crop"
     return VideoDataset(
         videos.records,
         frame_sampler=build_frame_sampler(cfg, training=False, num_clips=num_clips),
@@ -134,7 +136,7 @@ def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> Video
             num_crops=num_crops,
             crop_mode=cfg.DATA.CROP_MODE,
             # one crop sees the frame at the smallest scale of training; three crops cover it at the crop's own size
-            short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if num_crops == 1 else 0,
+            short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if one_crop else 0,
         ),
         training=False,
         seed=cfg.RNG_SEED,
@@ -160,6 +162,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_
         build_train_dataset(cfg, videos),
         global_batch=cfg.GLOBAL_BATCH_SIZE,
         micro_batch=micro_batch,
+        pairs=cfg.MIXUP.ENABLED,
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
@@ -202,12 +205,6 @@ def views_per_video(cfg: CfgNode, *, views: bool) -> tuple[NumClips, int]:
     if not views:
         return 1, 1
     return cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS if cfg.DATA.CROP_MODE == "crop" else 1
-
-
-def height_width(size: int | list[int]) -> tuple[int, int]:
-    """A `size` key: one side, or [height, width]."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
 
 
 def both_directions(pairs: list[list[int]]) -> dict[int, int]:

@@ -155,13 +155,7 @@ class VideoFolder:
     def _with_subjects(self, records: list[VideoRecord]) -> list[VideoRecord]:
         if not self.subject_pattern:
             return records
-        try:
-            pattern = re.compile(self.subject_pattern)
-        except re.error as error:
-            raise DataListError(f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r}: {error}") from error
-        if not pattern.groups:
-            raise DataListError(f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} has no group: put the subject in ()")
-        matches = [pattern.search(self._below_root(record)) for record in records]
+        matches = [re.search(self.subject_pattern, self._below_root(record)) for record in records]
         raise_problems(
             self.root,
             [f"no subject in {r.path}" for r, match in zip(records, matches, strict=True) if not (match and match[1])],
@@ -174,8 +168,6 @@ class VideoFolder:
 
     def _divide(self, videos: VideoList) -> dict[str, VideoList]:
         """Each class (or all subjects together) in order of hash: the first part to test, the next to val."""
-        if self.val_fraction + self.test_fraction >= 1:
-            raise DataListError("FOLDER.VAL_FRACTION and FOLDER.TEST_FRACTION leave nothing to train on")
         units: dict[object, set[str]] = defaultdict(set)  # what is divided on its own -> what stays together
         for record in videos.records:
             units["subjects" if record.subject else record.label].add(record.subject or self._below_root(record))

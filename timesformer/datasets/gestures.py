@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from timesformer.datasets.gesture_curves import CLASS_NAMES, MIRROR_PAIRS
 from timesformer.datasets.gesture_rendering import ENCODERS, render_clip, write_video
-from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
 from timesformer.datasets.registry import DATASETS
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.sizes import height_width
 
 __all__ = ["CLASS_NAMES", "MIRROR_PAIRS", "Gestures", "Settings", "render_dataset"]
 
@@ -103,12 +104,15 @@ class Gestures:
 
         Raises:
             ConfigError: settings that cannot be rendered.
+            DataListError: the model has another number of classes.
         """
+        num_classes = cfg.MODEL.NUM_CLASSES
+        if num_classes != len(CLASS_NAMES):
+            raise wrong_num_classes("gestures", len(CLASS_NAMES), num_classes)
         options, size = cfg.GESTURES, cfg.GESTURES.FRAME_SIZE
-        height, width = (size, size) if isinstance(size, int) else size
-        if options.HARD and (height, width) == DEFAULT_FRAME_SIZE:
-            height, width = HARD_FRAME_SIZE
-        settings = Settings(options.SEED, tuple(options.NUM_SUBJECTS), (height, width), options.HARD, options.CODEC)
+        if size == "auto":
+            size = HARD_FRAME_SIZE if options.HARD else DEFAULT_FRAME_SIZE
+        settings = Settings(options.SEED, tuple(options.NUM_SUBJECTS), height_width(size), options.HARD, options.CODEC)
         settings.check()
         return cls(Path(cfg.DATA.PATH_TO_DATA_DIR or f"data/gestures/{settings.fingerprint()}"), settings, split)
 

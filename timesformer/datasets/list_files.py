@@ -34,6 +34,8 @@ def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (
     """
     if not os.path.isdir(data_dir):
         found = f"there is no folder {data_dir!r}" if data_dir else "it is not set"
+        if os.path.isfile(data_dir):
+            found = f"{data_dir!r} is a file. Type DATA.PATH_TO_DATA_DIR {os.path.dirname(data_dir) or '.'}"
         raise DataListError(f"DATA.PATH_TO_DATA_DIR must be the folder that holds {names[0]}: {found}")
     places = [os.path.normpath(os.path.join(data_dir, folder, name)) for folder in folders for name in names]
     for place in places:
@@ -80,18 +82,21 @@ def base_folder(
     roots: Sequence[str] = (),
     join: Callable[[str, str], str] = os.path.join,
 ) -> tuple[str, list[str]]:
-    """The folder that relative `paths` of a list belong to, and a warning if it is not the first one.
+    """The folder that relative `paths` of a list belong to, and a warning if that is in doubt.
 
     It is `prefix` if that is set; else, of the working folder (""), the list's folder and `roots`, the one
-    where most of about 50 paths exist (the first on a draw).
+    where most of about 50 paths exist (the first on a draw). It is in doubt when some exist in none or in several.
     """
     if prefix:
         return prefix, []
-    sample = [path for path in paths[:: max(1, len(paths) // 50)] if path]
-    bases = ["", os.path.dirname(list_path), *roots]
-    base = max(bases, key=lambda base: sum(os.path.exists(join(base, path)) for path in sample))
+    sample = {path for path in paths[:: max(1, len(paths) // 50)] if path}
+    found: dict[str, set[str]] = {}
+    for base in ("", os.path.dirname(list_path), *roots):
+        found[base] = {os.path.realpath(file) for path in sample if os.path.exists(file := join(base, path))}
+    base = max(found, key=lambda base: len(found[base]))
+    sure = len(sample) == len(found[base]) == len(set().union(*found.values()))
     told = f"{os.path.basename(list_path)}: paths are relative to {base!r}, as DATA.PATH_PREFIX is not set"
-    return base, [told] if base else []
+    return base, [told] if base and not sure else []
 
 
 def split_line(line: str, separator: str) -> tuple[str, str]:
@@ -161,8 +166,11 @@ def parse_list(
     base, told = base_folder([row.path for row in rows], list_path=path, prefix=prefix, roots=roots)
     rows = [replace(row, path=os.path.join(base, row.path)) if row.path else row for row in rows]
     number_at_end = re.compile(re.escape(separator) + r"-?\d+(\.\d+)?$")
-    if rows and all(number_at_end.search(row.path) for row in rows) and not os.path.exists(rows[0].path):
-        problems.append(f"{file}:{rows[0].line}: three columns? keep two, path and label: {lines[0][1]!r}")
+    odd = [row for row in rows if number_at_end.search(row.path)]
+    commas = multi_label and separator == ","
+    if odd and (commas or len(odd) == len(rows)) and not os.path.exists(odd[0].path):
+        advice = "several labels? put ; between them" if commas else "three columns? keep two, path and label"
+        problems.append(f"{file}:{odd[0].line}: {advice}: {dict(lines)[odd[0].line]!r}")
     found = build_records(
         rows,
         list_path=path,

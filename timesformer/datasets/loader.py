@@ -2,11 +2,13 @@
 
 The plan of an epoch is pure arithmetic. The records are shuffled; the places of that order count from 0.
 An optimiser step takes the next `global_batch` places, each process a contiguous slice of them, each
-micro-batch a contiguous piece of the slice. Cuts fall on even places, because mixup partners are places 2j
-and 2j + 1:
+micro-batch a contiguous piece of the slice. When clips are mixed, cuts fall on even places, because mixup
+partners are places 2j and 2j + 1:
 
     place     0 1 2 3 4 5 6 7 8 9 | 10 11 12 ...          global_batch 10, 2 processes, micro_batch 4
-    process   0 0 0 0 0 0 1 1 1 1 |  0 ...
+    process   0 0 0 0 0 1 1 1 1 1 |  0 ...
+    piece     a a a a b a a a a b |  a ...
+    process   0 0 0 0 0 0 1 1 1 1 |  0 ...                with pairs
     piece     a a a a b b a a a a |  a ...
 
 So the clips of a step are the same for every number of processes and every micro-batch.
@@ -96,7 +98,9 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     Args:
         num_records: length of the dataset.
         global_batch: clips of an optimiser step over all processes; an epoch's last step takes what is left.
-        micro_batch: most clips of one forward pass; an odd number above 1 counts as the even one below it.
+        micro_batch: most clips of one forward pass.
+        pairs: keep places 2j and 2j + 1 of a step together; an odd `micro_batch` above 1 then counts as the even one
+            below it.
         rank, world_size: this process and how many there are.
         seed: of the shuffle, together with the epoch.
         shuffle: False keeps the order of the records.
@@ -108,6 +112,7 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         *,
         global_batch: int,
         micro_batch: int,
+        pairs: bool = False,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
@@ -115,6 +120,7 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         assert num_records >= 1 and global_batch >= 1 and micro_batch >= 1 and 0 <= rank < world_size
         self.num_records, self.global_batch, self.micro_batch = num_records, global_batch, micro_batch
+        self.unit = 2 if pairs else 1  # places that are never cut apart
         self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
         self.epoch = 0
 
@@ -136,10 +142,10 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         return [self._step(keys[start : start + self.global_batch]) for start in starts]
 
     def _step(self, keys: list[SampleKey]) -> Step:
-        mine = list(contiguous_share(_cut(keys, 2), self.rank, self.world_size))
-        flat = [key for pair in mine for key in pair]
-        even_or_one = max(self.micro_batch - self.micro_batch % 2, 1)
-        return Step(num_samples=len(keys), micro_batches=_cut(flat, even_or_one) or [[]])
+        mine = contiguous_share(_cut(keys, self.unit, self.unit), self.rank, self.world_size)
+        flat = [key for unit in mine for key in unit]
+        size = max(self.micro_batch - self.micro_batch % self.unit, 1)
+        return Step(num_samples=len(keys), micro_batches=_cut(flat, size, self.unit) or [[]])
 
     def __len__(self) -> int:
         return sum(len(step.micro_batches) for step in self.plan(self.epoch))
@@ -149,11 +155,11 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
             yield from step.micro_batches
 
 
-def _cut(keys: list[SampleKey], size: int) -> list[list[SampleKey]]:
-    """Contiguous pieces of at most `size` keys, cut at even places only (anywhere when `size` is 1)."""
+def _cut(keys: list[SampleKey], size: int, unit: int) -> list[list[SampleKey]]:
+    """Contiguous pieces of at most `size` keys, cut at multiples of `unit` only (anywhere when `size` is 1)."""
     if not keys:
         return []
-    first = size - keys[0].position % min(size, 2)  # shorter when the keys start at an odd place
+    first = size - keys[0].position % min(size, unit)  # shorter when the keys start at an odd place
     return [keys[:first], *(keys[start : start + size] for start in range(first, len(keys), size))]
 
 
@@ -173,6 +179,7 @@ class TrainLoader:
         *,
         global_batch: int,
         micro_batch: int,
+        pairs: bool = False,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
@@ -184,6 +191,7 @@ class TrainLoader:
             len(dataset),  # type: ignore[arg-type]
             global_batch=global_batch,
             micro_batch=micro_batch,
+            pairs=pairs,
             rank=rank,
             world_size=world_size,
             seed=seed,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.random import numpy_generator, torch_seed
@@ -50,6 +49,8 @@ class ClipMixer:
                 f"MIXUP.ENABLED is True, but MIXUP.ALPHA {mixup_alpha} and MIXUP.CUTMIX_ALPHA {cutmix_alpha} "
                 "switch both kinds of mixing off. Set one of them above 0, or MIXUP.ENABLED False."
             )
+        from torchvision.transforms import v2  # seconds: not at import of this file
+
         self.mixup = v2.MixUp(alpha=mixup_alpha, num_classes=num_classes) if mixup_alpha > 0 else None
         self.cutmix = v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes) if cutmix_alpha > 0 else None
         self.prob = prob

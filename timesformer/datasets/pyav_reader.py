@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from timesformer.datasets.containers import first_video_stream, open_container
-from timesformer.datasets.video_info import VideoInfo
+from timesformer.datasets.video_info import VideoInfo, usable_fps
 from timesformer.utils.errors import VideoReadError
 
 _MAX_UNCODED_PICTURE_BYTES = 19  # MPEG-4 packets up to this size may say "no picture here", as FFmpeg sees it
@@ -210,11 +210,7 @@ def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Surve
 
 def _describe(stream: VideoStream, survey: _Survey, num_frames: int, damage: str | None) -> VideoInfo:
     """The facts and warnings that survey and count give."""
-    warnings = []
-    rate = stream.average_rate or stream.guessed_rate
-    fps = float(rate) if rate else 30.0
-    if not rate:
-        warnings.append("the file does not say its frame rate; 30 frames a second are assumed")
+    fps, warnings = usable_fps(stream.average_rate, stream.guessed_rate)
     promised = stream.frames
     if not promised and (promised_sec := _promised_sec(stream)):
         missing_sec = promised_sec - survey.end * float(stream.time_base or 0)

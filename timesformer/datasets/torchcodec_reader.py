@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timesformer.datasets.video_info import VideoInfo
+from timesformer.datasets.video_info import VideoInfo, usable_fps
 from timesformer.utils.errors import VideoReadError
 
 
@@ -28,10 +28,8 @@ class TorchCodecReader:
             height, width = self._decoder.get_frame_at(0).data.shape[:2]
         except (RuntimeError, ValueError, IndexError) as error:
             raise VideoReadError(path, f"torchcodec cannot decode it: {error}") from error
-        metadata = self._decoder.metadata
-        self.info = VideoInfo(
-            num_frames=len(self._decoder), fps=float(metadata.average_fps or 30.0), height=height, width=width
-        )
+        fps, warnings = usable_fps(self._decoder.metadata.average_fps)
+        self.info = VideoInfo(len(self._decoder), fps, height, width, tuple(warnings))
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `readers.VideoReader`."""

@@ -10,14 +10,13 @@ Letters: V views of one video, B clips, C channels, T frames, H W pixels of a fr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.random import torch_seed
@@ -78,11 +77,14 @@ class TrainTransform:
         self.flip = flip
         self.fill = [float(round(value * 255)) for value in fill]
         self.rand_augment = parse_rand_augment(auto_augment) if auto_augment else None
-        self.colors: list[v2.Transform] = []
-        if color_jitter > 0:
-            self.colors.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        if erase_prob > 0:
-            self.colors.append(v2.RandomErasing(p=erase_prob, value=self.fill, inplace=True))
+        self.colors: list[Callable[[Tensor], Tensor]] = []
+        if auto_augment or color_jitter > 0 or erase_prob > 0:
+            from torchvision.transforms import v2  # seconds: not at import of this file
+
+            if color_jitter > 0:
+                self.colors.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+            if erase_prob > 0:
+                self.colors.append(v2.RandomErasing(p=erase_prob, value=self.fill, inplace=True))
 
     def __call__(self, frames: np.ndarray, generator: np.random.Generator) -> tuple[Tensor, bool]:
         """Frames (T, H, W, 3) uint8 to a clip (C, T, h, w) uint8, and whether it was flipped."""
@@ -113,10 +115,12 @@ class TrainTransform:
                 video = transform(video)
         return video.transpose(0, 1).contiguous()
 
-    def _draw_rand_augment(self, generator: np.random.Generator) -> list[v2.Transform]:
+    def _draw_rand_augment(self, generator: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
         """The clip's RandAugment operations (Cubuk et al., 2020), each with a magnitude of its own."""
         if self.rand_augment is None:
             return []
+        from torchvision.transforms import v2  # imported already, with the first of these transforms
+
         magnitude, num_ops, std = self.rand_augment
         drawn = np.clip(generator.normal(magnitude, std, num_ops), 0, 10)
         levels = np.rint(drawn / 10 * (_MAGNITUDES - 1)).astype(int).tolist()
@@ -129,7 +133,8 @@ class EvalTransform:
 
     Args:
         crop_size: height and width of the result, in pixels.
-        num_crops: 1 (centre) or 3 (left, centre, right of a wide frame; top, centre, bottom of a tall one).
+        num_crops: 1 (centre) or 3 (left, centre, right where the frame has more to spare in width; else top,
+            centre, bottom).
         crop_mode: "crop" scales the frame to just cover the crop, then crops; "full" resizes the whole frame
             to the crop size, which leaves one view whatever `num_crops` says.
         short_side: scale the frame to this short side where that covers the crop. (The original scales to
@@ -215,7 +220,7 @@ def scaled_size(frame_size: Sequence[int], short_side: int, crop_size: Size) -> 
 
 
 def crop_corners(frame_size: Size, crop_size: Size, num_crops: int) -> list[tuple[int, int]]:
-    """(top, left) of 1 centre crop, or of 3 spread along the frame's longer side (a square's width).
+    """(top, left) of 1 centre crop, or of 3 spread along the side with more to spare (the width on a draw).
 
     Half pixels of the centre are rounded up.
     """
@@ -224,7 +229,7 @@ def crop_corners(frame_size: Size, crop_size: Size, num_crops: int) -> list[tupl
     centre = ((slack_y + 1) // 2, (slack_x + 1) // 2)
     if num_crops == 1:
         return [centre]
-    if height > width:
+    if slack_y > slack_x:
         return [(0, centre[1]), centre, (slack_y, centre[1])]
     return [(centre[0], 0), centre, (centre[0], slack_x)]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+
+MIN_FPS, MAX_FPS, ASSUMED_FPS = 0.1, 1000.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,12 @@ class VideoInfo:
     def duration_sec(self) -> float:
         """The time that the frames fill, in seconds."""
         return self.num_frames / self.fps
+
+
+def usable_fps(*rates: Fraction | float | None) -> tuple[float, list[str]]:
+    """The first of `rates` that a video can have; when there is none, an assumed one and a warning."""
+    for rate in rates:
+        if rate and MIN_FPS <= rate <= MAX_FPS:
+            return float(rate), []
+    told = "its frame rate" if not any(rates) else f"a frame rate from {MIN_FPS:g} to {MAX_FPS:g}"
+    return ASSUMED_FPS, [f"the file does not say {told}; {ASSUMED_FPS:g} frames a second are assumed"]

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.loader import collate
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import SampleKey
+from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.engine.step import autocast
@@ -58,6 +60,12 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     describe_model(run, model)
     tiny_step(run, model, next(iter(lists.values())))
     warn_of_unused_keys(run, others=READ_BY_TEST + READ_BY_TRAINING)
+    for section in ("TRAIN", "TEST"):
+        path = cfg[section].CHECKPOINT_FILE_PATH
+        if path and not Path(path).is_file():
+            log.warning("%s.CHECKPOINT_FILE_PATH %s does not exist: the run will stop there", section, path)
+    if cfg.TRAIN.ENABLE and newest_checkpoint(cfg.OUTPUT_DIR) and not cfg.TRAIN.AUTO_RESUME:
+        log.warning("OUTPUT_DIR %s holds a run already: set another one, or TRAIN.AUTO_RESUME True", cfg.OUTPUT_DIR)
     if unreadable:
         raise CheckFailedError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
     log.info("check passed")
@@ -79,7 +87,7 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
     if cfg.TRAIN.ENABLE and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
         take_step = build_train_step(run, model, build_optimizer(model, cfg))
         batch = collate([replace(sample, views=clip)])
-        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0)).mean_loss()
+        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0)).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):

@@ -14,13 +14,14 @@ import yaml
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from timesformer.models.pretrained import read_file
 from timesformer.utils.errors import CheckpointError
 
 # Keys that may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_DIFFER = re.compile(
     r"OUTPUT_DIR|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_PERIOD|PRECISION|TEST\..*|TENSORBOARD\..*|DATA_LOADER\..*"
-    r"|TRAIN\.(ENABLE|AUTO_RESUME|CHECKPOINT_PERIOD|CHECKPOINT_FILE_PATH|CHECKPOINT_EPOCH_RESET|EVAL_PERIOD|FINETUNE)"
-    r"|DATA\.(PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)|SOLVER\.MAX_EPOCH"
+    r"|TRAIN\.(ENABLE|BATCH_SIZE|AUTO_RESUME|CHECKPOINT_PERIOD|CHECKPOINT_FILE_PATH|CHECKPOINT_EPOCH_RESET|EVAL_PERIOD|FINETUNE)"
+    r"|TIMESFORMER\.PRETRAINED_MODEL|DATA\.(CLASS_NAMES_PATH|PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)|SOLVER\.MAX_EPOCH"
 )
 
 
@@ -55,7 +56,7 @@ def save_checkpoint(
     """Write the checkpoint of the finished epoch `epoch` (counted from 0), and a copy of it when it is the best so far.
 
     The file holds `model_state`, `optimizer_state`, `scaler_state`, `epoch`, `cfg` (YAML text), `class_names`,
-    `metrics`, `best_score` and torch's `rng_state`: tensors and plain values only.
+    `metrics` and `best_score`: tensors and plain values only.
     """
     path = checkpoint_path(output_dir, epoch + 1)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,6 @@ def save_checkpoint(
         "class_names": class_names,
         "metrics": dict(metrics),
         "best_score": best_score,
-        "rng_state": torch.get_rng_state(),
     }
     temporary = path.with_suffix(".writing")
     torch.save(content, temporary)
@@ -85,12 +85,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, a damaged file, or one without a run's state.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types here; all of them mean that the file cannot be used
-        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    read = read_file(path)
+    content: dict[str, Any] = read if isinstance(read, dict) else {}
     lacking = {"model_state", "optimizer_state", "epoch", "cfg"} - set(content)
     if lacking:
         raise CheckpointError(
@@ -103,7 +99,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def restore(
     content: Mapping[str, Any], path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put the weights, the optimiser's state and torch's random state back.
+    """Put the weights and the optimiser's state back.
 
     Raises:
         CheckpointError: the weights do not fit the model.
@@ -113,8 +109,6 @@ def restore(
         optimizer.load_state_dict(content["optimizer_state"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not fit this model: {error}") from error
-    if "rng_state" in content:
-        torch.set_rng_state(content["rng_state"])
 
 
 def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode) -> None:

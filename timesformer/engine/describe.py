@@ -12,6 +12,7 @@ from timesformer.datasets.records import VideoList, class_counts
 from timesformer.engine.setup import Run
 from timesformer.models.summary import summarize
 from timesformer.utils.logging import get_logger
+from timesformer.utils.sizes import height_width
 
 log = get_logger(__name__)
 
@@ -33,7 +34,8 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
         frame_sampler=build_frame_sampler(cfg, training=False, num_clips=1),
         backend=cfg.DATA.DECODING_BACKEND,
     )
-    advice = span_advice(report, sampling_rate=cfg.DATA.SAMPLING_RATE, target_fps=cfg.DATA.TARGET_FPS)
+    rate = cfg.DATA.SAMPLING_RATE
+    advice = span_advice(report, sampling_rate=rate, target_fps=1.0 if rate == "auto" else cfg.DATA.TARGET_FPS)
     run.warn_once([*report.warnings, *([advice] if advice else [])])
 
 
@@ -42,8 +44,7 @@ def describe_model(run: Run, model: nn.Module) -> None:
     cfg = run.cfg
     if run.processes.rank != 0:
         return
-    size = cfg.DATA.TRAIN_CROP_SIZE
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_width(cfg.DATA.TRAIN_CROP_SIZE)
     summary = summarize(model, (3, cfg.DATA.NUM_FRAMES, height, width))
     shape = f"{cfg.DATA.NUM_FRAMES} x {height} x {width}"
     log.info("%s, input %s: %s", cfg.MODEL.MODEL_NAME, shape, summary)

@@ -85,6 +85,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
+    distributed.broadcast_buffers(model)
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []

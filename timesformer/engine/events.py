@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +35,17 @@ class RunEvents:
     def __init__(self, output_dir: Path, *, tensorboard_dir: Path | None, is_main: bool) -> None:
         self.is_main = is_main
         self.path = output_dir / "metrics.jsonl"
-        self._board: Any = None
-        if is_main and tensorboard_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        self._board_dir = tensorboard_dir if is_main else None
+        self._purge_step: int | None = None
 
-            self._board = SummaryWriter(str(tensorboard_dir))
+    @cached_property
+    def board(self) -> Any:
+        """TensorBoard's writer, made when it is first needed; None without TensorBoard."""
+        if self._board_dir is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._board_dir), purge_step=self._purge_step)
 
     def record(self, kind: str, *, epoch: float, step: int, **values: float) -> None:
         """Append one row to metrics.jsonl and the values to TensorBoard."""
@@ -47,35 +55,39 @@ class RunEvents:
         row |= {name: (value if math.isfinite(value) else None) for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        if self._board is not None:
+        if self.board is not None:
             for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+                self.board.add_scalar(f"{kind}/{name}", value, step)
 
-    def figure(self, name: str, figure: Figure, step: int) -> None:
-        """Show a matplotlib figure in TensorBoard."""
-        if self._board is not None:
-            self._board.add_figure(name, figure, step)
+    def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
+        """Show the matplotlib figure that `draw` makes in TensorBoard."""
+        if self.board is not None:
+            self.board.add_figure(name, draw(), step)
 
     def clips(self, name: str, clips: np.ndarray, step: int) -> None:
         """Show clips, uint8 (B, C, T, H, W), in TensorBoard: a row per clip, a column per frame."""
-        if self._board is not None:
+        if self.board is not None:
             b, c, t, h, w = clips.shape
-            self._board.add_image(name, clips.transpose(1, 0, 3, 2, 4).reshape(c, b * h, t * w), step)
+            self.board.add_image(name, clips.transpose(1, 0, 3, 2, 4).reshape(c, b * h, t * w), step)
 
     def history(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        """All rows of metrics.jsonl; a last line that a crash left half written is no row."""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def cut_back(self, epoch: int) -> None:
-        """Drop the rows after `epoch` finished epochs, and those of tests, when a run goes on from a checkpoint."""
+    def start_at(self, *, epoch: int, step: int) -> None:
+        """Drop what an earlier start wrote after `epoch` finished epochs (`step` steps), and what its tests wrote."""
+        self._purge_step = step + 1
         if self.is_main and self.path.exists():
             kept = [row for row in self.history() if row["epoch"] <= epoch and row["kind"] != "test"]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary = self.path.with_suffix(".writing")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.replace(self.path)
 
     def close(self) -> None:
         """Flush TensorBoard."""
-        if self._board is not None:
-            self._board.close()
+        if "board" in self.__dict__ and self.board is not None:
+            self.board.close()
 
 
 class Progress:
@@ -116,9 +128,10 @@ class Progress:
             parts.append(f"top1 {values['top1']:.1f}%")
         parts += [f"lr {values['lr']:.2g}", f"{values['clips_per_sec']:.1f} clips/s"]
         parts.append(f"waiting for data {100 * values['data_wait']:.0f}%")
-        if self.plain:
-            log.info("epoch %6.2f  %s  ETA %s", epoch, "  ".join(parts), self.eta())
-        else:
+        # Under a bar the line goes to log.txt only.
+        level = logging.INFO if self.plain else logging.DEBUG
+        log.log(level, "epoch %6.2f  %s  ETA %s", epoch, "  ".join(parts), self.eta())
+        if not self.plain:
             self.bar.set_description(f"epoch {epoch:.2f}", refresh=False)
             self.bar.set_postfix_str("  ".join(parts))
 

@@ -20,17 +20,22 @@ class TooManyFailuresError(UserError):
 
 
 class FailureLog:
-    """Failures of one process's training clips, epoch by epoch.
+    """Failures of the training clips, epoch by epoch.
 
     Args:
         max_fraction: largest share of clips of an epoch that may fail.
-        path: csv file that gets one row (path, list line, cause) per video that failed, None on other processes.
+        path: csv file that gets one row (path, list line, cause) per video that failed; None: no file.
+        keep: go on with the rows that the file has from before.
     """
 
-    def __init__(self, *, max_fraction: float, path: Path | None) -> None:
+    def __init__(self, *, max_fraction: float, path: Path | None, keep: bool = False) -> None:
         self.max_fraction = max_fraction
         self.path = path
         self.known: dict[str, Failure] = {}
+        if keep and path is not None and path.exists():
+            with path.open(newline="") as file:
+                rows = [Failure(-1, row["path"], row["line"], row["cause"]) for row in csv.DictReader(file)]
+            self.known = {failure.path: failure for failure in rows}
         self.start_epoch()
 
     def start_epoch(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
-from timesformer.utils.errors import ConfigError
+from timesformer.utils.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,18 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
     init_method = init_method or f"tcp://localhost:{_free_port()}"
     first_rank = cfg.SHARD_ID * per_node
     spawn_args = (first_rank, world, gpus, cfg.DIST_BACKEND, init_method, main, args)
-    torch.multiprocessing.spawn(_spawned, args=spawn_args, nprocs=per_node)
+    try:
+        torch.multiprocessing.spawn(_spawned, args=spawn_args, nprocs=per_node)
+    except torch.multiprocessing.ProcessExitedException as error:  # the process has said why
+        raise SystemExit(error.exit_code) from None
 
 
 def _spawned(local_rank: int, first_rank: int, *rest: Any) -> None:
-    _run(local_rank, first_rank + local_rank, *rest)
+    try:
+        _run(local_rank, first_rank + local_rank, *rest)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 def _run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -31,6 +30,8 @@ def reported_ks(num_classes: int) -> tuple[int, ...]:
 def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(K, K) counts, rows are true classes and columns predictions."""
     num_classes = scores.shape[1]
+    from sklearn.metrics import confusion_matrix  # a second to import
+
     if not len(labels):  # which scikit-learn refuses
         return np.zeros((num_classes, num_classes), dtype=np.int64)
     return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(num_classes))
@@ -49,18 +50,26 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
         scores: (n, K).
         targets: (n, K) of 0 and 1.
     """
+    from sklearn.metrics import average_precision_score  # a second to import
+
     present = targets.any(axis=0)
     if not present.any():
         return float("nan")
     return 100.0 * float(average_precision_score(targets[:, present], scores[:, present], average="macro"))
 
 
-def bootstrap_interval(values: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean of per-video `values` (n,), by resampling videos."""
-    if not len(values):
+def bootstrap_interval(correct: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile bootstrap interval of accuracy, in percent.
+
+    Args:
+        correct: (n,) whether each video was predicted right. Resampling n videos with replacement draws the number of
+            right ones from a binomial distribution, so that is what is drawn.
+    """
+    n = len(correct)
+    if not n:
         return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    rights = np.random.default_rng(seed).binomial(n, np.mean(correct), draws)
+    low, high = np.percentile(100.0 * rights / n, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -84,7 +93,7 @@ def summarize(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, mu
     matrix = confusion(scores, truth)
     classes = per_class_accuracy(matrix)
     result["mean_class"] = float(np.nanmean(classes)) if len(truth) else float("nan")
-    low, high = bootstrap_interval(100.0 * (scores.argmax(axis=1) == truth) if len(truth) else np.empty(0))
+    low, high = bootstrap_interval(scores.argmax(axis=1) == truth)
     return {**result, "top1_low": low, "top1_high": high}
 
 

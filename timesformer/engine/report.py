@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from timesformer.engine.evaluate import Predictions
 from timesformer.engine.failures import write_failures
 from timesformer.engine.metrics import confusion, per_class_accuracy, show_metrics, summarize
 from timesformer.engine.setup import Run
+from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
 from timesformer.visualization.contact_sheets import save_contact_sheet
@@ -26,8 +28,16 @@ log = get_logger(__name__)
 NUM_WORST_CLIPS = 8
 
 
+class NothingScoredError(UserError):
+    """A test in which no video could be read."""
+
+
 def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predictions: Predictions) -> None:
-    """Write every file of a test into the output folder and log the table."""
+    """Write every file of a test into the output folder and log the table.
+
+    Raises:
+        NothingScoredError: no video could be read.
+    """
     cfg, folder = run.cfg, run.output_dir
     names = videos.class_names or [str(k) for k in range(cfg.MODEL.NUM_CLASSES)]
     scores, labels = predictions.scores, predictions.labels
@@ -43,6 +53,9 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
         distinct = predictions.distinct_frames.mean()
         lines.append(f"distinct frames   {distinct:.1f} of {cfg.DATA.NUM_FRAMES} per clip")
     results = {"split": cfg.TEST.SPLIT, "videos": predictions.num_videos, "scored": len(labels), **metrics}
+    history = run.events.history()
+    epoch, step = (max((row[name] for row in history), default=0) for name in ("epoch", "step"))
+    run.events.record("test", epoch=epoch, step=step, **metrics)
     if len(labels) and not cfg.DATA.MULTI_LABEL:
         truth = np.asarray(labels)
         matrix = confusion(scores, truth)
@@ -52,10 +65,7 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
         save_confusion(matrix, names, folder / "confusion.png")
         save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
         save_worst_clips(folder / "worst_clips.png", names, dataset, predictions)
-        step = max((row["step"] for row in run.events.history()), default=0)
-        run.events.figure("test/confusion", confusion_figure(matrix, names), step)
-        epoch = max((row["epoch"] for row in run.events.history()), default=0)
-        run.events.record("test", epoch=epoch, step=step, **metrics)
+        run.events.figure("test/confusion", partial(confusion_figure, matrix, names), step)
     if predictions.missing:
         shown = [f"  {f.path} ({f.source}): {f.cause}" for f in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
@@ -64,6 +74,8 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
     lines.append(f"pictures, tables  {folder}")
     width = max(len(line) for line in lines)
     log.info("%s", "\n".join(["", "-" * width, *lines, "-" * width]))
+    if not len(labels):
+        raise NothingScoredError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:

@@ -45,29 +45,31 @@ class StepResult:
     """What a step leaves behind; tensors stay on the device until somebody logs them.
 
     Attributes:
+        lr: learning rate of the step.
         losses: one (b,) tensor of per-clip losses for each micro-batch of this process.
         correct: number of clips of this process whose first label was predicted.
         num_clips: clips of this process.
         indices: dataset indices of those clips, in the order of the losses.
+        asked: dataset indices of the clips that the step asked for, readable or not.
         grad_norm: gradient norm before clipping; None when it was not computed.
     """
 
+    lr: float
     losses: list[Tensor] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
     num_clips: int = 0
     indices: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
     grad_norm: Tensor | None = None
     distinct_frames: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def mean_loss(self) -> float:
-        """Mean loss over the clips of this process; waits for the device."""
-        return float(torch.cat(self.losses).mean()) if self.num_clips else float("nan")
-
-    def accuracy(self) -> float:
-        """Share of clips predicted right in percent; waits for the device."""
-        return 100.0 * float(sum(self.correct)) / self.num_clips if self.num_clips else float("nan")
+    def sums(self) -> tuple[float, float, int]:
+        """Sum of the losses, number of right predictions and number of clips; waits for the device."""
+        if not self.num_clips:
+            return 0.0, 0.0, 0
+        return float(torch.cat(self.losses).sum()), float(sum(self.correct)), self.num_clips
 
     def non_finite(self) -> list[int]:
         """Dataset indices of clips whose loss is NaN or infinite; waits for the device."""
@@ -75,6 +77,43 @@ class StepResult:
             return []
         bad = ~torch.isfinite(torch.cat(self.losses))
         return [index for index, is_bad in zip(self.indices, bad.tolist(), strict=True) if is_bad]
+
+
+@dataclass
+class StepTotals:
+    """What one process adds to a log line: plain numbers over several of its steps.
+
+    Attributes:
+        loss, correct, distinct_frames: sums over its clips.
+        clips: their number.
+        non_finite: for each step, dataset indices of the clips whose loss is NaN or infinite.
+        asked: dataset indices of the clips that were asked for.
+        failures, warnings: of the readers.
+    """
+
+    loss: float
+    correct: float
+    clips: int
+    distinct_frames: float
+    non_finite: list[list[int]]
+    asked: list[int]
+    failures: list[Failure]
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, results: list[StepResult]) -> StepTotals:
+        """Add up steps; waits for the device."""
+        losses, correct, clips = zip(*(result.sums() for result in results), strict=True)
+        return cls(
+            loss=sum(losses),
+            correct=sum(correct),
+            clips=sum(clips),
+            distinct_frames=sum(sum(result.distinct_frames) for result in results),
+            non_finite=[result.non_finite() for result in results],
+            asked=[index for result in results for index in result.asked],
+            failures=[failure for result in results for failure in result.failures],
+            warnings=[line for result in results for line in result.warnings],
+        )
 
 
 class NonFiniteLossError(UserError):
@@ -96,6 +135,7 @@ class TrainStep:
         device: torch.device,
         dtype: torch.dtype | None,
         to_input: Callable[[Tensor], Tensor],
+        clip_shape: tuple[int, ...],
         num_classes: int,
         loss: str,
         label_smoothing: float,
@@ -107,6 +147,7 @@ class TrainStep:
         self.device = device
         self.dtype = dtype
         self.to_input = to_input
+        self.clip_shape = clip_shape  # (C, T, H, W)
         self.num_classes = num_classes
         self.loss = loss
         self.label_smoothing = label_smoothing
@@ -127,31 +168,39 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        result = StepResult()
+        result = StepResult(lr=lr)
         scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
         for batch, is_last in _mark_last(batches):
             result.failures += batch.failures
             result.warnings += batch.warnings
+            if batch.clips is None and not (is_last and distributed.is_distributed()):
+                continue
             with contextlib.nullcontext() if is_last else _no_sync(self.model):
-                losses, correct = self._losses(batch, epoch)
+                if batch.clips is None:
+                    self._join_without_clips()
+                    continue
+                losses, correct = self._losses(batch.clips, batch, epoch)
                 self.scaler.scale(losses.sum() * scale).backward()
-            if batch.clips is not None:
-                result.losses.append(losses.detach())
-                result.correct.append(correct)
-                result.num_clips += len(batch.labels)
-                result.indices += batch.indices
-                result.distinct_frames += batch.distinct_frames
+            result.losses.append(losses.detach())
+            result.correct.append(correct)
+            result.num_clips += len(batch.labels)
+            result.indices += batch.indices
+            result.distinct_frames += batch.distinct_frames
         read = distributed.total(result.num_clips, self.device)
         if read:
             self._update(result, num_samples / read)
         return result
 
-    def _losses(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Per-clip losses (b,) and the number of right predictions, (); zeros with a graph for an empty batch."""
-        if batch.clips is None:  # nothing to learn from, but DDP waits for this process's backward
-            zero = sum(p.sum() for p in self.parameters) * 0.0
-            return torch.as_tensor(zero).reshape(1), torch.zeros((), device=self.device)
-        clips = self.to_input(batch.clips.to(self.device, non_blocking=True))
+    def _join_without_clips(self) -> None:
+        """Backward of zero times an empty clip: the other processes wait for this one's gradients."""
+        self.model.eval()  # running statistics must not see the empty clip
+        zero = self.model(torch.zeros(1, *self.clip_shape, device=self.device)).sum() * 0.0
+        self.model.train()
+        self.scaler.scale(zero).backward()
+
+    def _losses(self, uint8_clips: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """Per-clip losses (b,) and the number of right predictions, ()."""
+        clips = self.to_input(uint8_clips.to(self.device, non_blocking=True))
         targets = truth = self._targets(batch)
         if self.mixer is not None:
             clips, targets = self.mixer(clips, targets, epoch=epoch, positions=batch.positions)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.datasets.build import build_eval_loader
@@ -14,7 +16,7 @@ from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.report import write_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.models.build import build_model
-from timesformer.models.pretrained import load_weights
+from timesformer.models.pretrained import load_weights, read_file
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 
@@ -53,3 +55,16 @@ def load_test_weights(run: Run, model: nn.Module) -> None:
             "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
         )
     log.info("testing %s", load_weights(model, path, new_head=False))
+    run.warn_once(input_differences(read_file(path), path, cfg))
+
+
+def input_differences(content: object, path: str | Path, cfg: CfgNode) -> list[str]:
+    """One line for each setting of the model's input that is not the one the checkpoint was trained with."""
+    if not (isinstance(content, dict) and isinstance(content.get("cfg"), str)):
+        return []  # a bare file of weights
+    trained = yaml.safe_load(content["cfg"]).get("DATA", {})
+    return [
+        f"{path} was trained with DATA.{name} {trained[name]}, this test feeds {cfg.DATA[name]}"
+        for name in ("CHANNEL_ORDER", "MEAN", "STD", "NUM_FRAMES", "SAMPLING_RATE", "CROP_MODE")
+        if name in trained and trained[name] != cfg.DATA[name]
+    ]

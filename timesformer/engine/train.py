@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
-from timesformer.engine.step import NonFiniteLossError, StepResult, TrainStep
+from timesformer.engine.step import NonFiniteLossError, StepResult, StepTotals, TrainStep
 from timesformer.models.build import build_model
 from timesformer.models.pretrained import load_weights
 from timesformer.optim.build import build_optimizer, build_schedule
+from timesformer.utils import distributed
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.random import numpy_generator, torch_seed
+from timesformer.utils.sizes import height_width
 from timesformer.visualization.confusion import confusion_figure
 from timesformer.visualization.contact_sheets import save_contact_sheet
 from timesformer.visualization.curves import save_curves
@@ -41,47 +45,49 @@ NUM_SHOWN_CLIPS = 8
 
 
 def train(run: Run, lists: Mapping[str, VideoList]) -> None:
-    """Train as the configuration says; leaves checkpoints, metrics.jsonl and curves.png in the output folder."""
-    cfg, processes = run.cfg, run.processes
+    """Train as the configuration says; leaves checkpoints, metrics.jsonl and pictures in the output folder.
+
+    Raises:
+        UserError: what the user can mend, such as a checkpoint of another run, too many unreadable clips or a loss
+            that is not finite.
+    """
+    cfg, rank = run.cfg, run.processes.rank
     videos, val_videos = lists["train"], lists["val"]
-    ranks = {"rank": processes.rank, "world_size": processes.world_size}
+    ranks = {"rank": rank, "world_size": run.processes.world_size}
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
-
     model = build_model(cfg).to(run.device)
     describe_model(run, model)
     optimizer = build_optimizer(model, cfg)
     schedule = build_schedule(cfg)
     start = starting_point(run, model, optimizer)
-    write_provenance(run, lists)
-    wrapped = wrap(model, run)
-    take_step = build_train_step(run, wrapped, optimizer)
-    eval_period, checkpoint_period, log_period = cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD, cfg.LOG_PERIOD
-    max_failed_fraction = cfg.DATA.MAX_FAILED_FRACTION
+    take_step = build_train_step(run, wrap(model, run), optimizer)
     if start.scaler_state:
         take_step.scaler.load_state_dict(start.scaler_state)
-    warn_of_unused_keys(run, others=READ_BY_TEST)
-    first_epoch, max_epoch = start.epoch, cfg.SOLVER.MAX_EPOCH
-    if first_epoch >= max_epoch:
-        log.info("already trained for %d of SOLVER.MAX_EPOCH %d epochs: nothing to train", first_epoch, max_epoch)
-        return
-    if processes.rank == 0:
-        show_input(run, loader.dataset, videos)
-    steps_per_epoch = len(loader)
-    progress = Progress(
-        total_steps=max_epoch * steps_per_epoch,
-        done_steps=first_epoch * steps_per_epoch,
-        is_main=processes.rank == 0,
-    )
+    max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
+    steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
     failures = FailureLog(
-        max_fraction=max_failed_fraction,
-        path=run.output_dir / "failed_clips.csv" if processes.rank == 0 else None,
+        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
+        path=run.output_dir / "failed_clips.csv" if rank == 0 else None,
+        keep=start.epoch > 0,
+    )
+    warn_of_unused_keys(run, others=READ_BY_TEST)
+    write_provenance(run, lists)
+    if start.epoch >= max_epoch:
+        log.info("already trained for %d of SOLVER.MAX_EPOCH %d epochs: nothing to train", start.epoch, max_epoch)
+        return
+    run.events.start_at(epoch=start.epoch, step=start.epoch * steps_per_epoch)
+    if rank == 0:
+        show_input(run, loader.dataset, videos)
+    progress = Progress(
+        total_steps=max_epoch * steps_per_epoch, done_steps=start.epoch * steps_per_epoch, is_main=rank == 0
     )
     best_score = start.best_score
-    metrics: dict[str, float] = {}
-    wrapped.train()
+    model.train()
 
-    for epoch in range(first_epoch, max_epoch):
+    for epoch in range(start.epoch, max_epoch):
+        # Dropout and stochastic depth depend on (seed, epoch, process), so that a resumed run is the same run.
+        torch.manual_seed(torch_seed(numpy_generator(cfg.RNG_SEED, epoch, rank)))
         loader.set_epoch(epoch)
         failures.start_epoch()
         since_log: list[StepResult] = []
@@ -91,22 +97,22 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
             clock = _WaitClock(batches, waiting_since)
             lr = schedule(epoch + i / steps_per_epoch)
             since_log.append(take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr))
-            failures.add(since_log[-1].failures, asked=[key.index for batch in step.micro_batches for key in batch])
-            run.warn_once(since_log[-1].warnings)
+            since_log[-1].asked = [key.index for keys in step.micro_batches for key in keys]
             progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
             if progress.step % log_period == 0 or i + 1 == steps_per_epoch:
-                log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, lr, videos)
+                log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, videos, failures)
                 since_log = []
             waiting_since = time.perf_counter()
         failures.judge()
 
-        is_best = False
-        if (epoch + 1) % eval_period == 0 or epoch + 1 == max_epoch:
+        last = epoch + 1 == max_epoch
+        metrics: dict[str, float] = {}
+        if (epoch + 1) % eval_period == 0 or last:
             metrics = validate(run, model, val_loader, epoch, progress.step, val_videos)
-            score = metrics.get("mAP", metrics.get("top1", 0.0))
-            is_best, best_score = score > best_score, max(score, best_score)
-        due = (epoch + 1) % checkpoint_period == 0 or epoch + 1 == max_epoch
-        if (due or is_best) and processes.rank == 0:
+        score = metrics.get("mAP", metrics.get("top1", -math.inf))
+        is_best = score > best_score
+        best_score = score if is_best else best_score
+        if ((epoch + 1) % checkpoint_period == 0 or last or is_best) and rank == 0:
             checkpoints.save_checkpoint(
                 run.output_dir,
                 model=model,
@@ -120,9 +126,10 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 is_best=is_best,
             )
     progress.close()
-    if processes.rank == 0:
+    if rank == 0:
         save_curves(run.events.history(), run.output_dir / "curves.png")
         log.info("trained; learning curves in %s", run.output_dir / "curves.png")
+    distributed.barrier()  # the test of every process reads the checkpoint that the first has written
 
 
 def show_input(run: Run, dataset: Dataset[Sample], videos: VideoList) -> None:
@@ -151,6 +158,7 @@ def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimize
         device=run.device,
         dtype=run.dtype,
         to_input=run.to_input,
+        clip_shape=(3, cfg.DATA.NUM_FRAMES, *height_width(cfg.DATA.TRAIN_CROP_SIZE)),
         num_classes=cfg.MODEL.NUM_CLASSES,
         loss=cfg.MODEL.LOSS_FUNC,
         label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
@@ -200,8 +208,6 @@ def starting_point(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer)
         return StartingPoint()
     epoch = content["epoch"] + 1
     log.info("going on from %s, after %d epochs", path, epoch)
-    if newest is not None:
-        run.events.cut_back(epoch)
     return StartingPoint(epoch, content.get("best_score", -math.inf), content.get("scaler_state", {}))
 
 
@@ -214,31 +220,43 @@ def wrap(model: nn.Module, run: Run) -> nn.Module:
 
 
 def log_steps(
-    run: Run, results: list[StepResult], progress: Progress, epoch: float, lr: float, videos: VideoList
+    run: Run,
+    results: list[StepResult],
+    progress: Progress,
+    epoch: float,
+    videos: VideoList,
+    failures: FailureLog,
 ) -> None:
-    """Log the steps since the last time: the one place of the loop that waits for the device.
+    """Log the steps since the last time, of all processes: the one place of the loop that waits for the device.
 
     Raises:
-        NonFiniteLossError: a loss is NaN or infinite; names the clips.
+        NonFiniteLossError: a loss is NaN or infinite; names the clips of the first such step.
+        TooManyFailuresError: see `FailureLog.add`.
     """
-    bad = [videos.records[index] for result in results for index in result.non_finite()]
-    if bad:
-        names = "\n".join(f"  {record.path} ({record.source})" for record in bad[:20])
-        raise NonFiniteLossError(
-            f"the loss became NaN or infinite at epoch {epoch:.2f}, learning rate {lr:.3g}, for {len(bad)} clip(s):\n"
-            f"{names}\nLook at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
-            "SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_NORM 1, or use PRECISION bf16 or fp32."
-        )
-    count = max(1, sum(result.num_clips for result in results))
+    mine = StepTotals.of(results)
+    totals = distributed.all_gather(mine)
+    for place, result in enumerate(results):
+        bad = [index for total in totals for index in total.non_finite[place]]
+        if bad:
+            names = "\n".join(f"  {videos.records[i].path} ({videos.records[i].source})" for i in bad[:20])
+            raise NonFiniteLossError(
+                f"the loss became NaN or infinite at step {progress.step - len(results) + place + 1} (epoch "
+                f"{epoch:.2f} or a little before), learning rate {result.lr:.3g}, for {len(bad)} clip(s):\n{names}\n"
+                "Look at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
+                "SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_NORM 1, or use PRECISION bf16 or fp32."
+            )
+    for total in totals:
+        run.warn_once(total.warnings)
+        failures.add(total.failures, asked=total.asked)
+    clips = max(1, sum(total.clips for total in totals))
     values = {
-        "loss": sum(result.mean_loss() * result.num_clips for result in results if result.num_clips) / count,
-        "top1": sum(result.accuracy() * result.num_clips for result in results if result.num_clips) / count,
-        "lr": lr,
-        "distinct_frames": float(np.mean([n for result in results for n in result.distinct_frames] or [math.nan])),
+        "loss": sum(total.loss for total in totals) / clips,
+        "top1": 100.0 * sum(total.correct for total in totals) / clips,
+        "lr": results[-1].lr,
+        "distinct_frames": sum(total.distinct_frames for total in totals) / clips,
     }
-    norms = [float(result.grad_norm) for result in results if result.grad_norm is not None]
-    if norms:
-        values["grad_norm"] = norms[-1]
+    if results[-1].grad_norm is not None:
+        values["grad_norm"] = float(results[-1].grad_norm)
     values |= progress.rates()
     progress.show(epoch, values)
     run.events.record("train", epoch=epoch, step=progress.step, **values)
@@ -257,7 +275,7 @@ def validate(
     run.events.record("val", epoch=epoch + 1, step=step, **metrics)
     if not cfg.DATA.MULTI_LABEL and len(predictions.labels):
         matrix = confusion(scores, np.asarray(predictions.labels))
-        run.events.figure("val/confusion", confusion_figure(matrix, videos.class_names), step)
+        run.events.figure("val/confusion", partial(confusion_figure, matrix, videos.class_names), step)
     shown = f"loss {metrics['loss']:.3f}  " + show_metrics(metrics)
     scored = f"{len(predictions.labels)}/{predictions.num_videos} videos"
     log.info("epoch %6.2f  validation  %s  (%s, 1 x 1 view)", epoch + 1, shown, scored)

@@ -11,6 +11,7 @@ from torch import nn
 
 from timesformer.models.registry import MODELS
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.sizes import height_width
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Baseline:
             ConfigError: clips that the model cannot take.
         """
         crops = (cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
-        sizes = [[crop, crop] if isinstance(crop, int) else crop for crop in crops]
-        shapes = [(3, cfg.DATA.NUM_FRAMES, height, width) for height, width in sizes]
+        shapes = [(3, cfg.DATA.NUM_FRAMES, *height_width(crop)) for crop in crops]
         return self.build(shapes, num_classes=cfg.MODEL.NUM_CLASSES)
 
     def build(self, shapes: Sequence[tuple[int, int, int, int]], *, num_classes: int) -> nn.Module:

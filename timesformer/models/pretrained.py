@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -71,23 +68,33 @@ def load_weights(model: nn.Module, path: str | Path, *, new_head: bool = True) -
     return report
 
 
-def read_tensors(path: str) -> dict[str, Tensor]:
+def read_file(path: str | Path) -> object:
+    """What a checkpoint or a file of weights holds, on the CPU: tensors and plain values; no code is run.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, is of another kind, or brings code.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many types; torch's own text would advise to run the code in the file
+        kind = type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a file of weights that torch can read without running code ({kind})"
+        ) from error
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Names and tensors of a file of weights, out of the wrappers that training frameworks put around them.
 
     Raises:
-        CheckpointError: no such file, not a file of weights, or no tensors in it.
+        CheckpointError: as `read_file`, or no tensors in it.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
-    content: Any
-    try:
-        if path.endswith(".safetensors"):
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable file of weights ({_first_line(error)})") from error
-    content = content if isinstance(content, dict) else {}
+    found = read_file(path)
+    content = found if isinstance(found, dict) else {}
     while inner := next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None):
         content = inner
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
@@ -114,7 +121,3 @@ def _shape(tensor: Tensor) -> str:
 def _some(names: Iterable[str], limit: int = 20) -> str:
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -18,6 +18,7 @@ from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
 from timesformer.models.pretrained import load_weights
 from timesformer.models.registry import MODELS
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.sizes import height_width
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class VisionTransformer(nn.Module):
         init: str = "vit",
     ) -> None:
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        height, width = height_width(img_size)
         if height % patch_size or width % patch_size:
             raise ValueError(f"a {height}x{width} input is not made of whole {patch_size}x{patch_size} patches")
         if embed_dim % num_heads:
@@ -219,7 +220,7 @@ class TimeSformer(nn.Module):
             ConfigError: sizes that do not fit together.
         """
         crop, test_crop = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
-        if _size(crop) != _size(test_crop):
+        if height_width(crop) != height_width(test_crop):
             raise ConfigError(
                 f"DATA.TRAIN_CROP_SIZE is {crop} but DATA.TEST_CROP_SIZE is {test_crop}: the position embedding of "
                 f"{cls.__name__} has one size. Make them equal, for instance DATA.TEST_CROP_SIZE {crop}."
@@ -228,7 +229,7 @@ class TimeSformer(nn.Module):
         sizes = {"embed_dim": vit.EMBED_DIM, "depth": vit.DEPTH, "num_heads": vit.NUM_HEADS}
         try:
             return cls(
-                img_size=_size(crop),
+                img_size=height_width(crop),
                 patch_size=vit.PATCH_SIZE,
                 num_classes=cfg.MODEL.NUM_CLASSES,
                 num_frames=cfg.DATA.NUM_FRAMES,
@@ -259,8 +260,3 @@ class TimeSformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, C, T, H, W), float -> logits (B, K)."""
         return self.model(x)
-
-
-def _size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """A `size` setting as (height, width) in pixels."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TextIO
+
+from tqdm import tqdm
+
+from timesformer.utils.errors import UserError
 
 ROOT = "timesformer"
 
 
-class _ConsoleHandler(logging.StreamHandler):
-    """Writes to what `sys.stdout` is when the message comes: progress bars and tests replace it."""
+class _ConsoleHandler(logging.Handler):
+    """Writes to what `sys.stdout` is when the message comes, above a progress bar if there is one."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stdout
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        tqdm.write(self.format(record), file=sys.stdout)
 
 
 class _PlainFormatter(logging.Formatter):
@@ -40,12 +40,15 @@ def setup_logging(output_dir: str | Path | None = None, is_main: bool = True) ->
     Args:
         output_dir: folder of the run, made when missing; None writes no file.
         is_main: False in all processes but the first; they print errors only and write no file.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     root = logging.getLogger(ROOT)
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.DEBUG)  # debug lines go to the file only
     root.propagate = False
 
     console = _ConsoleHandler()
@@ -53,7 +56,11 @@ def setup_logging(output_dir: str | Path | None = None, is_main: bool = True) ->
     console.setFormatter(_PlainFormatter())
     root.addHandler(console)
     if is_main and output_dir is not None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        except OSError as error:
+            message = f"cannot write into OUTPUT_DIR {output_dir}: {error.strerror}. Set another OUTPUT_DIR"
+            raise UserError(message) from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)

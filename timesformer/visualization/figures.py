@@ -26,7 +26,7 @@ def plain(text: str, width: int = 40) -> str:
     return text.replace("$", r"\$")
 
 
-def name_classes(class_names: list[str], num_classes: int, width: int = 24) -> list[str]:
+def name_classes(class_names: list[str], num_classes: int, width: int = 30) -> list[str]:
     """One label per class; a class without a name is called by its number."""
     names = [plain(name, width) for name in class_names[:num_classes]]
     return names + [str(label) for label in range(len(names), num_classes)]
