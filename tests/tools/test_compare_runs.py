@@ -32,7 +32,7 @@ def test_a_line_and_a_bar_for_each_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert header.split()[:4] == ["run", "model", "input", "videos"] and set(rule) == {"-", " "}
     for cell in ("light ", "LightTimeSformer", "8 frames, whole video", "239/240", "top1 91.2", "87.5 to 94.6"):
         assert cell in first
-    assert "every 32th of 30 fps" in second and "mAP 30.0" in second and " to " not in second
+    assert "sampling rate 32" in second and "mAP 30.0" in second and " to " not in second
     assert first.index("239/240") == second.index("239/240") == header.index("videos")
     assert told == f"picture: {picture}"
     drawn = cv2.imread(str(picture))

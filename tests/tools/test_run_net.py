@@ -25,7 +25,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LoadedConfig, bool, 
     def launch(cfg: object, main: object, loaded: LoadedConfig, only_check: bool, *, init_method: str) -> None:
         calls.append((loaded, only_check, init_method))
 
-    monkeypatch.setattr(run_net, "launch", launch)
+    monkeypatch.setattr("timesformer.engine.launch.launch", launch)
     return calls
 
 
@@ -115,6 +115,6 @@ def test_a_run_that_is_interrupted_ends_without_a_traceback(
     def interrupted(*words: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_net, "launch", interrupted)
+    monkeypatch.setattr("timesformer.engine.launch.launch", interrupted)
     assert run_net.main([]) == 130
     assert "stopped" in capsys.readouterr().err
