@@ -3,7 +3,7 @@
     python benchmarks/gestures.py --out output/gesture_benchmark            every setting (hours of CPU time)
     python benchmarks/gestures.py --settings light timesformer              the demo's two models only
 
-Each run is `tools/run_net.py` with one thread; `--jobs` of them side by side. Finished runs are not repeated.
+`--train-seeds 0` makes one run a data seed instead of three. Each run is `tools/run_net.py` with one thread; `--jobs` of them side by side. Finished runs are not repeated.
 The settings were frozen on the validation people (`--split val` shows those scores).
 """
 
@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def run_one(out: Path, setting: str, data_seed: int, train_seed: int, split: str) -> float:
+def run_one(out: Path, setting: str, data_seed: int, train_seed: int, split: str, overrides: list[str]) -> float:
     """Train and test one setting, unless its result is there; top-1 in percent."""
     folder = out / f"{setting}_data{data_seed}_train{train_seed}"
     if not (folder / "results.json").is_file():
@@ -55,6 +55,7 @@ def run_one(out: Path, setting: str, data_seed: int, train_seed: int, split: str
         command += ["--cfg", str(ROOT / "configs/Gestures/LightTimeSformer_demo.yaml"), *SETTINGS[setting][1]]
         command += ["GESTURES.SEED", str(data_seed), "RNG_SEED", str(train_seed), "OUTPUT_DIR", str(folder)]
         command += ["TEST.SPLIT", split, "DATA_LOADER.NUM_WORKERS", "0", "TENSORBOARD.ENABLE", "False"]
+        command += ["TRAIN.AUTO_RESUME", "True", *overrides]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -70,7 +71,7 @@ def partner_errors(predictions: Path) -> float:
     return 100.0 * float(np.mean([partner.get(label) == guess for label, guess in rows]))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then print and draw the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("output/gesture_benchmark"))
@@ -79,7 +80,8 @@ def main() -> None:
     parser.add_argument("--train-seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    arguments = parser.parse_args()
+    parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY VALUE", help="for every run")
+    arguments = parser.parse_args(argv)
 
     wanted = [
         (setting, data_seed, train_seed)
@@ -88,7 +90,7 @@ def main() -> None:
         for train_seed in arguments.train_seeds
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        futures = [pool.submit(run_one, arguments.out, *one, arguments.split) for one in wanted]
+        futures = [pool.submit(run_one, arguments.out, *one, arguments.split, arguments.overrides) for one in wanted]
         scores = [future.result() for future in tqdm(futures, unit="run")]
     rows = []
     print(f"| setting | top-1 %, mean +- std | n | range | taken for the partner % |\n|{'---|' * 5}")
