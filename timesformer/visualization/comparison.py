@@ -43,7 +43,8 @@ def save_comparison(rows: list[dict[str, Any]], path: str | Path, title: str) ->
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     whisker = "interval" if any(row.get("low") is not None for row in rows) else "standard deviation"
-    axes.set_xlabel(f"score in %; whisker: {whisker}, dot: one run", color=GREY)
+    dots = ", dot: one run" if any(row.get("values") for row in rows) else ""
+    axes.set_xlabel(f"score in %; whisker: {whisker}{dots}", color=GREY)
     tidy(axes, grid="x")
     headline(figure, title)
     save_figure(figure, path)

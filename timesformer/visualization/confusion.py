@@ -41,8 +41,8 @@ def confusion_figure(matrix: np.ndarray, class_names: list[str]) -> Figure:
     percent = 100 * matrix / np.maximum(counts, 1)[:, None]
     names = name_classes(class_names, num_classes)
     side = float(np.clip(0.5 * num_classes, 4, 9))
-    figure = Figure(figsize=(side + 5.5, side + 1), layout="constrained")
-    axes, margin = figure.subplots(1, 2, width_ratios=(side + 1.5, 3.5))
+    figure = Figure(figsize=(side + 6.0, side + 1), layout="constrained")
+    axes, margin = figure.subplots(1, 2, width_ratios=(side + 1.5, 4.0))
     gamma = 1 if num_classes <= _CELL_NUMBERS_UP_TO else 0.5  # without numbers, rare confusions must show
     norm = PowerNorm(gamma, 0, 100)
     image = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest", aspect="auto")
