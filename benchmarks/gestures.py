@@ -3,8 +3,8 @@
     python benchmarks/gestures.py --out output/gesture_benchmark            every setting (hours of CPU time)
     python benchmarks/gestures.py --settings light timesformer              the demo's two models only
 
-`--train-seeds 0` makes one run a data seed instead of three. Each run is `tools/run_net.py` with one thread; `--jobs` of
-them side by side. Finished runs are not repeated. The settings were frozen on the validation people of data seed 10
+`--train-seeds 0` makes one run a data seed instead of three. Each run is `tools/run_net.py` with one thread; `--jobs`
+of them side by side. Finished runs are not repeated. The settings were frozen on the validation people of data seed 10
 (`--split val` shows such scores).
 """
 
