@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import exit_status
 
 # The engine is imported where it is used: processes that only render or load would import it (seconds) for nothing.
 
@@ -35,26 +35,22 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 after an error that the user can mend."""
+    return exit_status(lambda: start(parse_arguments(argv)))
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Load the configuration and launch the processes of the run."""
     from timesformer.engine.launch import launch
     from timesformer.engine.run import run
     from timesformer.engine.setup import load_run_config
 
-    arguments = parse_arguments(argv)
     overrides = list(arguments.overrides)
     if arguments.num_shards is not None:
         overrides += ["NUM_SHARDS", str(arguments.num_shards)]
     if arguments.shard_id is not None:
         overrides += ["SHARD_ID", str(arguments.shard_id)]
-    try:
-        loaded = load_run_config(arguments.cfg_file, overrides)
-        launch(loaded.cfg, run, loaded, arguments.check, init_method=arguments.init_method)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 0
+    loaded = load_run_config(arguments.cfg_file, overrides)
+    launch(loaded.cfg, run, loaded, arguments.check, init_method=arguments.init_method)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from timesformer.engine.launch import launch
 from timesformer.engine.run import run
 from timesformer.engine.setup import load_run_config
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import ConfigError, UserError, exit_status
 
 RESUME = ["TRAIN.AUTO_RESUME", "True"]
 EPILOG = """
@@ -199,15 +199,7 @@ def submit(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 after an error that the user can mend."""
-    try:
-        submit(parse_arguments(argv))
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: submit(parse_arguments(argv)))
 
 
 if __name__ == "__main__":

@@ -100,3 +100,9 @@ def test_another_experiment_is_refused_with_the_differences(tmp_path: Path) -> N
     assert "MAX_EPOCH" not in str(error.value) and "OUTPUT_DIR:" not in str(error.value)
     cfg.DATA.NUM_FRAMES = 16
     checkpoints.check_same_run(content, path, cfg)
+
+
+def test_settings_of_another_program_are_no_settings(tmp_path: Path) -> None:
+    assert checkpoints.stored_settings({"cfg": "DATA:\n  MEAN: !!python/tuple [0.5]\n"}) == {}
+    assert checkpoints.stored_settings({"cfg": "{"}) == checkpoints.stored_settings([1]) == {}
+    assert checkpoints.stored_settings({"cfg": "DATA:\n  NUM_FRAMES: 8\n"}) == {"DATA.NUM_FRAMES": 8}

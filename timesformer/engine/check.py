@@ -91,7 +91,7 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
         log.info("one clip, forward and backward: loss %.3f", loss)
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):
-            loss = float(model(run.to_input(clip.to(run.device))).float().logsumexp(dim=1))
+            loss = float(model.eval()(run.to_input(clip.to(run.device))).float().logsumexp(dim=1))
         log.info("one clip, forward: logits of shape (1, %d)", cfg.MODEL.NUM_CLASSES)
     if not math.isfinite(loss):
         raise CheckFailedError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")

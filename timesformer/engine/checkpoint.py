@@ -117,7 +117,7 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode) -
     Raises:
         CheckpointError: with every setting that differs (paths, devices, logging and MAX_EPOCH may).
     """
-    before, now = _flat(yaml.safe_load(content["cfg"])), _flat(yaml.safe_load(cfg.dump()))
+    before, now = stored_settings(content), _flat(yaml.safe_load(cfg.dump()))
     names = sorted(name for name in before.keys() | now.keys() if not _MAY_DIFFER.fullmatch(name))
     lines = [
         f"  {name}: {before.get(name, 'unset')} there, {now.get(name, 'unset')} here"
@@ -130,6 +130,16 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode) -
             "Choose another OUTPUT_DIR, or take only its weights: TRAIN.CHECKPOINT_FILE_PATH "
             f"{path} TRAIN.FINETUNE True"
         )
+
+
+def stored_settings(content: object) -> dict[str, Any]:
+    """Dotted key to value of the configuration stored in a checkpoint; empty when there is none of plain values."""
+    text = content.get("cfg") if isinstance(content, Mapping) else None
+    try:
+        tree = yaml.safe_load(text) if isinstance(text, str) else None
+    except yaml.YAMLError:  # another program's checkpoint
+        tree = None
+    return _flat(tree) if isinstance(tree, Mapping) else {}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

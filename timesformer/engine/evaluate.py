@@ -28,7 +28,7 @@ class Predictions:
         scores: (n, K) float64: mean probabilities, or sums or maxima of logits (`DATA.ENSEMBLE_METHOD`).
         missing: the videos that could not be read.
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
-        warnings: remarks of the readers about this process's videos.
+        warnings: remarks of the readers.
     """
 
     indices: np.ndarray
@@ -114,7 +114,7 @@ def evaluate(
         scores=np.stack([row[2] for row in everything]) if everything else np.empty((0, num_classes)),
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in everything]),
-        warnings=warnings,
+        warnings=[line for share in distributed.all_gather(warnings) for line in share],
     )
 
 

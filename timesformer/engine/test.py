@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -60,11 +59,9 @@ def load_test_weights(run: Run, model: nn.Module) -> None:
 
 def input_differences(content: object, path: str | Path, cfg: CfgNode) -> list[str]:
     """One line for each setting of the model's input that is not the one the checkpoint was trained with."""
-    if not (isinstance(content, dict) and isinstance(content.get("cfg"), str)):
-        return []  # a bare file of weights
-    trained = yaml.safe_load(content["cfg"]).get("DATA", {})
+    trained = checkpoints.stored_settings(content)  # nothing for a bare file of weights
     return [
-        f"{path} was trained with DATA.{name} {trained[name]}, this test feeds {cfg.DATA[name]}"
+        f"{path} was trained with DATA.{name} {trained[f'DATA.{name}']}, this test feeds {cfg.DATA[name]}"
         for name in ("CHANNEL_ORDER", "MEAN", "STD", "NUM_FRAMES", "SAMPLING_RATE", "CROP_MODE")
-        if name in trained and trained[name] != cfg.DATA[name]
+        if trained.get(f"DATA.{name}", cfg.DATA[name]) != cfg.DATA[name]
     ]

@@ -1,5 +1,10 @@
 """Errors that a user can cause and mend. Tools print them without a traceback."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Base of all errors whose message alone says what was found, what is allowed and what to do next."""
@@ -32,3 +37,16 @@ class VideoReadError(UserError):
 
 class CheckpointError(UserError):
     """A file of weights cannot be used; the message says why and what to set."""
+
+
+def exit_status(work: Callable[[], None]) -> int:
+    """Do the work of a command-line tool: 0, or 1 after a `UserError` (its message on stderr), or 130 after Ctrl-C."""
+    try:
+        work()
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
