@@ -40,7 +40,9 @@ HOMES = {
     "cv2": {"datasets.readers", "datasets.transforms", "datasets.gesture_rendering",
             "datasets.gestures", "datasets.loader"},  # its threads
     "torchvision": {"datasets.transforms", "datasets.mixing", "models.baselines"},
-    "timm": {"models.baselines", "models.pretrained", "optim.build", "engine.step"},
+    "timm": {"models.weight_files", "optim.build", "engine.step"},
+    "huggingface_hub": {"models.weight_files"},
+    "transformers": set(),
     "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
                    "visualization.contact_sheets", "visualization.comparison"},
     "yacs": set(),
@@ -138,14 +140,25 @@ def test_an_outside_library_stays_at_home(library: str) -> None:
 def test_models_import_timm_and_torchvision_in_calls_only() -> None:
     for module in (name for name in MODULES if name.startswith("timesformer.models")):
         at_once = {name.partition(".")[0] for name, when in imports(module) if when == "at once"}
-        assert not at_once & {"timm", "torchvision"}, module
+        assert not at_once & {"timm", "torchvision", "huggingface_hub"}, module
 
 
 def test_importing_the_model_brings_no_heavy_library() -> None:
     code = "import sys, timesformer.models.vit; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert not loaded & {"torchvision", "timm", "matplotlib", "av", "cv2", "torchcodec", "sklearn"}
+    heavy = {
+        "torchvision",
+        "timm",
+        "matplotlib",
+        "av",
+        "cv2",
+        "torchcodec",
+        "sklearn",
+        "huggingface_hub",
+        "transformers",
+    }
+    assert not loaded & heavy
 
 
 def test_the_configuration_stops_at_the_door() -> None:

@@ -1,10 +1,12 @@
-"""Checkpoints: whole or not at all, plain values only, refused when of another run."""
+"""Checkpoints: their names and order, plain values only, what makes them another run's, damaged ones passed over."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,59 +14,65 @@ from torch import nn
 
 from timesformer.config.defaults import get_cfg, set_value
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.checkpoint import Position
+from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.utils.errors import CheckpointError
 
+LISTS = {
+    "train": "sha256 0123456789ab, 24 videos, class:count 0:12 1:12",
+    "val": "sha256 99, 2 videos, class:count 0:2",
+}
 
-def save(folder: Path, model: nn.Module, epoch: int = 0, **settings: object) -> Path:
+
+def state(model: nn.Module, position: Position, **settings: object) -> dict[str, Any]:
     cfg = get_cfg()
     for name, value in settings.items():
         set_value(cfg, name.replace("__", "."), value)
-    return checkpoints.save_checkpoint(
-        folder,
-        model=model,
-        optimizer=torch.optim.AdamW(model.parameters()),
-        scaler_state={},
-        epoch=epoch,
-        cfg=cfg,
-        class_names=["a", "b"],
-        metrics={"top1": 50.0},
-        best_score=50.0,
-        is_best=epoch == 0,
-    )
+    return {
+        "format": 1,
+        "model_state": model.state_dict(),
+        "optimizer_state": torch.optim.AdamW(model.parameters()).state_dict(),
+        "epoch": position.epoch - 1,
+        "step": position.step,
+        "cfg": cfg.dump(),
+        "dataset": LISTS,
+    }
 
 
-def test_file_names_and_newest(tmp_path: Path) -> None:
-    model = nn.Linear(2, 2)
-    assert checkpoints.newest_checkpoint(tmp_path) is None
-    first, tenth = save(tmp_path, model), save(tmp_path, model, epoch=9)
-    assert first.name == "checkpoint_epoch_00001.pyth" and tenth.name == "checkpoint_epoch_00010.pyth"
-    assert checkpoints.newest_checkpoint(tmp_path) == tenth
-    assert checkpoints.best_path(tmp_path).read_bytes() == first.read_bytes()
-    assert not list((tmp_path / "checkpoints").glob("*.writing"))
+def save(folder: Path, position: Position = Position(1), *, is_best: bool = False, **settings: object) -> Path:  # noqa: B008
+    with CheckpointWriter(folder) as writer:
+        writer.write(state(nn.Linear(2, 2), position, **settings), position, is_best=is_best)
+    return checkpoints.checkpoint_path(folder, position)
 
 
-def test_round_trip_restores_weights_and_optimiser(tmp_path: Path) -> None:
-    model = nn.Linear(2, 2)
-    path = save(tmp_path, model)
-    other = nn.Linear(2, 2)
-    content = checkpoints.read_checkpoint(path)
-    checkpoints.restore(content, path, model=other, optimizer=torch.optim.AdamW(other.parameters()))
-    torch.testing.assert_close(other.state_dict(), model.state_dict())
-    assert content["class_names"] == ["a", "b"] and content["epoch"] == 0
+def test_names_tell_the_position_and_the_newest_is_the_furthest(tmp_path: Path) -> None:
+    assert checkpoints.newest_checkpoint(tmp_path) is None and checkpoints.read_newest(tmp_path) is None
+    positions = [Position(100000), Position(2, 30), Position(2, 4), Position(2), Position(0, 7)]
+    paths = [save(tmp_path, position, is_best=position == Position(2)) for position in reversed(positions)][::-1]
+    assert paths[3].name == "checkpoint_epoch_00002.pyth"  # as the original names them
+    assert paths[1].name == "checkpoint_epoch_00002_step_000030.pyth"
+    (tmp_path / "checkpoints/checkpoint_epoch_mine.pyth").touch()
+    assert checkpoints.list_checkpoints(tmp_path) == paths
+    assert [checkpoints.position_of(checkpoints.read_checkpoint(path)) for path in paths] == positions
+    assert checkpoints.best_path(tmp_path).read_bytes() == paths[3].read_bytes()
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path, nn.Linear(2, 2))
-    before = path.read_bytes()
-
-    def full_disk(content: object, file: Path) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        save(tmp_path, nn.Linear(2, 2))
-    assert path.read_bytes() == before
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = (save(tmp_path, Position(epoch)) for epoch in (1, 2, 3))
+    third.write_bytes(third.read_bytes()[:-200])
+    damaged = bytearray(second.read_bytes())
+    damaged[len(damaged) // 2] ^= 1  # one bit
+    second.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.read_newest(tmp_path)
+    assert found is not None and found[0] == first
+    assert third.name in caplog.text and second.name in caplog.text and f"Going back to {first.name}" in caplog.text
+    assert third.exists() and second.exists()  # nothing is thrown away
+    first.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run can be read"):
+        checkpoints.read_newest(tmp_path)
 
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
@@ -74,35 +82,53 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 
     path = tmp_path / "evil.pyth"
     torch.save({"model_state": Evil()}, path, pickle_module=pickle)
-    with pytest.raises(CheckpointError, match="not a file of weights that torch can read"):
+    with pytest.raises(CheckpointError, match="mkdir"):
         checkpoints.read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_unusable_files_are_named(tmp_path: Path) -> None:
+def test_files_that_no_run_can_go_on_from(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         checkpoints.read_checkpoint(tmp_path / "none.pyth")
-    path = save(tmp_path, nn.Linear(2, 2))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="not a file of weights that torch can read"):
+    path = tmp_path / "w.pyth"
+    torch.save({"model_state": {}, "optimizer_state": {}, "epoch": 15, "cfg": ""}, path)  # as released
+    with pytest.raises(
+        CheckpointError, match=r"not a run of this project \(format, step missing\).*TRAIN.FINETUNE True"
+    ):
         checkpoints.read_checkpoint(path)
-    torch.save({"model_state": {}}, path)
-    with pytest.raises(CheckpointError, match="TRAIN.FINETUNE True"):
+    torch.save({**state(nn.Linear(2, 2), Position(1)), "format": 99}, path)
+    with pytest.raises(CheckpointError, match="newer version of timesformer .format 99.*Update"):
         checkpoints.read_checkpoint(path)
 
 
-def test_another_experiment_is_refused_with_the_differences(tmp_path: Path) -> None:
-    path = save(tmp_path, nn.Linear(2, 2), DATA__NUM_FRAMES=16, SOLVER__MAX_EPOCH=5, OUTPUT_DIR="elsewhere")
-    content = checkpoints.read_checkpoint(path)
+def test_defect_17_another_run_is_refused_with_the_differences(tmp_path: Path) -> None:
+    content = checkpoints.read_checkpoint(
+        save(tmp_path, DATA__NUM_FRAMES=16, SOLVER__MAX_EPOCH=5, OUTPUT_DIR="elsewhere", TRAIN__CHECKPOINT_KEEP=9)
+    )
     cfg = get_cfg()
-    with pytest.raises(CheckpointError, match=r"DATA.NUM_FRAMES: 16 there, 8 here") as error:
-        checkpoints.check_same_run(content, path, cfg)
-    assert "MAX_EPOCH" not in str(error.value) and "OUTPUT_DIR:" not in str(error.value)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.check_same_run(content, "w.pyth", cfg, LISTS)
+    differing = [line for line in str(error.value).splitlines() if line.startswith("  ")]
+    assert differing == ["  DATA.NUM_FRAMES: 16 there, 8 here"]
     cfg.DATA.NUM_FRAMES = 16
-    checkpoints.check_same_run(content, path, cfg)
+    checkpoints.check_same_run(content, "w.pyth", cfg, LISTS)
+    longer = {**LISTS, "train": "sha256 ffffffffffff, 25 videos, class:count 0:13 1:12"}
+    with pytest.raises(
+        CheckpointError, match=r"the train list: 24 videos \(01234567\) there, 25 videos \(ffffffff\) here"
+    ):
+        checkpoints.check_same_run(content, "w.pyth", cfg, longer)
 
 
-def test_settings_of_another_program_are_no_settings(tmp_path: Path) -> None:
+def test_a_key_that_is_younger_than_the_checkpoint_counts_as_its_default(tmp_path: Path) -> None:
+    content = checkpoints.read_checkpoint(save(tmp_path))
+    content["cfg"] = "\n".join(line for line in content["cfg"].splitlines() if "LAYER_DECAY" not in line)
+    cfg = get_cfg()
+    assert checkpoints.differences(content, cfg, LISTS) == []
+    cfg.SOLVER.LAYER_DECAY = 0.75
+    assert checkpoints.differences(content, cfg, LISTS) == ["  SOLVER.LAYER_DECAY: 1.0 there, 0.75 here"]
+
+
+def test_settings_of_another_program_are_no_settings() -> None:
     assert checkpoints.stored_settings({"cfg": "DATA:\n  MEAN: !!python/tuple [0.5]\n"}) == {}
     assert checkpoints.stored_settings({"cfg": "{"}) == checkpoints.stored_settings([1]) == {}
     assert checkpoints.stored_settings({"cfg": "DATA:\n  NUM_FRAMES: 8\n"}) == {"DATA.NUM_FRAMES": 8}

@@ -103,8 +103,8 @@ def outcome(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder, steps = tmp_path_factory.mktemp("run"), []
     take_step = TrainStep.__call__
 
-    def noted(self: TrainStep, batches: Any, *, num_samples: int, epoch: int, lr: float) -> StepResult:
-        steps.append((num_samples, take_step(self, batches, num_samples=num_samples, epoch=epoch, lr=lr)))
+    def noted(self: TrainStep, batches: Any, *, num_samples: int, **place: Any) -> StepResult:
+        steps.append((num_samples, take_step(self, batches, num_samples=num_samples, **place)))
         return steps[-1][1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -41,6 +41,7 @@ class Model(nn.Module):
 def run(*, videos_per_batch: int, views_per_forward: int, rank: int = 0, world_size: int = 1) -> Predictions:
     torch.manual_seed(0)
     model = Model().train()
+    model.dropout.eval()  # as a frozen part is
     predictions = evaluate(
         model,
         EvalLoader(Videos(), videos_per_batch=videos_per_batch, rank=rank, world_size=world_size),
@@ -54,7 +55,8 @@ def run(*, videos_per_batch: int, views_per_forward: int, rank: int = 0, world_s
         show_progress=False,
         title="test",
     )
-    assert model.training, "the model is given back in the mode it came in"
+    modes = (model.training, model.head.training, model.dropout.training)
+    assert modes == (True, True, False), "every module is given back in the mode it came in"
     return predictions
 
 

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.checkpoint import Position
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., int]
@@ -86,7 +87,7 @@ def test_a_run_that_stopped_after_an_epoch_goes_on_to_the_same_weights(tmp_path:
     """The schedule depends on MAX_EPOCH, so the run is stopped by removing its last checkpoint."""
     assert run(tmp_path / "whole", "TEST.ENABLE", False) == 0
     expected, rows = weights(tmp_path / "whole"), history(tmp_path / "whole", "train")
-    checkpoints.checkpoint_path(tmp_path / "whole", 2).unlink()
+    checkpoints.checkpoint_path(tmp_path / "whole", Position(2)).unlink()
     assert run(tmp_path / "whole", "TEST.ENABLE", False, "TRAIN.AUTO_RESUME", True) == 0
     torch.testing.assert_close(weights(tmp_path / "whole"), expected, rtol=0, atol=0)
     assert [r["loss"] for r in history(tmp_path / "whole", "train")] == [r["loss"] for r in rows]
@@ -102,7 +103,7 @@ def test_an_earlier_run_is_neither_overwritten_nor_resumed_by_accident(
     assert run(tmp_path, "TRAIN.AUTO_RESUME", True, "SOLVER.BASE_LR", 0.5) == 1
     assert "SOLVER.BASE_LR: 0.001 there, 0.5 here" in capsys.readouterr().err
     assert run(tmp_path, "TEST.ENABLE", False, "TRAIN.AUTO_RESUME", True) == 0
-    assert "already trained for 2 of SOLVER.MAX_EPOCH 2 epochs" in capsys.readouterr().out
+    assert "already trained for 2 epochs of SOLVER.MAX_EPOCH 2" in capsys.readouterr().out
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
@@ -114,11 +115,11 @@ def test_fine_tuning_starts_from_weights_with_a_new_head(
     as_lists = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics"]  # which may have more classes than clips
     start = [*as_lists, "TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.FINETUNE", True]
     assert run(tmp_path / "second", *start, "MODEL.NUM_CLASSES", 15, "TEST.ENABLE", False) == 0
-    assert "12 classes in the file, 15 in the model" in capsys.readouterr().out
+    assert "12 classes in the weights, 15 in the model" in capsys.readouterr().out
     assert weights(tmp_path / "second")["model.head.weight"].shape[0] == 15
     only_test = [*as_lists, "TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", path]
     assert run(tmp_path / "third", *only_test, "MODEL.NUM_CLASSES", 15) == 1
-    assert "12x24" in capsys.readouterr().err
+    assert "tells 12 classes apart and the model 15" in capsys.readouterr().err
 
 
 def test_training_goes_on_without_a_damaged_clip_and_test_lists_it(

@@ -1,84 +1,247 @@
-"""Weights load whole or not at all, and the report says what happened."""
+"""Weights load with a report of all that was done."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+import yaml
+from safetensors.torch import load_file
+from torch import nn
 
-from timesformer.models.pretrained import load_weights, read_file
-from timesformer.models.vit import TimeSformer
-from timesformer.utils.errors import CheckpointError
+from tests.models.small_models import DIVIDED, JOINT, SMALL, SPACE, copy_of, equal, image_vit, refused, saved, small
+from timesformer.config.load import load_config
+from timesformer.models.build import build_model
+from timesformer.models.embeddings import sincos_2d
+from timesformer.models.pretrained import LoadReport, load_weights
+from timesformer.models.resizing import resize_position, resize_time
+from timesformer.models.vit import TimeSformer, VisionTransformer
 
-VIDEO = b"RIFF\x10\x27\0\0AVI LIST" + bytes(64)
-SMALL = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
-SMALL |= {"embed_dim": 24, "depth": 1, "num_heads": 2}
-
-
-def weights() -> dict[str, Tensor]:
-    return {name: torch.randn_like(tensor) for name, tensor in TimeSformer(**SMALL).state_dict().items()}
-
-
-@pytest.mark.parametrize("wrapper", [None, "model_state", "model", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "model."])
-def test_wrappers_and_prefixes(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
-    state = weights()
-    saved = {prefix + name.removeprefix("model."): tensor for name, tensor in state.items()}
-    torch.save({wrapper: saved, "epoch": 3, "cfg": "text"} if wrapper else saved, tmp_path / "w.pyth")
-    model = TimeSformer(**SMALL, pretrained_model=str(tmp_path / "w.pyth"))
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert f"{len(state)} of {len(state)} tensors loaded" in model.pretrained_report
+DATA = Path(__file__).parents[1] / "data"
 
 
-def test_safetensors_and_a_head_of_another_size(tmp_path: Path) -> None:
-    state = weights()
-    save_file(state, tmp_path / "w.safetensors")
-    model = TimeSformer(**SMALL | {"num_classes": 7})
-    head = model.model.head.weight.detach().clone()
-    report = load_weights(model, str(tmp_path / "w.safetensors"))
-    with pytest.raises(CheckpointError, match="head.weight 5x24, the model has 7x24"):
-        load_weights(model, str(tmp_path / "w.safetensors"), new_head=False)
-    assert "5 classes in the file, 7 in the model" in report and "head.bias, head.weight" in report
-    assert torch.equal(model.model.head.weight, head)
-    assert torch.equal(model.model.pos_embed, state["model.pos_embed"])
+@pytest.mark.parametrize("attention_type", [DIVIDED, JOINT, SPACE])
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_same_model_loads_whole(tmp_path: Path, attention_type: str, complete: bool) -> None:
+    source, model = small(attention_type), small(attention_type)
+    report = load_weights(model, saved(tmp_path, source, class_names=list("abcde")), complete=complete)
+    assert equal(model, source.state_dict())
+    assert (report.num_loaded, report.share, report.coverage) == (report.num_tensors, 1.0, 1.0)
+    assert (report.kind, report.class_names, report.details()) == ("TimeSformer", list("abcde"), [])
+    assert f"loaded {report.num_tensors} of {report.num_tensors} tensors, 100.0% of the parameters" in str(report)
 
 
-def test_anything_else_that_differs_is_listed_and_nothing_is_loaded(tmp_path: Path) -> None:
-    state = weights()
-    state["model.extra"] = state.pop("model.norm.weight")
-    state["model.time_embed"] = torch.zeros(1, 8, 24)
-    torch.save(state, tmp_path / "w.pt")
-    model = TimeSformer(**SMALL)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(CheckpointError) as error:
-        load_weights(model, str(tmp_path / "w.pt"))
-    message = str(error.value)
-    assert "1 missing: norm.weight\n1 unexpected: extra\n" in message
-    assert "1 of another shape: time_embed 1x8x24, the model has 1x3x24" in message
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+def test_pretrained_model_in_python_says_what_it_did(tmp_path: Path) -> None:
+    source = small()
+    model = TimeSformer(**SMALL | {"num_classes": 7}, pretrained_model=str(saved(tmp_path, source)))
+    assert torch.equal(model.model.pos_embed, source.model.pos_embed)
+    assert "initialised: head.weight, head.bias (5 classes in the weights, 7 in the model)" in model.pretrained_report
+    assert TimeSformer(**SMALL).pretrained_report == ""
+
+
+def test_a_model_inside_wrappers_is_loaded_too(tmp_path: Path) -> None:
+    source, model = small(), small()
+    load_weights(nn.ModuleDict({"module": nn.ModuleDict({"_orig_mod": model})}), saved(tmp_path, source), complete=True)
+    assert equal(model, source.state_dict())
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_other_frames_and_pixels_are_resized_and_announced(tmp_path: Path, complete: bool) -> None:
+    source, model = small(), small(img_size=(64, 48), num_frames=16)
+    report = load_weights(model, saved(tmp_path, source), complete=complete)
+    expected = resize_position(source.model.pos_embed, old_grid=(4, 4), new_grid=(8, 6))
+    assert torch.equal(model.model.pos_embed, expected)
+    assert torch.equal(model.model.time_embed, resize_time(source.model.time_embed, 16))
+    assert report.resized == ["pos_embed 4x4 -> 8x6 (bicubic)", "time_embed 4 -> 16 frames (linear)"]
+    assert report.coverage == 1.0
+
+
+@pytest.mark.parametrize("frames", [8, 16, 32, 96])
+@pytest.mark.parametrize("size", [224, 336, 448])
+def test_round_trips_over_frames_and_pixels(tmp_path: Path, frames: int, size: int) -> None:
+    """8 frames of 224 pixels to another size and back: slow embeddings survive, all else is bit-identical."""
+    sizes = {"patch_size": 16, "embed_dim": 16, "depth": 1}
+    first = small(img_size=224, num_frames=8, **sizes)
+    with torch.no_grad():
+        first.model.pos_embed[0, 1:] = resize_position(
+            torch.cat([torch.zeros(1, 1, 16), sincos_2d(4, 4, 16)[None]], dim=1), old_grid=(4, 4), new_grid=(14, 14)
+        )[0, 1:]
+        first.model.time_embed.copy_(torch.linspace(-1.5, 1.5, 8).sin()[None, :, None].expand(1, 8, 16))
+    other = small(img_size=size, num_frames=frames, **sizes)
+    load_weights(other, saved(tmp_path, first), complete=True)
+    back = small(img_size=224, num_frames=8, **sizes)
+    load_weights(back, saved(tmp_path, other), complete=True)
+    for name, tensor in back.state_dict().items():
+        expected = first.state_dict()[name]
+        if name.endswith(("pos_embed", "time_embed")):
+            assert (tensor - expected).abs().mean() < 0.03 * expected.std(), name
+        else:
+            assert torch.equal(tensor, expected), name
+
+
+def test_defect_02_another_number_of_frames_loads_through_the_configuration(tmp_path: Path) -> None:
+    keys = {"PATCH_SIZE": 8, "EMBED_DIM": 24, "DEPTH": 2, "NUM_HEADS": 2}
+    overrides = [str(part) for key, value in keys.items() for part in (f"TIMESFORMER.{key}", value)]
+    overrides += ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32", "MODEL.NUM_CLASSES", "5"]
+    path = saved(tmp_path, small(num_frames=8))
+    (tmp_path / "c.yaml").write_text(f"MODEL: {{MODEL_NAME: TimeSformer}}\nTIMESFORMER: {{PRETRAINED_MODEL: {path}}}\n")
+    cfg = load_config(tmp_path / "c.yaml", [*overrides, "DATA.NUM_FRAMES", "16"]).cfg
+    report = load_weights(build_model(cfg), cfg.TIMESFORMER.PRETRAINED_MODEL)
+    assert report.resized == ["time_embed 8 -> 16 frames (linear)"] and report.coverage == 1.0
+
+
+def test_defect_04_a_non_square_grid_of_the_same_count_is_resized(tmp_path: Path) -> None:
+    source, model = small(), small(img_size=(16, 64))  # 4x4 and 2x8 patches
+    report = load_weights(model, saved(tmp_path, source))
+    assert report.resized == ["pos_embed 4x4 -> 2x8 (bicubic)"]
+    assert not torch.equal(model.model.pos_embed, source.model.pos_embed)
+    one_wide = small(img_size=(32, 8))
+    assert load_weights(one_wide, saved(tmp_path, source)).resized == ["pos_embed 4x4 -> 4x1 (bicubic)"]
+
+
+def test_a_non_square_file_needs_its_grid_from_itself_or_from_the_model(tmp_path: Path) -> None:
+    source = small(img_size=(16, 24))  # 2x3 patches
+    path = saved(tmp_path, source)
+    assert load_weights(small(img_size=(16, 24)), path, complete=True).resized == []
+    message = refused(small(), path)
+    assert "pos_embed is of 6 patches, which is no square: set DATA.TRAIN_CROP_SIZE" in message
+    path = saved(tmp_path, source, cfg=yaml.dump({"DATA": {"TRAIN_CROP_SIZE": [16, 24]}}))
+    assert load_weights(small(), path, complete=True).resized == ["pos_embed 2x3 -> 4x4 (bicubic)"]
+
+
+@pytest.mark.parametrize("in_file, in_model", [(1, 3), (3, 1), (3, 5)])
+def test_other_channels(tmp_path: Path, in_file: int, in_model: int) -> None:
+    source, model = small(in_chans=in_file), small(in_chans=in_model)
+    report = load_weights(model, saved(tmp_path, source))
+    assert report.resized == [f"patch_embed.proj.weight {in_file} -> {in_model} channels"]
+    weights = [m.model.patch_embed.proj.weight.sum(1) for m in (source, model)]
+    torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("attention_type", [DIVIDED, JOINT, SPACE])
+def test_an_image_vit_starts_every_attention_type(tmp_path: Path, attention_type: str) -> None:
+    path, tensors = image_vit(tmp_path, num_classes=9)
+    model = TimeSformer(**SMALL | {"attention_type": attention_type})
+    before = copy_of(model)
+    report = load_weights(model, path)
+    kept = {name for name in before if "temporal_fc" in name or "time_embed" in name or "head" in name}
+    for name, tensor in model.state_dict().items():
+        source = tensors.get(name.removeprefix("model.").replace(".temporal_", "."))
+        assert torch.equal(tensor, before[name] if name in kept else source), name
+    assert report.kind == "image ViT" and report.missing == [] and report.coverage > 0.9
+    copied = {name for name in report.copied if ".temporal_attn." in name or ".temporal_norm1." in name}
+    assert len(copied) == len(report.copied) == (12 if attention_type == DIVIDED else 0)
+    initialised = {name.partition(" ")[0] for name in report.initialised}
+    assert initialised == {name.removeprefix("model.") for name in kept}
+
+
+def test_an_image_vit_is_no_whole_video_model(tmp_path: Path) -> None:
+    path, _ = image_vit(tmp_path)
+    message = refused(small(), path, complete=True)
+    assert "ATTENTION_TYPE: space_only in the weights, divided_space_time in the model" in message
+    assert "ALLOW_PARTIAL_LOAD" not in message
+    assert load_weights(small(SPACE), path, complete=True).num_loaded == 32
 
 
 @pytest.mark.parametrize(
-    "name, content", [("a.pyth", b"not weights"), ("a.safetensors", b"no"), ("empty.pt", b""), ("a.avi", VIDEO)]
+    "name, width, heads", [("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12), ("large", 1024, 16)]
 )
-def test_files_that_are_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a file of weights that torch can read without running code"):
-        load_weights(TimeSformer(**SMALL), str(tmp_path / name))
+def test_timms_own_models_of_every_width(tmp_path: Path, name: str, width: int, heads: int) -> None:
+    import timm
+
+    torch.save(timm.create_model(f"vit_{name}_patch16_224", depth=1, img_size=32).state_dict(), tmp_path / "w.pth")
+    model = TimeSformer(img_size=48, num_frames=2, embed_dim=width, num_heads=heads, depth=1)
+    report = load_weights(model, tmp_path / "w.pth")
+    assert report.unexpected == report.missing == [] and report.resized == ["pos_embed 2x2 -> 3x3 (bicubic)"]
+    assert report.coverage > 0.9
 
 
-def test_a_file_that_brings_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
-    torch.save({"model": print}, tmp_path / "w.pyth")
-    with pytest.raises(CheckpointError, match=r"without running code \(UnpicklingError\)$"):
-        read_file(tmp_path / "w.pyth")
+def test_space_only_of_one_frame_computes_what_timms_model_does(tmp_path: Path) -> None:
+    import timm
+
+    theirs = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    model = TimeSformer(32, num_frames=1, num_classes=5, attention_type=SPACE, embed_dim=192, num_heads=3, depth=2)
+    assert load_weights(model.eval(), tmp_path / "w.pth", complete=True).unexpected == []
+    picture = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(picture[:, :, None]), theirs(picture), rtol=0, atol=1e-5)
 
 
-def test_missing_file_and_file_without_tensors(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
-        load_weights(TimeSformer(**SMALL), str(tmp_path / "nowhere.pyth"))
-    torch.save({"epoch": 3}, tmp_path / "w.pyth")
-    with pytest.raises(CheckpointError, match="holds no tensors"):
-        load_weights(TimeSformer(**SMALL), str(tmp_path / "w.pyth"))
+GOLDEN = {
+    "a_vit2d_to_divided": ({}, ("temporal_fc", "time_embed")),
+    "a2_vit2d_to_joint": ({"attention_type": JOINT}, ("time_embed", "head")),
+    "b_time_8to4": ({}, ()),
+    "d_head_dropped": ({}, ("temporal_fc", "time_embed", "head")),
+    "e_model_state_wrapped": ({}, ()),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_what_the_original_loads(tmp_path: Path, name: str) -> None:
+    arguments, untouched = GOLDEN[name]
+    golden = load_file(DATA / f"load_{name}.safetensors")
+    tensors = {key.removeprefix("in."): value for key, value in golden.items() if key.startswith("in.")}
+    if name.startswith("e_"):
+        tensors = {"model_state": {key.partition("/")[2]: value for key, value in tensors.items()}}
+    torch.save(tensors, tmp_path / "w.pth")
+    model = small(**arguments, num_classes=7)
+    before = copy_of(model)
+    report = load_weights(model, tmp_path / "w.pth")
+    for key, tensor in model.state_dict().items():
+        bare = key.removeprefix("model.")
+        if any(part in bare for part in untouched):
+            assert torch.equal(tensor, before[key]), key
+        elif name != "b_time_8to4" or bare != "time_embed":  # ours is linear in time
+            assert torch.equal(tensor, golden[f"out.{bare}"]), key
+    assert report.missing == report.unexpected == []
+
+
+@pytest.mark.parametrize("change, told", [({}, []), ({"num_classes": 3}, ["fc.weight", "fc.bias (5 classes"])])
+def test_a_baseline_loads_by_name_and_shape(tmp_path: Path, change: dict[str, int], told: list[str]) -> None:
+    from torchvision.models.video import r3d_18
+
+    make: Callable[..., nn.Module] = lambda **sizes: r3d_18(**{"num_classes": 5} | sizes)  # noqa: E731
+    source, model = make(), make(**change)
+    report = load_weights(model, saved(tmp_path, source))
+    assert report.kind == "another model" and report.coverage == 1.0
+    assert [found[: len(line)] for found, line in zip(report.initialised, told, strict=True)] == told
+    assert torch.equal(model.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
+    assert torch.equal(model.state_dict()["stem.1.running_var"], source.state_dict()["stem.1.running_var"])
+    assert "of another model" in refused(small(), tmp_path / "w.pyth")
+
+
+def test_the_average_of_the_weights_is_announced(tmp_path: Path) -> None:
+    plain, average = small(), small()
+    path = saved(tmp_path, plain, ema_state=average.state_dict())
+    model = small()
+    assert "(TimeSformer, moving average)" in str(load_weights(model, path, complete=True))
+    assert equal(model, average.state_dict())
+    load_weights(model, path, complete=True, ema=False)
+    assert equal(model, plain.state_dict())
+
+
+def test_half_precision_weights_go_into_a_full_precision_model(tmp_path: Path) -> None:
+    state = {name: tensor.half() for name, tensor in small().state_dict().items()}
+    torch.save(state, tmp_path / "w.pyth")
+    model = small(num_frames=8)
+    load_weights(model, tmp_path / "w.pyth", complete=True)
+    assert torch.equal(model.model.norm.weight, state["model.norm.weight"].float())
+
+
+def test_a_bare_vision_transformer_loads_too(tmp_path: Path) -> None:
+    source = small()
+    model = VisionTransformer(**SMALL, qkv_bias=True)
+    load_weights(model, saved(tmp_path, source), complete=True)
+    assert torch.equal(model.head.weight, source.model.head.weight)
+
+
+def test_long_lists_are_cut_short_and_shares_are_not_rounded_up() -> None:
+    report = LoadReport("f", "TimeSformer", False, 1, 2, share=0.99999, coverage=0.9)
+    report.missing = [f"name{i}" for i in range(20)]
+    report.unexpected = ["blocks.0.x.weight", "blocks.1.x.weight", "y"]
+    text = str(report)
+    assert "name11 and 8 more" in text and "name12" not in text
+    assert "unexpected: blocks.*.x.weight (2x), y" in text and "99.9% of the parameters" in text

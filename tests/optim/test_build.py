@@ -7,8 +7,11 @@ import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import get_cfg
+from timesformer.models.baselines import Baseline
 from timesformer.models.vit import TimeSformer
-from timesformer.optim.build import build_optimizer
+from timesformer.optim.build import build_ema, build_optimizer
+from timesformer.optim.freezing import freeze
+from timesformer.utils.errors import ConfigError
 
 
 def config(method: str) -> CfgNode:
@@ -61,3 +64,57 @@ def test_weight_decay_zero_still_trains_everything() -> None:
     cfg.SOLVER.WEIGHT_DECAY = 0.0
     optimizer = build_optimizer(model(), cfg)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model().parameters()))
+
+
+def group_of_each(timesformer: TimeSformer, cfg: CfgNode) -> dict[str, dict]:
+    names = {parameter: name for name, parameter in timesformer.named_parameters()}
+    optimizer = build_optimizer(timesformer, cfg)
+    return {names[p]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
+def test_layer_decay_of_three_blocks_in_numbers(attention: str) -> None:
+    """The head and the final norm learn at the full rate; each block half as fast as what is above it; so the stem."""
+    timesformer = TimeSformer(16, 8, 5, 3, attention, embed_dim=24, depth=3, num_heads=2)
+    cfg = config("adamw")
+    cfg.SOLVER.LAYER_DECAY = 0.5
+    scale = {"head": 1.0, "norm": 1.0, "2": 0.5, "1": 0.25, "0": 0.125}
+    groups = group_of_each(timesformer, cfg)
+    assert {name: group["lr_scale"] for name, group in groups.items()} == {
+        name: scale.get(name.split(".")[2 if ".blocks." in name else 1], 0.0625)
+        for name, _ in timesformer.named_parameters()
+    }
+    alike = group_of_each(timesformer, config("adamw"))
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        name: group["weight_decay"] for name, group in alike.items()
+    }
+    assert not any("lr_scale" in group for group in alike.values())
+
+
+def test_frozen_layers_do_not_change_the_rates_of_the_others() -> None:
+    timesformer = TimeSformer(16, 8, 5, 3, embed_dim=24, depth=3, num_heads=2)
+    freeze(timesformer, patterns=["patch_embed.*", "blocks.1.*"])
+    cfg = config("sgd")
+    cfg.SOLVER.LAYER_DECAY = 0.5
+    groups = group_of_each(timesformer, cfg)
+    assert not any(".blocks.1." in name or "patch_embed" in name for name in groups)
+    assert groups["model.blocks.0.attn.qkv.weight"]["lr_scale"] == 0.125
+    assert groups["model.cls_token"]["lr_scale"] == 0.0625
+
+
+def test_layer_decay_needs_a_model_that_tells_its_layers() -> None:
+    cfg = config("sgd")
+    cfg.SOLVER.LAYER_DECAY, cfg.MODEL.MODEL_NAME = 0.75, "r3d_18"
+    baseline = Baseline("r3d_18").build([(3, 4, 16, 16)], num_classes=3)
+    with pytest.raises(ConfigError, match="SOLVER.LAYER_DECAY 0.75 .* r3d_18 has none. Type SOLVER.LAYER_DECAY 1"):
+        build_optimizer(baseline, cfg)
+
+
+def test_the_average_of_the_weights_is_an_option() -> None:
+    cfg, timesformer = get_cfg(), model()
+    assert build_ema(timesformer, cfg) is None
+    cfg.EMA.ENABLED, cfg.EMA.DECAY, cfg.EMA.WARMUP = True, 0.9, False
+    ema = build_ema(timesformer, cfg)
+    assert ema is not None and (ema.decay, ema.use_warmup, ema.module.training) == (0.9, False, False)
+    assert ema.module is not timesformer
+    torch.testing.assert_close(ema.module.state_dict(), timesformer.state_dict(), rtol=0, atol=0)

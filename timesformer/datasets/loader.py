@@ -122,11 +122,15 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         self.num_records, self.global_batch, self.micro_batch = num_records, global_batch, micro_batch
         self.unit = 2 if pairs else 1  # places that are never cut apart
         self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
-        self.epoch = 0
+        self.epoch = self.done_steps = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, done_steps: int = 0) -> None:
+        """Choose the epoch that the next iteration goes through, and how many of its steps it leaves out."""
+        self.epoch, self.done_steps = epoch, done_steps
+
+    def steps(self) -> list[Step]:
+        """The steps of the chosen epoch that are left."""
+        return self.plan(self.epoch)[self.done_steps :]
 
     def order(self, epoch: int) -> np.ndarray:
         """Index of the record at each place of the epoch, int64 (num_records,)."""
@@ -148,10 +152,10 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         return Step(num_samples=len(keys), micro_batches=_cut(flat, size, self.unit) or [[]])
 
     def __len__(self) -> int:
-        return sum(len(step.micro_batches) for step in self.plan(self.epoch))
+        return sum(len(step.micro_batches) for step in self.steps())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for step in self.plan(self.epoch):
+        for step in self.steps():
             yield from step.micro_batches
 
 
@@ -198,16 +202,16 @@ class TrainLoader:
         )
         self._loader = _data_loader(dataset, self.sampler, num_workers, pin_memory, persistent=True)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
-        self.sampler.set_epoch(epoch)
+    def set_epoch(self, epoch: int, *, done_steps: int = 0) -> None:
+        """Choose the epoch that the next iteration goes through, and how many of its steps it leaves out."""
+        self.sampler.set_epoch(epoch, done_steps=done_steps)
 
     def __len__(self) -> int:
         """Optimiser steps of an epoch."""
         return math.ceil(self.sampler.num_records / self.sampler.global_batch)
 
     def __iter__(self) -> Iterator[tuple[Step, Iterator[Batch]]]:
-        steps = self.sampler.plan(self.sampler.epoch)
+        steps = self.sampler.steps()
         batches = iter(self._loader)
         for step in steps:
             of_this_step = islice(batches, len(step.micro_batches))

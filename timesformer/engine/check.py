@@ -14,16 +14,19 @@ from torch import nn
 from timesformer.datasets.build import build_eval_dataset, build_frame_sampler, build_train_dataset
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.loader import collate
-from timesformer.datasets.records import VideoList
+from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.engine.start import find_start
 from timesformer.engine.step import autocast
 from timesformer.engine.train import build_train_step
+from timesformer.engine.weights import load_and_report
 from timesformer.models.build import build_model
 from timesformer.models.summary import summarize
-from timesformer.optim.build import build_optimizer, build_schedule
+from timesformer.models.weight_files import is_hub_name
+from timesformer.optim.build import build_optimizer, build_schedule, freeze_parameters
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 
@@ -57,18 +60,42 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
         log.info("\n%s list: %s\n", split, report)
         unreadable |= {failure.path for failure in report.failures}
     model = build_model(cfg).to(run.device)
+    absent = load_start(run, model, lists) if cfg.TRAIN.ENABLE else []
+    if cfg.TRAIN.ENABLE:
+        freeze_parameters(model, cfg)
     describe_model(run, model)
     tiny_step(run, model, next(iter(lists.values())))
+    if path := cfg.TEST.ENABLE and cfg.TEST.CHECKPOINT_FILE_PATH:
+        if is_hub_name(path) or Path(path).exists():
+            load_and_report(run, model, path, testing=True)
+        else:
+            absent.append(f"TEST.CHECKPOINT_FILE_PATH {path}")
     warn_of_unused_keys(run, others=READ_BY_TEST + READ_BY_TRAINING)
-    for section in ("TRAIN", "TEST"):
-        path = cfg[section].CHECKPOINT_FILE_PATH
-        if path and not Path(path).is_file():
-            log.warning("%s.CHECKPOINT_FILE_PATH %s does not exist: the run will stop there", section, path)
-    if cfg.TRAIN.ENABLE and newest_checkpoint(cfg.OUTPUT_DIR) and not cfg.TRAIN.AUTO_RESUME:
-        log.warning("OUTPUT_DIR %s holds a run already: set another one, or TRAIN.AUTO_RESUME True", cfg.OUTPUT_DIR)
+    for setting in absent:
+        log.warning("%s does not exist: the run will stop there", setting)
     if unreadable:
         raise CheckFailedError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
     log.info("check passed")
+
+
+def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> list[str]:
+    """Load what training starts from, as the run will; the settings that name files which are not there.
+
+    Raises:
+        CheckpointError: see `find_start`.
+    """
+    cfg = run.cfg
+    if newest_checkpoint(cfg.OUTPUT_DIR) and not cfg.TRAIN.AUTO_RESUME:
+        log.warning("OUTPUT_DIR %s holds a run already: set another one, or TRAIN.AUTO_RESUME True", cfg.OUTPUT_DIR)
+        return []
+    sources = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.CHECKPOINT_FILE_PATH}
+    if not sources["TRAIN.CHECKPOINT_FILE_PATH"]:
+        sources = {"TIMESFORMER.PRETRAINED_MODEL": cfg.TIMESFORMER.PRETRAINED_MODEL}
+    local = {key: path for key, path in sources.items() if path and not is_hub_name(path)}
+    absent = [f"{key} {path}" for key, path in local.items() if not Path(path).exists()]
+    if not absent:
+        find_start(run, model, {split: fingerprint(lists[split].records) for split in ("train", "val")})
+    return absent
 
 
 def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
@@ -84,10 +111,11 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
         raise CheckFailedError("not one video of the list can be read; look at the table above")
     sample, clip = found  # (1, C, T, H, W)
     work = summarize(model, clip.shape[1:]).multiply_accumulates_per_clip
-    if cfg.TRAIN.ENABLE and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
-        take_step = build_train_step(run, model, build_optimizer(model, cfg))
+    optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
+    if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
+        take_step = build_train_step(run, model, optimizer)
         batch = collate([replace(sample, views=clip)])
-        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0)).sums()[0]
+        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0), global_step=0).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):

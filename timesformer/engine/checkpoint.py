@@ -1,33 +1,79 @@
-"""Save and restore a run: files `checkpoints/checkpoint_epoch_00015.pyth`, written whole or not at all."""
+"""A run's checkpoints: their names, what they hold, reading them back, and whether they are of this run.
+
+A checkpoint is self-contained: tensors and plain values only, in one dictionary.
+
+    format            1; a larger number is of a newer version
+    model_state       the weights, under the names of the released TimeSformer files
+    ema_state         their moving average, with EMA.ENABLED
+    optimizer_state   scaler_state
+    epoch             index of the last finished epoch, -1 before the first
+    step              optimiser steps done of the epoch under way, 0 between two epochs
+    num_processes     of the run that wrote it
+    best_score        of the validations so far
+    clips_tried, clips_failed         of the epoch under way
+    cfg               the resolved configuration, YAML text
+    class_names  preprocessing  metrics  versions  dataset       what explains the weights, and what feeds them
+
+No state of a random generator is among it: every random number is a function of the seed, the epoch and the sample
+(augmentation, mixing) or the step and the process (dropout, stochastic depth).
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from fvcore.common.config import CfgNode
-from torch import nn
 
-from timesformer.models.pretrained import read_file
+from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.models.foreign_weights import FORMAT, stored_settings
+from timesformer.models.weight_files import read_file
 from timesformer.utils.errors import CheckpointError
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+# What a clip goes through before the model sees it, by the names below DATA.
+PREPROCESSING = (
+    *("MEAN", "STD", "CHANNEL_ORDER", "CROP_MODE", "TRAIN_JITTER_SCALES", "TEST_CROP_SIZE"),
+    *("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS"),
+)
+_NEEDED = {"format", "model_state", "optimizer_state", "epoch", "step", "cfg"}
+_FILE_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
 
 # Keys that may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_DIFFER = re.compile(
-    r"OUTPUT_DIR|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_PERIOD|PRECISION|TEST\..*|TENSORBOARD\..*|DATA_LOADER\..*"
-    r"|TRAIN\.(ENABLE|BATCH_SIZE|AUTO_RESUME|CHECKPOINT_PERIOD|CHECKPOINT_FILE_PATH|CHECKPOINT_EPOCH_RESET|EVAL_PERIOD|FINETUNE)"
-    r"|TIMESFORMER\.PRETRAINED_MODEL|DATA\.(CLASS_NAMES_PATH|PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)|SOLVER\.MAX_EPOCH"
+    r"OUTPUT_DIR|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_PERIOD|PRECISION|SOLVER\.MAX_EPOCH"
+    r"|(TEST|TENSORBOARD|DATA_LOADER)\..*|TRAIN\.(CHECKPOINT_.*|ENABLE|BATCH_SIZE|AUTO_RESUME|EVAL_PERIOD)"
+    r"|TRAIN\.(FINETUNE|ALLOW_PARTIAL_LOAD)|TIMESFORMER\.PRETRAINED_MODEL"
+    r"|DATA\.(CLASS_NAMES_PATH|PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)"
 )
 
 
-def checkpoint_path(output_dir: str | Path, epoch: int) -> Path:
-    """File of the checkpoint after `epoch` finished epochs (counted from 1)."""
-    return Path(output_dir) / "checkpoints" / f"checkpoint_epoch_{epoch:05d}.pyth"
+@dataclass(frozen=True, order=True)
+class Position:
+    """A moment of training between two optimiser steps.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished optimiser steps of the epoch under way.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+    def __str__(self) -> str:
+        epochs = f"{self.epoch} epoch{'' if self.epoch == 1 else 's'}"
+        return f"{epochs} and {self.step} steps" if self.step else epochs
+
+
+def checkpoint_path(output_dir: str | Path, position: Position) -> Path:
+    """File of the checkpoint at `position`: checkpoint_epoch_00002.pyth, or ..._step_000030.pyth inside an epoch."""
+    inside = f"_step_{position.step:06d}" if position.step else ""
+    return Path(output_dir) / "checkpoints" / f"checkpoint_epoch_{position.epoch:05d}{inside}.pyth"
 
 
 def best_path(output_dir: str | Path) -> Path:
@@ -35,96 +81,116 @@ def best_path(output_dir: str | Path) -> Path:
     return Path(output_dir) / "checkpoints" / "checkpoint_best.pyth"
 
 
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The run's checkpoints, the newest first; the best one's copy is not among them."""
+
+    def position(match: re.Match[str]) -> Position:
+        return Position(int(match[1]), int(match[2] or 0))
+
+    files = (Path(output_dir) / "checkpoints").glob("checkpoint_epoch_*.pyth")
+    found = [(position(match), path) for path in files if (match := _FILE_NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
 def newest_checkpoint(output_dir: str | Path) -> Path | None:
-    """The checkpoint of the latest epoch in `output_dir`, None when there is none."""
-    return max((Path(output_dir) / "checkpoints").glob("checkpoint_epoch_*.pyth"), default=None)
-
-
-def save_checkpoint(
-    output_dir: str | Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler_state: Mapping[str, Any],
-    epoch: int,
-    cfg: CfgNode,
-    class_names: list[str],
-    metrics: Mapping[str, float],
-    best_score: float,
-    is_best: bool,
-) -> Path:
-    """Write the checkpoint of the finished epoch `epoch` (counted from 0), and a copy of it when it is the best so far.
-
-    The file holds `model_state`, `optimizer_state`, `scaler_state`, `epoch`, `cfg` (YAML text), `class_names`,
-    `metrics` and `best_score`: tensors and plain values only.
-    """
-    path = checkpoint_path(output_dir, epoch + 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "model_state": model.state_dict(),
-        "optimizer_state": optimizer.state_dict(),
-        "scaler_state": dict(scaler_state),
-        "epoch": epoch,
-        "cfg": cfg.dump(),
-        "class_names": class_names,
-        "metrics": dict(metrics),
-        "best_score": best_score,
-    }
-    temporary = path.with_suffix(".writing")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-    if is_best:
-        shutil.copyfile(path, temporary)
-        os.replace(temporary, best_path(output_dir))
-    return path
+    """The newest checkpoint of the run in `output_dir`, None when there is none."""
+    return next(iter(list_checkpoints(output_dir)), None)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read one of our checkpoints; only tensors and plain values are unpickled.
+    """Read a checkpoint that a run can go on from; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: no such file, a damaged file, or one without a run's state.
+        CheckpointError: no such file, a damaged or newer one, or one without a run's state.
     """
     read = read_file(path)
     content: dict[str, Any] = read if isinstance(read, dict) else {}
-    lacking = {"model_state", "optimizer_state", "epoch", "cfg"} - set(content)
-    if lacking:
+    if (found := content.get("format", FORMAT)) > FORMAT:
         raise CheckpointError(
-            f"{path}: holds no {', '.join(sorted(lacking))}, so a run cannot go on from it. "
+            f"{path}: written by a newer version of timesformer (format {found}; this one reads up to {FORMAT}). "
+            "Update timesformer."
+        )
+    if lacking := sorted(_NEEDED - set(content)):
+        raise CheckpointError(
+            f"{path}: not a run of this project ({', '.join(lacking)} missing), so training cannot go on from it. "
             "To start from its weights only, add: TRAIN.FINETUNE True"
         )
     return content
 
 
-def restore(
-    content: Mapping[str, Any], path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Put the weights and the optimiser's state back.
+def read_newest(output_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, and its content; None when there is no checkpoint at all.
+
+    A damaged one is reported, left where it is, and the one before it taken.
 
     Raises:
-        CheckpointError: the weights do not fit the model.
+        CheckpointError: none of them can be read.
     """
-    try:
-        model.load_state_dict(content["model_state"])
-        optimizer.load_state_dict(content["optimizer_state"])
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not fit this model: {error}") from error
+    problems = []
+    for path in list_checkpoints(output_dir):
+        try:
+            content = read_checkpoint(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("damaged checkpoint: %s. Going back to %s", problem, path.name)
+        return path, content
+    if problems:
+        raise CheckpointError("no checkpoint of this run can be read:\n" + "\n".join(problems))
+    return None
 
 
-def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode) -> None:
-    """Refuse to go on from a checkpoint of another experiment.
+def position_of(content: Mapping[str, Any]) -> Position:
+    """Where in the training a checkpoint was taken."""
+    return Position(content["epoch"] + 1, content["step"])
 
-    Raises:
-        CheckpointError: with every setting that differs (paths, devices, logging and MAX_EPOCH may).
+
+def settings_of(cfg: CfgNode) -> dict[str, Any]:
+    """Dotted key to plain value; it does not count as reading the keys."""
+    return stored_settings({"cfg": cfg.dump()})
+
+
+def preprocessing_of(cfg: CfgNode) -> dict[str, Any]:
+    """The settings of `PREPROCESSING`, as a checkpoint carries them along."""
+    settings = settings_of(cfg)
+    return {name: settings[f"DATA.{name}"] for name in PREPROCESSING}
+
+
+def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, str]) -> list[str]:
+    """One line for each thing that makes a checkpoint one of another run: model, data or recipe.
+
+    Process counts, workers, devices, paths, logging and MAX_EPOCH make no other run.
+
+    Args:
+        content: of the checkpoint.
+        cfg: of this run.
+        dataset: fingerprint of each list of this run (train, val).
     """
-    before, now = stored_settings(content), _flat(yaml.safe_load(cfg.dump()))
+    before = {name: key.default for name, key in KEY_BY_NAME.items()} | stored_settings(content)
+    now = settings_of(cfg)
     names = sorted(name for name in before.keys() | now.keys() if not _MAY_DIFFER.fullmatch(name))
     lines = [
-        f"  {name}: {before.get(name, 'unset')} there, {now.get(name, 'unset')} here"
+        f"  {name}: {before.get(name, 'no such key')} there, {now.get(name, 'no such key')} here"
         for name in names
         if before.get(name) != now.get(name)
     ]
-    if lines:
+    lists = content.get("dataset", {})
+    lines += [
+        f"  the {split} list: {_short(lists[split])} there, {_short(found)} here"
+        for split, found in dataset.items()
+        if split in lists and lists[split] != found
+    ]
+    return lines
+
+
+def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode, dataset: Mapping[str, str]) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Raises:
+        CheckpointError: with everything that differs.
+    """
+    if lines := differences(content, cfg, dataset):
         raise CheckpointError(
             f"{path} is of another run; training does not go on from it. What differs:\n" + "\n".join(lines) + "\n"
             "Choose another OUTPUT_DIR, or take only its weights: TRAIN.CHECKPOINT_FILE_PATH "
@@ -132,21 +198,7 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode) -
         )
 
 
-def stored_settings(content: object) -> dict[str, Any]:
-    """Dotted key to value of the configuration stored in a checkpoint; empty when there is none of plain values."""
-    text = content.get("cfg") if isinstance(content, Mapping) else None
-    try:
-        tree = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError:  # another program's checkpoint
-        tree = None
-    return _flat(tree) if isinstance(tree, Mapping) else {}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
+def _short(fingerprint: str) -> str:
+    """The fingerprint of a list without its histogram, the hash cut to eight digits."""
+    sha, _, rest = fingerprint.removeprefix("sha256 ").partition(", ")
+    return f"{rest.partition(',')[0]} ({sha[:8]})"

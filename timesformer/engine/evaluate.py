@@ -14,7 +14,7 @@ from tqdm import tqdm
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.video_dataset import Failure
 from timesformer.engine.setup import Run
-from timesformer.engine.step import autocast
+from timesformer.engine.step import autocast, eval_mode
 from timesformer.utils import distributed
 
 
@@ -83,28 +83,26 @@ def evaluate(
         views_per_forward: largest number of views in one forward pass.
         to_input: uint8 views (b, C, T, H, W) on the device to the model's input.
     """
-    was_training = model.training
-    model.eval()
     distributed.broadcast_buffers(model)
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
-        missing += batch.failures
-        warnings += batch.warnings
-        if batch.clips is None:
-            continue
-        parts = []
-        for views in batch.clips.split(views_per_forward):
-            with autocast(device, dtype):
-                parts.append(model(to_input(views.to(device, non_blocking=True))))
-        logits = torch.cat(parts).float().cpu()
-        for index, label, views_of_video, distinct in zip(
-            batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
-        ):
-            scores = join_views(views_of_video, ensemble, multi_label=multi_label)
-            rows.append((index, label, scores.numpy(), distinct))
-    model.train(was_training)
+    with eval_mode(model):
+        for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
+            missing += batch.failures
+            warnings += batch.warnings
+            if batch.clips is None:
+                continue
+            parts = []
+            for views in batch.clips.split(views_per_forward):
+                with autocast(device, dtype):
+                    parts.append(model(to_input(views.to(device, non_blocking=True))))
+            logits = torch.cat(parts).float().cpu()
+            for index, label, views_of_video, distinct in zip(
+                batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
+            ):
+                scores = join_views(views_of_video, ensemble, multi_label=multi_label)
+                rows.append((index, label, scores.numpy(), distinct))
     everything = [row for share in distributed.all_gather(rows) for row in share]
     everything.sort(key=lambda row: row[0])
     all_missing = [failure for share in distributed.all_gather(missing) for failure in share]

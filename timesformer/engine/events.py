@@ -75,11 +75,11 @@ class RunEvents:
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def start_at(self, *, epoch: int, step: int) -> None:
-        """Drop what an earlier start wrote after `epoch` finished epochs (`step` steps), and what its tests wrote."""
+    def start_at(self, *, step: int) -> None:
+        """Drop what an earlier start wrote after `step` optimiser steps, and what its tests wrote."""
         self._purge_step = step + 1
         if self.is_main and self.path.exists():
-            kept = [row for row in self.history() if row["epoch"] <= epoch and row["kind"] != "test"]
+            kept = [row for row in self.history() if row["step"] <= step and row["kind"] != "test"]
             temporary = self.path.with_suffix(".writing")
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
             temporary.replace(self.path)

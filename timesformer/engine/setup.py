@@ -29,7 +29,16 @@ log = get_logger(__name__)
 
 READ_BY_TEST = ("TEST.", "DATA.ENSEMBLE_METHOD")
 READ_BY_TRAINING = (
-    *("TRAIN.", "SOLVER.", "MIXUP.", "GLOBAL_BATCH_SIZE", "LOG_PERIOD", "DATA_LOADER.", "DATA.MAX_FAILED_FRACTION"),
+    *(
+        "TRAIN.",
+        "SOLVER.",
+        "MIXUP.",
+        "EMA.",
+        "GLOBAL_BATCH_SIZE",
+        "LOG_PERIOD",
+        "DATA_LOADER.",
+        "DATA.MAX_FAILED_FRACTION",
+    ),
     *("MODEL.LOSS_FUNC", "DATA.TRAIN_", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.FLIP_LABEL_MAP"),
     *("DATA.COLOR_JITTER", "DATA.AUTO_AUGMENT", "DATA.RE_PROB"),
 )

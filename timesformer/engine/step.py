@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from timesformer.datasets.video_dataset import Failure
 from timesformer.engine.metrics import multi_hot
 from timesformer.utils import distributed
 from timesformer.utils.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -38,6 +42,18 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every module is in its own mode again (frozen ones may stay in eval)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @dataclass
@@ -141,6 +157,7 @@ class TrainStep:
         label_smoothing: float,
         clip_grad_norm: float,
         mixer: ClipMixer | None,
+        ema: ModelEmaV3 | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -153,20 +170,24 @@ class TrainStep:
         self.label_smoothing = label_smoothing
         self.clip_grad_norm = clip_grad_norm
         self.mixer = mixer
+        self.ema = ema
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def __call__(self, batches: Iterable[Batch], *, num_samples: int, epoch: int, lr: float) -> StepResult:
+    def __call__(
+        self, batches: Iterable[Batch], *, num_samples: int, epoch: int, lr: float, global_step: int
+    ) -> StepResult:
         """Take one step.
 
         Args:
             batches: the micro-batches of this process, at least one (it may be empty).
             num_samples: clips of the step over all processes, as planned.
             epoch: number of the epoch, for the random choices of mixing.
-            lr: learning rate of this step.
+            lr: learning rate of this step; groups with an `lr_scale` take that share of it.
+            global_step: optimiser steps of the run before this one, for the warm-up of the average of the weights.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         result = StepResult(lr=lr)
         scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
@@ -189,13 +210,14 @@ class TrainStep:
         read = distributed.total(result.num_clips, self.device)
         if read:
             self._update(result, num_samples / read)
+            if self.ema is not None:
+                self.ema.update(self.model, step=global_step + 1)
         return result
 
     def _join_without_clips(self) -> None:
         """Backward of zero times an empty clip: the other processes wait for this one's gradients."""
-        self.model.eval()  # running statistics must not see the empty clip
-        zero = self.model(torch.zeros(1, *self.clip_shape, device=self.device)).sum() * 0.0
-        self.model.train()
+        with eval_mode(self.model):  # running statistics must not see the empty clip
+            zero = self.model(torch.zeros(1, *self.clip_shape, device=self.device)).sum() * 0.0
         self.scaler.scale(zero).backward()
 
     def _losses(self, uint8_clips: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:

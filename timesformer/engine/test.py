@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.datasets.build import build_eval_loader
@@ -14,8 +13,8 @@ from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.report import write_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.engine.weights import class_order_differences, load_and_report
 from timesformer.models.build import build_model
-from timesformer.models.pretrained import load_weights, read_file
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 
@@ -26,7 +25,7 @@ def test(run: Run, videos: VideoList) -> None:
     """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures."""
     cfg, processes = run.cfg, run.processes
     model = build_model(cfg).to(run.device)
-    load_test_weights(run, model)
+    load_test_weights(run, model, videos)
     loader = build_eval_loader(cfg, videos, views=True, rank=processes.rank, world_size=processes.world_size)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
@@ -37,7 +36,7 @@ def test(run: Run, videos: VideoList) -> None:
         write_report(run, videos, loader.dataset, predictions)
 
 
-def load_test_weights(run: Run, model: nn.Module) -> None:
+def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
     """Load `TEST.CHECKPOINT_FILE_PATH`, or the checkpoint of OUTPUT_DIR that `TEST.CHECKPOINT` names.
 
     Raises:
@@ -48,20 +47,11 @@ def load_test_weights(run: Run, model: nn.Module) -> None:
     if not path:
         best = checkpoints.best_path(cfg.OUTPUT_DIR)
         path = best if cfg.TEST.CHECKPOINT == "best" else checkpoints.newest_checkpoint(cfg.OUTPUT_DIR)
-    if path is None or not Path(path).is_file():
-        raise CheckpointError(
-            f"no checkpoint to test: {path or 'none in ' + str(Path(cfg.OUTPUT_DIR) / 'checkpoints')}. "
-            "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
-        )
-    log.info("testing %s", load_weights(model, path, new_head=False))
-    run.warn_once(input_differences(read_file(path), path, cfg))
-
-
-def input_differences(content: object, path: str | Path, cfg: CfgNode) -> list[str]:
-    """One line for each setting of the model's input that is not the one the checkpoint was trained with."""
-    trained = checkpoints.stored_settings(content)  # nothing for a bare file of weights
-    return [
-        f"{path} was trained with DATA.{name} {trained[f'DATA.{name}']}, this test feeds {cfg.DATA[name]}"
-        for name in ("CHANNEL_ORDER", "MEAN", "STD", "NUM_FRAMES", "SAMPLING_RATE", "CROP_MODE")
-        if trained.get(f"DATA.{name}", cfg.DATA[name]) != cfg.DATA[name]
-    ]
+        if path is None or not path.is_file():
+            raise CheckpointError(
+                f"no checkpoint to test: {path or 'none in ' + str(Path(cfg.OUTPUT_DIR) / 'checkpoints')}. "
+                "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
+            )
+    log.info("testing %s", path)
+    report = load_and_report(run, model, path, testing=True)
+    run.warn_once(class_order_differences(videos.class_names, report.class_names, path))

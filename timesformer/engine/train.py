@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,21 +16,23 @@ from torch.utils.data import Dataset
 
 from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
 from timesformer.datasets.loader import Batch, EvalLoader
-from timesformer.datasets.records import VideoList
+from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.video_dataset import Sample, SampleKey
-from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.checkpoint import Position
+from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
+from timesformer.engine.start import find_start
+from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import NonFiniteLossError, StepResult, StepTotals, TrainStep
 from timesformer.models.build import build_model
-from timesformer.models.pretrained import load_weights
-from timesformer.optim.build import build_optimizer, build_schedule
+from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
+from timesformer.optim.freezing import set_training_mode
 from timesformer.utils import distributed
-from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator, torch_seed
 from timesformer.utils.sizes import height_width
@@ -53,78 +54,83 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     """
     cfg, rank = run.cfg, run.processes.rank
     videos, val_videos = lists["train"], lists["val"]
+    dataset = {split: fingerprint(lists[split].records) for split in ("train", "val")}
     ranks = {"rank": rank, "world_size": run.processes.world_size}
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
     model = build_model(cfg).to(run.device)
+    start = find_start(run, model, dataset)
+    freeze_parameters(model, cfg)
     describe_model(run, model)
     optimizer = build_optimizer(model, cfg)
     schedule = build_schedule(cfg)
-    start = starting_point(run, model, optimizer)
-    take_step = build_train_step(run, wrap(model, run), optimizer)
-    if start.scaler_state:
-        take_step.scaler.load_state_dict(start.scaler_state)
-    max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
-    steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
+    wrapped = wrap(model, run)  # gives every process the first one's weights
+    ema = build_ema(model, cfg)
+    take_step = build_train_step(run, wrapped, optimizer, ema)
     failures = FailureLog(
         max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
         path=run.output_dir / "failed_clips.csv" if rank == 0 else None,
-        keep=start.epoch > 0,
+        keep=start.position > Position(),
     )
+    state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
+    state.restore(start)
+    writer = CheckpointWriter(
+        run.output_dir,
+        period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
+        period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
+        keep=cfg.TRAIN.CHECKPOINT_KEEP,
+        in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
+        about=description(run, class_names=videos.class_names, dataset=dataset),
+    )
+    max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
+    steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
     warn_of_unused_keys(run, others=READ_BY_TEST)
     write_provenance(run, lists)
-    if start.epoch >= max_epoch:
-        log.info("already trained for %d of SOLVER.MAX_EPOCH %d epochs: nothing to train", start.epoch, max_epoch)
+    if start.position.epoch >= max_epoch:
+        log.info("already trained for %s of SOLVER.MAX_EPOCH %d: nothing to train", start.position, max_epoch)
         return
-    run.events.start_at(epoch=start.epoch, step=start.epoch * steps_per_epoch)
+    steps_before = start.position.epoch * steps_per_epoch + start.position.step
+    run.events.start_at(step=steps_before)
     if rank == 0:
         show_input(run, loader.dataset, videos)
-    progress = Progress(
-        total_steps=max_epoch * steps_per_epoch, done_steps=start.epoch * steps_per_epoch, is_main=rank == 0
-    )
-    best_score = start.best_score
-    model.train()
+    progress = Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0)
+    set_training_mode(model)
 
-    for epoch in range(start.epoch, max_epoch):
-        # Dropout and stochastic depth depend on (seed, epoch, process), so that a resumed run is the same run.
-        torch.manual_seed(torch_seed(numpy_generator(cfg.RNG_SEED, epoch, rank)))
-        loader.set_epoch(epoch)
-        failures.start_epoch()
-        since_log: list[StepResult] = []
-        progress.rates()  # validation is no part of the training speed
-        waiting_since = time.perf_counter()
-        for i, (step, batches) in enumerate(loader):
-            clock = _WaitClock(batches, waiting_since)
-            lr = schedule(epoch + i / steps_per_epoch)
-            since_log.append(take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr))
-            since_log[-1].asked = [key.index for keys in step.micro_batches for key in keys]
-            progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
-            if progress.step % log_period == 0 or i + 1 == steps_per_epoch:
-                log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, videos, failures)
-                since_log = []
+    with writer if rank == 0 else nullcontext():
+        for epoch in range(start.position.epoch, max_epoch):
+            done_steps = start.position.step if epoch == start.position.epoch else 0
+            loader.set_epoch(epoch, done_steps=done_steps)
+            if not done_steps:
+                failures.start_epoch()
+            since_log: list[StepResult] = []
+            progress.rates()  # validation is no part of the training speed
             waiting_since = time.perf_counter()
-        failures.judge()
+            for i, (step, batches) in enumerate(loader, start=done_steps):
+                # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
+                torch.manual_seed(torch_seed(numpy_generator(cfg.RNG_SEED, epoch, i, rank, 2)))
+                clock = _WaitClock(batches, waiting_since)
+                lr = schedule(epoch + i / steps_per_epoch)
+                result = take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr, global_step=progress.step)
+                result.asked = [key.index for keys in step.micro_batches for key in keys]
+                since_log.append(result)
+                progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
+                is_last, due = i + 1 == steps_per_epoch, writer.due(progress.step)
+                if due or is_last or progress.step % log_period == 0:
+                    log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, videos, failures)
+                    since_log = []  # so that a checkpoint has no half of a log line to carry along
+                    due |= writer.overdue()
+                    if due and not is_last and rank == 0:
+                        writer.write(state.content(position := Position(epoch, i + 1)), position)
+                waiting_since = time.perf_counter()
+            failures.judge()
 
-        last = epoch + 1 == max_epoch
-        metrics: dict[str, float] = {}
-        if (epoch + 1) % eval_period == 0 or last:
-            metrics = validate(run, model, val_loader, epoch, progress.step, val_videos)
-        score = metrics.get("mAP", metrics.get("top1", -math.inf))
-        is_best = score > best_score
-        best_score = score if is_best else best_score
-        if ((epoch + 1) % checkpoint_period == 0 or last or is_best) and rank == 0:
-            checkpoints.save_checkpoint(
-                run.output_dir,
-                model=model,
-                optimizer=optimizer,
-                scaler_state=take_step.scaler.state_dict(),
-                epoch=epoch,
-                cfg=cfg,
-                class_names=videos.class_names,
-                metrics=metrics,
-                best_score=best_score,
-                is_best=is_best,
-            )
+            last = epoch + 1 == max_epoch
+            is_best, state.metrics = False, {}
+            if (epoch + 1) % eval_period == 0 or last:
+                metrics = validate(run, state.tested_model, val_loader, epoch, progress.step, val_videos)
+                is_best = state.score(metrics)
+            if ((epoch + 1) % checkpoint_period == 0 or last or is_best or due) and rank == 0:
+                writer.write(state.content(position := Position(epoch + 1)), position, is_best=is_best)
     progress.close()
     if rank == 0:
         save_curves(run.events.history(), run.output_dir / "curves.png")
@@ -149,7 +155,7 @@ def show_input(run: Run, dataset: Dataset[Sample], videos: VideoList) -> None:
     run.events.clips("train/input", torch.stack([clip for _, clip in clips]).numpy(), step=0)
 
 
-def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainStep:
+def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Any = None) -> TrainStep:
     """The gradient step that the configuration describes."""
     cfg = run.cfg
     return TrainStep(
@@ -164,51 +170,8 @@ def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimize
         label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
         mixer=build_mixer(cfg),
+        ema=ema,
     )
-
-
-@dataclass
-class StartingPoint:
-    """Where training begins: at epoch 0, or where a checkpoint left off."""
-
-    epoch: int = 0
-    best_score: float = -math.inf
-    scaler_state: dict[str, Any] = field(default_factory=dict)
-
-
-def starting_point(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> StartingPoint:
-    """Load what the configuration asks to start from, and say so.
-
-    `TRAIN.AUTO_RESUME` goes on from the newest checkpoint in OUTPUT_DIR. Otherwise `TRAIN.CHECKPOINT_FILE_PATH` is
-    taken: only its weights with `TRAIN.FINETUNE`; weights and optimiser from epoch 0 with
-    `TRAIN.CHECKPOINT_EPOCH_RESET`; else its whole state.
-
-    Raises:
-        CheckpointError: an earlier run is in OUTPUT_DIR and AUTO_RESUME is off, or the checkpoint is of another run.
-    """
-    cfg = run.cfg
-    newest, auto_resume = checkpoints.newest_checkpoint(cfg.OUTPUT_DIR), cfg.TRAIN.AUTO_RESUME
-    if newest is not None and not auto_resume:
-        raise CheckpointError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest.name}). To go on with it add "
-            "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
-        )
-    path = newest or cfg.TRAIN.CHECKPOINT_FILE_PATH
-    if not path:
-        return StartingPoint()
-    if newest is None and cfg.TRAIN.FINETUNE:
-        log.info("fine-tuning: %s", load_weights(model, path))
-        return StartingPoint()
-    content = checkpoints.read_checkpoint(path)
-    if newest is not None:
-        checkpoints.check_same_run(content, path, cfg)
-    checkpoints.restore(content, path, model=model, optimizer=optimizer)
-    if newest is None and cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
-        log.info("weights and optimiser from %s, starting at epoch 0", path)
-        return StartingPoint()
-    epoch = content["epoch"] + 1
-    log.info("going on from %s, after %d epochs", path, epoch)
-    return StartingPoint(epoch, content.get("best_score", -math.inf), content.get("scaler_state", {}))
 
 
 def wrap(model: nn.Module, run: Run) -> nn.Module:

@@ -10,10 +10,11 @@ from timesformer.models.registry import MODELS
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """The model named by MODEL.MODEL_NAME: clips (B, C, T, H, W), float -> logits (B, K).
+    """The model named by MODEL.MODEL_NAME, initialised but not loaded: clips (B, C, T, H, W), float -> logits (B, K).
+
+    TIMESFORMER.PRETRAINED_MODEL is not read here: a run that resumes or tests needs no such file.
 
     Raises:
         ConfigError: unknown name, or sizes that the model cannot take.
-        CheckpointError: TIMESFORMER.PRETRAINED_MODEL does not fit.
     """
     return MODELS.get(cfg.MODEL.MODEL_NAME).from_config(cfg)

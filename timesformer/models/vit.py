@@ -172,11 +172,12 @@ class TimeSformer(nn.Module):
     """TimeSformer with ViT-B/16 sizes by default; any `VisionTransformer` argument can be given.
 
     Args:
-        pretrained_model: file of weights to start from; empty: none.
+        pretrained_model: weights to start from, resized where they differ: a file, a Hugging Face folder,
+            "hf:REPO_ID" or "timm:NAME"; a head of another size starts anew. Empty: none.
 
     Attributes:
         model: the `VisionTransformer`.
-        pretrained_report: what `load_weights` said about `pretrained_model`; empty without one.
+        pretrained_report: what was loaded from `pretrained_model` and what was not; empty without one.
 
     Raises:
         CheckpointError: `pretrained_model` does not fit.
@@ -208,13 +209,13 @@ class TimeSformer(nn.Module):
             qkv_bias=qkv_bias,
             **vit_arguments,
         )
-        self.pretrained_report = load_weights(self, pretrained_model) if pretrained_model else ""
+        self.pretrained_report = str(load_weights(self, pretrained_model)) if pretrained_model else ""
         if self.pretrained_report:
             logger.info(self.pretrained_report)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TimeSformer:
-        """The model that the configuration describes.
+        """The model that the configuration describes, initialised; its weights are loaded by who trains or tests it.
 
         Raises:
             ConfigError: sizes that do not fit together.
@@ -234,7 +235,6 @@ class TimeSformer(nn.Module):
                 num_classes=cfg.MODEL.NUM_CLASSES,
                 num_frames=cfg.DATA.NUM_FRAMES,
                 attention_type=vit.ATTENTION_TYPE,
-                pretrained_model=vit.PRETRAINED_MODEL,
                 qkv_bias=vit.QKV_BIAS,
                 mlp_ratio=vit.MLP_RATIO,
                 drop_rate=cfg.MODEL.DROP_RATE,
@@ -252,6 +252,10 @@ class TimeSformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone, besides biases and norms."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Names to layers, as timm's layer decay asks for them: stem, each block, and the rest (norm and head) last."""
+        return {"stem": r"model\.(?:cls_token|pos_embed|time_embed|patch_embed)", "blocks": r"model\.blocks\.(\d+)"}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clips (B, C, T, H, W) -> the normed cls token (B, D)."""

@@ -1,26 +1,61 @@
-"""From the configuration to an optimiser and a learning-rate schedule."""
+"""From the configuration to what is trained, an optimiser, a schedule and an average of the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from timesformer.optim.freezing import freeze
 from timesformer.optim.schedule import make_schedule
+from timesformer.utils.errors import ConfigError
+from timesformer.utils.logging import get_logger
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
+log = get_logger(__name__)
+
+
+def freeze_parameters(model: nn.Module, cfg: CfgNode) -> None:
+    """`freeze` what TRAIN.FREEZE and TRAIN.TRAINABLE_BLOCKS name, and log it; call it before `build_optimizer`.
+
+    Raises:
+        ConfigError: see `freeze`.
+    """
+    blocks = cfg.TRAIN.TRAINABLE_BLOCKS
+    report = freeze(model, patterns=cfg.TRAIN.FREEZE, trainable_blocks=None if blocks == "auto" else blocks)
+    if report:
+        log.info(report)
 
 
 def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over the parameters that have gradients.
 
-    Weight decay is for matrices only: biases, norms and what `model.no_weight_decay()` names go without.
+    Weight decay is for matrices only: biases, norms and what `model.no_weight_decay()` names go without. With
+    SOLVER.LAYER_DECAY d below 1 a group's `lr_scale` is d per layer below the head (as in BEiT, Bao et al., ICLR 2022).
+
+    Raises:
+        ConfigError: SOLVER.LAYER_DECAY for a model that does not tell its layers.
     """
-    from timm.optim import param_groups_weight_decay  # imports torchvision: seconds
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # import torchvision: seconds
 
     solver = cfg.SOLVER
-    no_weight_decay: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
-    groups = param_groups_weight_decay(model, solver.WEIGHT_DECAY, no_weight_decay_list=no_weight_decay())
+    no_decay: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
+    if solver.LAYER_DECAY == 1:
+        groups = param_groups_weight_decay(model, solver.WEIGHT_DECAY, no_weight_decay_list=no_decay())
+    elif hasattr(model, "group_matcher"):
+        groups = param_groups_layer_decay(
+            model, solver.WEIGHT_DECAY, no_weight_decay_list=no_decay(), layer_decay=solver.LAYER_DECAY
+        )
+    else:
+        raise ConfigError(
+            f"SOLVER.LAYER_DECAY {solver.LAYER_DECAY:g} needs a model that tells its layers (a method group_matcher), "
+            f"and {cfg.MODEL.MODEL_NAME} has none. Type SOLVER.LAYER_DECAY 1 or MODEL.MODEL_NAME TimeSformer"
+        )
     if solver.OPTIMIZING_METHOD == "sgd":
         return torch.optim.SGD(
             groups,
@@ -47,3 +82,15 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
         warmup_epochs=solver.WARMUP_EPOCHS,
         warmup_start_lr=solver.WARMUP_START_LR if solver.WARMUP_EPOCHS > 0 else 0.0,
     )
+
+
+def build_ema(model: nn.Module, cfg: CfgNode) -> ModelEmaV3 | None:
+    """The moving average of the weights and running statistics, a copy on the model's device; None without EMA.ENABLED.
+
+    Call it on the bare model when its weights are loaded. `ema.module` is the average as a model.
+    """
+    if not cfg.EMA.ENABLED:
+        return None
+    from timm.utils import ModelEmaV3  # imports torchvision: seconds
+
+    return ModelEmaV3(model, decay=cfg.EMA.DECAY, use_warmup=cfg.EMA.WARMUP)

@@ -1,0 +1,188 @@
+"""Initialise, fine-tune, resume: three things with three messages, and nothing implicit between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.checkpoint import Position
+from timesformer.engine.weights import class_order_differences, input_differences
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+NO_TEST = ("TEST.ENABLE", False)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Holds the folder of one run of two epochs, once it is made."""
+    return []
+
+
+@pytest.fixture
+def first_run(finished: list[Path], tmp_path_factory: pytest.TempPathFactory, run: Run, capsys: Captured) -> Path:
+    """A run of two epochs with an average of the weights."""
+    if not finished:
+        folder = tmp_path_factory.mktemp("finished")
+        assert run(folder, *NO_TEST, "EMA.ENABLED", True) == 0
+        finished.append(folder)
+    capsys.readouterr()
+    return finished[0]
+
+
+def content(folder: Path) -> dict[str, Any]:
+    newest = checkpoints.newest_checkpoint(folder)
+    assert newest is not None
+    return checkpoints.read_checkpoint(newest)
+
+
+def test_a_checkpoint_explains_itself(first_run: Path) -> None:
+    found = content(first_run)
+    assert found["class_names"][0] and len(found["class_names"]) == 12
+    assert found["preprocessing"] == {
+        "MEAN": [0.45] * 3, "STD": [0.225] * 3, "CHANNEL_ORDER": "rgb", "CROP_MODE": "crop",
+        "TRAIN_JITTER_SCALES": [32, 40], "TEST_CROP_SIZE": 32,
+        "NUM_FRAMES": 4, "SAMPLING_RATE": "auto", "TARGET_FPS": 30.0,
+    }  # fmt: skip
+    assert found["metrics"]["top1"] == found["best_score"] or "loss" in found["metrics"]
+    assert found["versions"]["libraries"]["torch"] and found["dataset"]["train"].startswith("sha256")
+    assert found["model_state"].keys() == found["ema_state"].keys()
+    assert not torch.equal(found["model_state"]["model.head.weight"], found["ema_state"]["model.head.weight"])
+
+
+def test_nothing_is_said_plainly(tmp_path: Path, run: Run, capsys: Captured) -> None:
+    assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1) == 0
+    assert "training from nothing: no weights were given" in capsys.readouterr().out
+
+
+def test_initialise(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1, "TIMESFORMER.PRETRAINED_MODEL", path) == 0
+    printed = capsys.readouterr().out
+    assert f"initialising: a new run from the weights of {path} (TIMESFORMER.PRETRAINED_MODEL)" in printed
+    assert "loaded" in printed and "moving average" in printed
+    assert checkpoints.position_of(content(tmp_path)) == Position(1)
+
+
+def test_fine_tune_warns_of_other_pixels(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    source = [
+        "TRAIN.CHECKPOINT_FILE_PATH",
+        path,
+        "TRAIN.FINETUNE",
+        True,
+        "TIMESFORMER.PRETRAINED_MODEL",
+        "nowhere.pyth",
+    ]
+    assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1, *source, "DATA.CHANNEL_ORDER", "bgr") == 0
+    printed = capsys.readouterr().out
+    assert f"fine-tuning: a new run from the weights of {path} (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)" in printed
+    assert "TIMESFORMER.PRETRAINED_MODEL nowhere.pyth is not loaded" in printed
+    assert "was trained with DATA.CHANNEL_ORDER rgb, this run feeds bgr" in printed
+    assert content(tmp_path)["optimizer_state"]["state"][0]["step"] == 2  # of this run alone
+
+
+def test_defect_02_fine_tuning_at_another_number_of_frames_and_size(
+    first_run: Path, tmp_path: Path, run: Run, capsys: Captured
+) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    source = ["TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.FINETUNE", True, "DATA.NUM_FRAMES", 6]
+    larger = ["DATA.TRAIN_CROP_SIZE", 40, "DATA.TEST_CROP_SIZE", 40, "DATA.TRAIN_JITTER_SCALES", "[40,48]"]
+    assert run(tmp_path, *source, *larger, "SOLVER.MAX_EPOCH", 1) == 0
+    printed = capsys.readouterr().out
+    assert "time_embed 4 -> 6 frames (linear)" in printed and "pos_embed 4x4 -> 5x5 (bicubic)" in printed
+    assert content(tmp_path)["model_state"]["model.time_embed"].shape == (1, 6, 24)
+
+
+def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.checkpoint_path(first_run, Position(1))
+    resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
+    assert run(tmp_path / "same", *resume) == 0
+    printed = capsys.readouterr().out
+    assert f"resuming: the run goes on from {path}, after 1 epoch (TRAIN.CHECKPOINT_FILE_PATH)" in printed
+    for name in ("model_state", "ema_state"):
+        torch.testing.assert_close(content(tmp_path / "same")[name], content(first_run)[name], rtol=0, atol=0)
+    assert run(tmp_path / "other", *resume, "SOLVER.BASE_LR", 0.01) == 0
+    assert "was trained otherwise:\n  SOLVER.BASE_LR: 0.001 there, 0.01 here" in capsys.readouterr().out
+    assert run(tmp_path / "other size", *resume, "TIMESFORMER.EMBED_DIM", 36) == 1
+    assert "a run only goes on with the same one" in capsys.readouterr().err
+    assert run(tmp_path / "no average", *resume[:-4], "TRAIN.CHECKPOINT_FILE_PATH", path) == 0
+
+
+def test_defect_17_a_finished_checkpoint_says_so_instead_of_training_no_epoch(
+    first_run: Path, tmp_path: Path, run: Run, capsys: Captured
+) -> None:
+    path = checkpoints.checkpoint_path(first_run, Position(2))
+    assert run(tmp_path, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path) == 1
+    told = capsys.readouterr().err
+    assert "2 epochs behind it and SOLVER.MAX_EPOCH is 2: nothing is left to train" in told
+    assert "TRAIN.FINETUNE True" in told and "SOLVER.MAX_EPOCH 4" in told
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_epoch_reset_takes_weights_and_optimiser(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.checkpoint_path(first_run, Position(2))
+    settings = ["TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.CHECKPOINT_EPOCH_RESET", True, "SOLVER.MAX_EPOCH", 1]
+    assert run(tmp_path, *NO_TEST, *settings) == 0
+    assert f"weights and optimiser of {path}, from epoch 0" in capsys.readouterr().out
+    assert content(tmp_path)["optimizer_state"]["state"][0]["step"] == 4 + 2
+    assert checkpoints.position_of(content(tmp_path)) == Position(1)
+
+
+def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path, run: Run, capsys: Captured) -> None:
+    assert run(tmp_path, *NO_TEST) == 0
+    before, newest = content(tmp_path), checkpoints.checkpoint_path(tmp_path, Position(2))
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert run(tmp_path, *NO_TEST, "TRAIN.AUTO_RESUME", True) == 0
+    printed = capsys.readouterr().out
+    assert "damaged checkpoint" in printed and "Going back to checkpoint_epoch_00001.pyth" in printed
+    torch.testing.assert_close(content(tmp_path)["model_state"], before["model_state"], rtol=0, atol=0)
+
+
+def test_the_test_takes_the_average_when_it_is_on(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    only_test = ["TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", path]
+    scores = {}
+    for ema in (True, False):
+        assert run(tmp_path / str(ema), *only_test, "EMA.ENABLED", ema) == 0
+        printed = capsys.readouterr().out
+        assert ("moving average" in printed) == ema and "set but not used" not in printed
+        scores[ema] = (tmp_path / str(ema) / "predictions.csv").read_text()
+    assert scores[True] != scores[False]
+    assert run(tmp_path / "c", *only_test, "DATA.NUM_FRAMES", 3, "DATA.MEAN", "[0.5,0.5,0.5]") == 0
+    printed = capsys.readouterr().out
+    assert "To feed the same, type DATA.NUM_FRAMES 4" in printed and "type DATA.MEAN [0.45,0.45,0.45]" in printed
+
+
+def test_check_loads_the_weights_and_names_missing_ones(
+    first_run: Path, tmp_path: Path, run: Run, capsys: Captured
+) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    assert run(tmp_path, "TIMESFORMER.PRETRAINED_MODEL", path, options=("--check",)) == 0
+    assert "initialising" in capsys.readouterr().out
+    wrong = ["TIMESFORMER.PRETRAINED_MODEL", path, "TIMESFORMER.DEPTH", 2]
+    assert run(tmp_path, *wrong, options=("--check",)) == 1
+    assert "set TIMESFORMER.DEPTH 1" in capsys.readouterr().err
+    assert run(tmp_path, "TEST.CHECKPOINT_FILE_PATH", "gone.pyth", options=("--check",)) == 0
+    assert "TEST.CHECKPOINT_FILE_PATH gone.pyth does not exist" in capsys.readouterr().out
+
+
+def test_validation_scores_the_average_of_the_weights(first_run: Path) -> None:
+    rows = [json.loads(line) for line in (first_run / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if row["kind"] == "val"][-1]
+    assert content(first_run)["metrics"]["loss"] == pytest.approx(last["loss"])
+
+
+def test_what_does_not_go_with_the_weights_is_told() -> None:
+    settings = {"DATA.MEAN": [0.5, 0.5, 0.5], "DATA.CHANNEL_ORDER": "rgb"}
+    lines = input_differences({"MEAN": [0.45, 0.45, 0.45]}, "w.pyth", settings, ("MEAN", "CHANNEL_ORDER"))
+    assert len(lines) == 1 and lines[0].endswith("type DATA.MEAN [0.45,0.45,0.45]")
+    assert class_order_differences(["a", "b"], ["a", "b"], "w") == class_order_differences(["a"], ["x", "y"], "w") == []
+    (line,) = class_order_differences(["a", "b", "c"], ["a", "c", "b"], "w.pyth")
+    assert "label 1 is 'c' there, 'b' here" in line and "DATA.CLASS_NAMES_PATH" in line

@@ -1,0 +1,132 @@
+"""Where training begins: from nothing, from weights (initialise or fine-tune), or where a run left off (resume)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.checkpoint import Position
+from timesformer.engine.setup import Run
+from timesformer.engine.weights import load_and_report
+from timesformer.utils import distributed
+from timesformer.utils.errors import CheckpointError
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The beginning of a training whose model has its weights already.
+
+    Attributes:
+        position: where the first step is taken.
+        path: of the checkpoint that the rest of the state comes from; empty without one.
+        content: of that checkpoint.
+    """
+
+    position: Position = Position(0, 0)  # noqa: RUF009 (frozen)
+    path: str = ""
+    content: Mapping[str, Any] | None = None
+
+
+def find_start(run: Run, model: nn.Module, dataset: Mapping[str, str]) -> Start:
+    """Load what the configuration asks to start from into the model, and say which of the three it is.
+
+    - resume: `TRAIN.AUTO_RESUME` and a checkpoint in OUTPUT_DIR, or `TRAIN.CHECKPOINT_FILE_PATH`;
+    - fine-tune: `TRAIN.CHECKPOINT_FILE_PATH` with `TRAIN.FINETUNE`;
+    - initialise: `TIMESFORMER.PRETRAINED_MODEL`.
+
+    Args:
+        run: the run.
+        model: gets the weights.
+        dataset: fingerprint of each list (train, val).
+
+    Raises:
+        CheckpointError: an earlier run is in OUTPUT_DIR and AUTO_RESUME is off, a checkpoint is damaged, finished or of
+            another run, or weights do not fit.
+    """
+    cfg = run.cfg
+    auto_resume, finetune = cfg.TRAIN.AUTO_RESUME, cfg.TRAIN.FINETUNE
+    path, pretrained = cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TIMESFORMER.PRETRAINED_MODEL
+    newest = _newest_for_all(run)
+    if newest is not None and not auto_resume:
+        raise CheckpointError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest[0].name}). To go on with it add "
+            "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
+        )
+    if newest is not None:
+        path, content = newest
+        checkpoints.check_same_run(content, path, cfg, dataset)
+        return _resume(run, model, str(path), content, why="TRAIN.AUTO_RESUME")
+    if path and finetune:
+        log.info("fine-tuning: a new run from the weights of %s (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)", path)
+        if pretrained:
+            log.info("TIMESFORMER.PRETRAINED_MODEL %s is not loaded: the weights of that file replace it", pretrained)
+        load_and_report(run, model, path)
+        return Start()
+    if path:
+        content = checkpoints.read_checkpoint(path)
+        return _resume_from_file(run, model, path, content, dataset)
+    if pretrained:
+        log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
+        load_and_report(run, model, pretrained)
+        return Start()
+    log.info("training from nothing: no weights were given")
+    return Start()
+
+
+def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
+    """The newest readable checkpoint of OUTPUT_DIR, the same one on every process."""
+    found = checkpoints.read_newest(run.cfg.OUTPUT_DIR) if run.processes.rank == 0 else None
+    path = distributed.all_gather(found[0] if found else None)[0]
+    return found if found or path is None else (path, checkpoints.read_checkpoint(path))
+
+
+def _resume_from_file(
+    run: Run, model: nn.Module, path: str, content: dict[str, Any], dataset: Mapping[str, str]
+) -> Start:
+    """Go on from a checkpoint that the user names; its recipe may differ, which is told."""
+    cfg, position = run.cfg, checkpoints.position_of(content)
+    if cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
+        _load(model, path, content)
+        log.info("weights and optimiser of %s, from epoch 0 (TRAIN.CHECKPOINT_EPOCH_RESET)", path)
+        return Start(path=path, content=content)
+    if position.step:  # steps of an epoch count only for the same lists, batch and seed
+        checkpoints.check_same_run(content, path, cfg, dataset)
+    elif lines := checkpoints.differences(content, cfg, dataset):
+        run.warn_once([f"{path} was trained otherwise:\n" + "\n".join(lines)])
+    if position.epoch >= cfg.SOLVER.MAX_EPOCH:
+        raise CheckpointError(
+            f"{path} has {position.epoch} epochs behind it and SOLVER.MAX_EPOCH is {cfg.SOLVER.MAX_EPOCH}: nothing is "
+            f"left to train. To start a new training from its weights add TRAIN.FINETUNE True; to train on, "
+            f"SOLVER.MAX_EPOCH {2 * position.epoch}; to test it, TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {path}"
+        )
+    return _resume(run, model, path, content, why="TRAIN.CHECKPOINT_FILE_PATH")
+
+
+def _resume(run: Run, model: nn.Module, path: str, content: dict[str, Any], *, why: str) -> Start:
+    _load(model, path, content)
+    position, before = checkpoints.position_of(content), content.get("num_processes")
+    log.info("resuming: the run goes on from %s, after %s (%s)", path, position, why)
+    if before not in (None, run.processes.world_size):
+        log.info(
+            "it ran on %s process(es), now on %d: the same clips in the same steps, equal up to rounding",
+            before,
+            run.processes.world_size,
+        )
+    return Start(position, path, content)
+
+
+def _load(model: nn.Module, path: str, content: Mapping[str, Any]) -> None:
+    try:
+        model.load_state_dict(content["model_state"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit this model, and a run only goes on with the same one. {error}\n"
+            "To start a new training from its weights add: TRAIN.FINETUNE True"
+        ) from error

@@ -1,0 +1,102 @@
+"""Everything that training changes: what a checkpoint holds, and what resuming puts back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from timesformer.engine.checkpoint import Position, preprocessing_of
+from timesformer.engine.failures import FailureLog
+from timesformer.engine.setup import Run
+from timesformer.engine.start import Start
+from timesformer.models.foreign_weights import FORMAT
+from timesformer.utils.env import collect_versions
+from timesformer.utils.errors import CheckpointError
+
+
+@dataclass
+class TrainingState:
+    """The parts of a training that change from step to step.
+
+    Attributes:
+        ema: the model with the averaged weights; None without EMA.
+        failures: clips of the epoch under way that could not be read.
+        metrics: of the last epoch's validation; empty without one.
+        best_score: of all validations so far.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: nn.Module | None
+    failures: FailureLog
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best_score: float = -math.inf
+
+    @property
+    def tested_model(self) -> nn.Module:
+        """The averaged weights when there are any."""
+        return self.model if self.ema is None else self.ema
+
+    def score(self, metrics: Mapping[str, float]) -> bool:
+        """Take note of a validation; whether it is the best so far."""
+        self.metrics = metrics
+        score = metrics.get("mAP", metrics.get("top1", -math.inf))
+        is_best = score > self.best_score
+        self.best_score = max(score, self.best_score)
+        return is_best
+
+    def content(self, position: Position) -> dict[str, Any]:
+        """What a checkpoint at `position` holds of the training (see engine/checkpoint.py)."""
+        return {
+            "model_state": self.model.state_dict(),
+            **({} if self.ema is None else {"ema_state": self.ema.state_dict()}),
+            "optimizer_state": self.optimizer.state_dict(),
+            "scaler_state": self.scaler.state_dict(),
+            "epoch": position.epoch - 1,
+            "step": position.step,
+            "best_score": self.best_score,
+            "clips_tried": self.failures.tried,
+            "clips_failed": self.failures.failed,
+            "metrics": dict(self.metrics),
+        }
+
+    def restore(self, start: Start) -> None:
+        """Put back what the checkpoint that training starts from holds; the model has its weights already.
+
+        Raises:
+            CheckpointError: it does not fit the model.
+        """
+        content = start.content
+        if content is None:
+            return
+        if self.ema is not None and "ema_state" not in content:
+            raise CheckpointError(f"{start.path}: holds no average of the weights. Add: EMA.ENABLED False")
+        try:
+            self.optimizer.load_state_dict(content["optimizer_state"])
+            self.scaler.load_state_dict(content["scaler_state"])
+            if self.ema is not None:
+                self.ema.load_state_dict(content["ema_state"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{start.path}: the optimiser's state does not fit this model: {error}") from error
+        if start.position > Position():
+            self.best_score = content["best_score"]
+            self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
+
+
+def description(run: Run, *, class_names: Sequence[str], dataset: Mapping[str, str]) -> dict[str, Any]:
+    """What every checkpoint of a run holds besides the training's state: it explains the weights and feeds them."""
+    return {
+        "format": FORMAT,
+        "num_processes": run.processes.world_size,
+        "cfg": run.cfg.dump(),
+        "class_names": list(class_names),
+        "preprocessing": preprocessing_of(run.cfg),
+        "versions": collect_versions(),
+        "dataset": dict(dataset),
+    }

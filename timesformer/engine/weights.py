@@ -1,0 +1,67 @@
+"""Load weights into a run's model, print the report, and tell what in the run does not go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from timesformer.engine.checkpoint import settings_of
+from timesformer.engine.setup import Run
+from timesformer.models.pretrained import LoadReport, load_weights
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+# What the pixels went through: weights do badly when it changes. The rest is only a warning in a test.
+_PIXELS = ("MEAN", "STD", "CHANNEL_ORDER", "CROP_MODE")
+_FRAMES = ("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS")
+
+
+def load_and_report(run: Run, model: nn.Module, source: str | Path, *, testing: bool = False) -> LoadReport:
+    """Load weights for training (a head of another size starts anew) or, with `testing`, all of them.
+
+    Raises:
+        CheckpointError: they cannot be read or do not fit; the model is as it was.
+    """
+    cfg = run.cfg
+    report = load_weights(
+        model,
+        source,
+        complete=testing,
+        allow_partial=not testing and cfg.TRAIN.ALLOW_PARTIAL_LOAD,
+        ema=cfg.EMA.ENABLED or not testing,
+    )
+    log.info("%s", report)
+    if testing and cfg.EMA.ENABLED and not report.is_ema:
+        run.warn_once([f"EMA.ENABLED is True, but {source} holds no average of the weights: testing those it has"])
+    if report.kind != "image ViT":  # whose statistics nobody fine-tuning on video keeps
+        names = _PIXELS + _FRAMES if testing else _PIXELS
+        run.warn_once(input_differences(report.preprocessing, source, settings_of(cfg), names))
+    return report
+
+
+def input_differences(
+    trained: Mapping[str, Any], source: str | Path, settings: Mapping[str, Any], names: Sequence[str]
+) -> list[str]:
+    """One line for each setting of the model's input that is not the one the weights were trained with."""
+    lines = []
+    for name in names:
+        here = settings[f"DATA.{name}"]
+        if trained.get(name, here) != here:
+            same = f"DATA.{name} {trained[name]}".replace(", ", ",")  # as one types it
+            lines.append(f"{source} was trained with {same}, this run feeds {here}. To feed the same, type {same}")
+    return lines
+
+
+def class_order_differences(mine: Sequence[str], of_weights: Sequence[str], source: str | Path) -> list[str]:
+    """A line when the weights know the same classes in another order: every prediction would be misnamed."""
+    if list(mine) == list(of_weights) or sorted(mine) != sorted(of_weights):
+        return []
+    place = next(i for i, (a, b) in enumerate(zip(mine, of_weights, strict=True)) if a != b)
+    return [
+        f"the classes of {source} are in another order than the data's: label {place} is {of_weights[place]!r} there, "
+        f"{mine[place]!r} here. Give the data its order: DATA.CLASS_NAMES_PATH"
+    ]
