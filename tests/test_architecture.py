@@ -44,7 +44,7 @@ HOMES = {
     "huggingface_hub": {"models.weight_files"},
     "transformers": set(),
     "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
-                   "visualization.contact_sheets", "visualization.comparison"},
+                   "visualization.contact_sheets", "visualization.comparison", "visualization.scaling"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"engine.metrics"},

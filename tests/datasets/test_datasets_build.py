@@ -200,10 +200,10 @@ def test_training_batches(videos: VideoList) -> None:
 
 
 def test_a_batch_size_is_of_a_node(videos: VideoList) -> None:
-    cfg = config(GLOBAL_BATCH_SIZE=64, TRAIN__BATCH_SIZE=24, TEST__BATCH_SIZE=8, NUM_SHARDS=2)
-    sampler = build.build_train_loader(cfg, videos, rank=5, world_size=8).sampler
+    cfg = config(GLOBAL_BATCH_SIZE=64, TRAIN__BATCH_SIZE=24, TEST__BATCH_SIZE=8)
+    sampler = build.build_train_loader(cfg, videos, rank=5, world_size=8, local_world_size=4).sampler
     assert (sampler.global_batch, sampler.micro_batch, sampler.rank, sampler.world_size) == (64, 6, 5, 8)
-    assert build.build_train_loader(cfg, videos, rank=0, world_size=64).sampler.micro_batch == 1
+    assert build.build_train_loader(cfg, videos, world_size=64, local_world_size=32).sampler.micro_batch == 1
     for mixup, unit in ((False, 1), (True, 2)):
         assert build.build_train_loader(config(MIXUP__ENABLED=mixup), videos).sampler.unit == unit
 
@@ -246,4 +246,6 @@ def test_mixing(videos: VideoList) -> None:
     mixer = build.build_mixer(config(MIXUP__ENABLED=True, MIXUP__PROB=0.5))
     assert isinstance(mixer, ClipMixer) and mixer.prob == 0.5
     with pytest.raises(ConfigError, match="TRAIN.BATCH_SIZE to at least 8"):
-        build.build_train_loader(config(MIXUP__ENABLED=True, TRAIN__BATCH_SIZE=4), videos, world_size=4)
+        build.build_train_loader(
+            config(MIXUP__ENABLED=True, TRAIN__BATCH_SIZE=4), videos, world_size=4, local_world_size=4
+        )

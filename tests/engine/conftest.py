@@ -16,7 +16,7 @@ def gestures_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gestures")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(gestures_dir: Path) -> list[str]:
     """Overrides of the demo configuration that make a run of seconds."""
     settings = {

@@ -28,7 +28,7 @@ EVERYTHING_RANDOM = {
     "MIXUP.ENABLED": True, "MODEL.DROP_PATH_RATE": 0.5, "MODEL.DROP_RATE": 0.1, "TIMESFORMER.DEPTH": 2,
     "EMA.ENABLED": True, "TRAIN.FREEZE": "['patch_embed.*']", "SOLVER.LAYER_DECAY": 0.75,
     "TRAIN.BATCH_SIZE": 2, "GLOBAL_BATCH_SIZE": 4, "DATA_LOADER.NUM_WORKERS": 1,
-    "TRAIN.CHECKPOINT_PERIOD_STEPS": 2, "LOG_PERIOD": 3, "TEST.ENABLE": False, "TENSORBOARD.ENABLE": False,
+    "TRAIN.CHECKPOINT_PERIOD_STEPS": 4, "LOG_PERIOD": 3, "TEST.ENABLE": False, "TENSORBOARD.ENABLE": False,
 }  # fmt: skip
 NUM_STEPS = 12  # 2 epochs of 24 clips in steps of 4
 
@@ -87,12 +87,17 @@ def command(arguments: list[str], num_processes: int) -> list[str]:
     ]
 
 
-def kill_everything_about(word: str) -> None:
-    """SIGKILL to all processes with `word` in their command line: launcher, training processes, loader processes."""
+def signal_everything_about(word: str, number: int) -> None:
+    """A signal to all processes with `word` in their command line: launcher, training processes, loader processes."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if word.encode() in path.read_bytes().split(b"\0") and int(path.parent.name) != os.getpid():
-                os.kill(int(path.parent.name), signal.SIGKILL)
+                os.kill(int(path.parent.name), number)
+
+
+def folder_of(line: list[str]) -> str:
+    """The output folder in a command line."""
+    return line[line.index("OUTPUT_DIR") + 1]
 
 
 def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Path, *, most_kills: int) -> list[float]:
@@ -110,7 +115,7 @@ def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Pa
         while process.poll() is None:
             time.sleep(0.005)
             if len(kills) < most_kills and kill_now(time.monotonic() - started):
-                kill_everything_about(line[-1])
+                signal_everything_about(folder_of(line), signal.SIGKILL)
                 process.wait()
                 kills.append(time.monotonic() - started)
                 break
@@ -119,19 +124,52 @@ def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Pa
             return kills
 
 
-def test_a_killed_run_goes_on_inside_the_epoch_to_the_same_end(tmp_path: Path, tiny: list[str]) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train_with_kills(command(words(tiny, whole), 1), lambda _: False, tmp_path / "whole.txt", most_kills=0)
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    """A run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_with_kills(command(words(tiny, folder), 1), lambda _: False, folder / "out.txt", most_kills=0)
+    return folder
+
+
+def test_a_killed_run_goes_on_inside_the_epoch_to_the_same_end(whole: Path, tmp_path: Path, tiny: list[str]) -> None:
+    killed, log = tmp_path / "killed", tmp_path / "killed.txt"
     position = checkpoints.checkpoint_path(killed, Position(0, 4))
 
     def when_four_steps_are_saved(_: float) -> bool:
         return position.exists()
 
-    log = tmp_path / "killed.txt"
     kills = train_with_kills(command(words(tiny, killed), 1), when_four_steps_are_saved, log, most_kills=1)
     assert len(kills) == 1 and "after 0 epochs and 4 steps (TRAIN.AUTO_RESUME)" in log.read_text()
     assert_same_run(whole, killed)
-    assert [row["step"] for row in rows(killed) if row["kind"] == "train"] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert [row["step"] for row in rows(killed) if row["kind"] == "train"] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGUSR2, 75),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_all_processes_saves_the_step_and_names_the_way_on(
+    whole: Path, tmp_path: Path, tiny: list[str], number: int, status: int
+) -> None:
+    """As a cluster does before its time limit; the loader process gets it too, and goes on loading."""
+    folder = tmp_path / "stopped"
+    line = command([*words(tiny, folder), "TRAIN.CHECKPOINT_PERIOD_STEPS", "0"], 1)
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (folder / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.005)
+    signal_everything_about(str(folder), number)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == status, told
+    assert "stopping after this step" in told and "to go on: TRAIN.AUTO_RESUME True" in told and "Traceback" not in told
+    saved = checkpoints.newest_checkpoint(folder)
+    assert saved is not None and checkpoints.position_of(checkpoints.read_checkpoint(saved)) > Position()
+    train_with_kills(line, lambda _: False, tmp_path / "out.txt", most_kills=0)
+    assert_same_run(whole, folder)
 
 
 @pytest.mark.slow
@@ -165,22 +203,21 @@ def test_defect_19_kill_at_random_moments(tmp_path: Path, tiny: list[str], num_p
     assert_same_run(whole, killed)
 
 
-def test_an_odd_log_period_and_checkpoints_by_minutes_change_nothing(
-    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the clock: at log lines only, so that the lines of a resumed run are means over the same steps."""
+def test_checkpoints_by_the_clock_change_nothing(tmp_path: Path, run: Callable[..., int]) -> None:
+    """Taken between two log lines too: what the next line is a mean of is in the checkpoint."""
     base = ("TEST.ENABLE", False, "GLOBAL_BATCH_SIZE", 4, "TRAIN.BATCH_SIZE", 4, "LOG_PERIOD", 4)
     assert run(tmp_path / "plain", *base, "TRAIN.CHECKPOINT_PERIOD_MINUTES", 0) == 0
     assert run(tmp_path / "often", *base, "TRAIN.CHECKPOINT_PERIOD_MINUTES", 1e-9, "TRAIN.CHECKPOINT_KEEP", 0) == 0
     assert_same_run(tmp_path / "plain", tmp_path / "often")
-    saved = [path.name for path in checkpoints.list_checkpoints(tmp_path / "often")]
+    saved = [path.name for path in checkpoints.list_checkpoints(tmp_path / "often")][::-1]
+    steps = [f"_step_{step:06d}.pyth" for step in range(1, 6)]
     assert saved == [
-        "checkpoint_epoch_00002.pyth",
-        "checkpoint_epoch_00001_step_000002.pyth",
+        *(f"checkpoint_epoch_00000{step}" for step in steps),
         "checkpoint_epoch_00001.pyth",
-        "checkpoint_epoch_00000_step_000004.pyth",
+        *(f"checkpoint_epoch_00001{step}" for step in steps),
+        "checkpoint_epoch_00002.pyth",
     ]
-    for name in saved[:3]:  # go back to 4 steps
+    for name in saved[3:]:  # go back to 3 steps
         (tmp_path / "often/checkpoints" / name).unlink()
     assert run(tmp_path / "often", *base, "TRAIN.AUTO_RESUME", True, "TRAIN.CHECKPOINT_PERIOD_MINUTES", 0) == 0
     assert_same_run(tmp_path / "plain", tmp_path / "often")

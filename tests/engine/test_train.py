@@ -180,6 +180,9 @@ def test_two_processes_train_and_test_as_one_does(tmp_path: Path, run: Run, tiny
     torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), rtol=1e-3, atol=1e-4)
     scores = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
     assert scores[0]["scored"] == scores[1]["scored"] == 12
+    tables = [(tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("one", "two")]
+    columns = [[line.split(",")[:2] for line in table] for table in tables]
+    assert columns[0] == columns[1] and len(tables[0]) == 1 + 12  # each video once, in the order of the list
 
 
 def test_several_labels_per_video(tmp_path: Path, run: Run, gestures_dir: Path) -> None:

@@ -105,6 +105,31 @@ def test_drop_path_drops_whole_rows_at_its_rate_and_keeps_the_mean() -> None:
     assert DropPath(0.3).eval()(rows) is rows
 
 
+@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+def test_activation_checkpointing_computes_blocks_again_and_changes_no_bit(attention_type: str) -> None:
+    """With dropout, stochastic depth and a frozen block."""
+    drops = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.5}
+    clips, num_passes, found = torch.randn(4, 3, 3, 16, 16), [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        arguments = SMALL | drops | {"attention_type": attention_type, "activation_checkpointing": recompute}
+        model, passes = TimeSformer(**arguments, init="scratch"), []
+        model.model.blocks[0].requires_grad_(False)
+        for block in model.model.blocks:
+            block.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        losses = []
+        for _ in range(2):  # what is drawn after the backward pass is the same, too
+            losses.append(model(clips).square().mean())
+            losses[-1].backward()
+        found.append([torch.stack(losses), *(p.grad for p in model.parameters() if p.requires_grad)])
+        num_passes.append(len(passes))
+        passes.clear()
+        model.eval()(clips).sum().backward()
+        assert len(passes) == 2
+    assert num_passes == [4, 8]
+    assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
+
+
 def test_scratch_initialisation() -> None:
     model = VisionTransformer(32, 8, embed_dim=96, depth=2, num_heads=3, qkv_bias=True, init="scratch")
     for embedding in (model.pos_embed[:, 1:], model.time_embed):
@@ -138,10 +163,12 @@ def test_from_config_passes_every_setting() -> None:
     timesformer = cfg.TIMESFORMER
     timesformer.PATCH_SIZE, timesformer.EMBED_DIM, timesformer.DEPTH, timesformer.NUM_HEADS = 8, 24, 2, 3
     timesformer.MLP_RATIO, timesformer.QKV_BIAS, timesformer.INIT = 2.0, False, "scratch"
+    cfg.MODEL.ACTIVATION_CHECKPOINTING = True
     model = LightTimeSformer.from_config(cfg).model
     block = model.blocks[1]
     assert model.input_shape == (3, 3, 16, 24) and len(model.blocks) == 2 and model.head.out_features == 5
     assert (block.attn.num_heads, block.attn.attn_drop, block.drop_path.drop_prob, model.drop.p) == (3, 0.2, 0.3, 0.1)
+    assert model.activation_checkpointing
     assert block.mlp.fc1.out_features == 48 and block.attn.qkv.bias is None and model.time_embed.any()
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from timesformer.config import load_config, unread_keys
 from timesformer.config.defaults import get_cfg
-from timesformer.optim.build import build_schedule
+from timesformer.optim.build import build_optimizer, build_schedule, describe_rate
 from timesformer.optim.schedule import make_schedule
 from timesformer.utils.errors import ConfigError
 
@@ -68,6 +69,32 @@ def test_only_keys_with_an_effect_are_read(words: str, unread: set[str]) -> None
     loaded = load_config(None, f"{steps} {words}".split())
     build_schedule(loaded.cfg)
     assert {line.split(" ")[0] for line in unread_keys(loaded)} == {f"SOLVER.{name}" for name in unread}
+
+
+STEPS = "SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.STEPS [0,5] SOLVER.LRS [1,0.1]"
+COSINE = "SOLVER.LR_POLICY cosine SOLVER.COSINE_END_LR 0.0005"
+
+
+@pytest.mark.parametrize("policy", [STEPS, COSINE], ids=["steps", "cosine"])
+@pytest.mark.parametrize(("batch", "reference", "scale"), [(256, 64, 4), (16, 64, 0.25), (64, 64, 1), (96, 64, 1.5)])
+def test_every_rate_is_scaled_to_the_batch(policy: str, batch: int, reference: int, scale: float) -> None:
+    """Warm-up and the last rate too; as written, bit for bit, when the batch is the reference or there is none."""
+    solver = "SOLVER.BASE_LR 0.005 SOLVER.MAX_EPOCH 10 SOLVER.WARMUP_EPOCHS 2 SOLVER.WARMUP_START_LR 0.001"
+    words = f"{solver} {policy} TRAIN.BATCH_SIZE 8 GLOBAL_BATCH_SIZE {batch}".split()
+    as_written = load_config(None, words).cfg
+    scaled = load_config(None, [*words, "SOLVER.BASE_LR_BATCH_SIZE", str(reference)]).cfg
+    written, found = build_schedule(as_written), build_schedule(scaled)
+    epochs = [0.0, 0.5, 1.999, 2.0, 4.999, 5.0, 9.0, 10.0]
+    assert [found(epoch) for epoch in epochs] == [scale * written(epoch) for epoch in epochs]
+    assert build_optimizer(nn.Linear(1, 1), scaled).param_groups[0]["lr"] == scale * 0.005
+    assert describe_rate(as_written) == f"learning rate 0.005 for {batch} clips a step"
+
+
+def test_the_rate_is_told_with_the_batch_it_is_for() -> None:
+    words = ["SOLVER.BASE_LR", "0.005", "SOLVER.BASE_LR_BATCH_SIZE", "64", "GLOBAL_BATCH_SIZE", "256"]
+    assert describe_rate(load_config(None, words).cfg) == (
+        "learning rate 0.02 for 256 clips a step: SOLVER.BASE_LR 0.005 is for 64, so every rate of the schedule is x 4"
+    )
 
 
 def test_unknown_policy_is_refused() -> None:

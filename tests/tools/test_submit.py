@@ -21,6 +21,7 @@ import yaml
 
 from timesformer.engine import launch
 from timesformer.engine import run as run_module
+from timesformer.engine.setup import load_run_config
 from tools import run_net, submit
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,8 @@ def test_defect_16_nothing_of_one_site_is_built_in(tmp_path: Path, capsys: pytes
 SCRIPT = """\
 2 node(s) x 4 task(s), GPU: each does what this does, and nothing is submitted:
 
-python tools/run_net.py --cfg {cfg} OUTPUT_DIR {job_dir} TRAIN.BATCH_SIZE 8 GLOBAL_BATCH_SIZE 16 NUM_SHARDS 2 NUM_GPUS 4
+python tools/run_net.py --cfg {cfg} OUTPUT_DIR {job_dir} TRAIN.BATCH_SIZE 8 GLOBAL_BATCH_SIZE 16 \
+TRAIN.AUTO_RESUME True NUM_SHARDS 2 NUM_GPUS 4
 
 #!/bin/bash
 
@@ -78,17 +80,21 @@ python tools/run_net.py --cfg {cfg} OUTPUT_DIR {job_dir} TRAIN.BATCH_SIZE 8 GLOB
 #SBATCH --partition=long
 #SBATCH --qos=high
 #SBATCH --requeue
-#SBATCH --signal=USR2@90
+#SBATCH --signal=USR2@120
 #SBATCH --time=600
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output {job_dir}/logs/%j_%t_log.out {python} -u -m submitit.core._submit {job_dir}/logs
+srun --unbuffered --output {job_dir}/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=9 \
+env -C {job_dir}/code/1 PYTHONPATH={job_dir}/code/1:/mine {python} -u -m submitit.core._submit {job_dir}/logs
 
 """
 
 
-def test_a_dry_run_prints_the_command_and_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_command_and_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/mine")
     options = ["--num_shards", 2, "--num_gpus", 4, "--name", "k400", "--partition", "long", "--timeout", 600]
     options += [
         "--comment",
@@ -152,46 +158,91 @@ def test_it_says_how_to_follow_the_job_or_why_there_is_none(
     log = tmp_path / "job/logs/4711_0_log.out"
     assert printed.out.splitlines() == [
         f"submitted job 4711 (timesformer): 2 node(s) x 1 task(s), CPU, results in {tmp_path / 'job'}",
+        f"code    {tmp_path / 'job/code/1'}",
         f"log     {log}",
         f"follow  tail -F {log}; squeue --job 4711",
+        "state   scontrol show job 4711; later: sacct --job 4711 --format State,ExitCode,Reason%30",
         "stop    scancel 4711",
     ]
     assert (log.parent / "4711_submitted.pkl").is_file()
 
 
-def test_each_task_is_told_its_place_and_each_job_has_its_port() -> None:
-    def told(job_id: str, nodes: int) -> dict[str, str]:
-        hosts = [f"node{i}" for i in range(nodes)]
-        task = SimpleNamespace(
-            job_id=job_id, global_rank=5, local_rank=1, num_tasks=4 * nodes, num_nodes=nodes, hostnames=hosts
-        )
-        return submit.rendezvous(task)
+def test_tasks_on_this_machine_are_told_their_place_and_each_job_has_its_port() -> None:
+    def told(job_id: str) -> dict[str, str]:
+        return submit.rendezvous(SimpleNamespace(job_id=job_id, global_rank=1, local_rank=1, num_tasks=4))
 
-    first = told("123456", nodes=2)
-    assert first == {**first, "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "node0"}
-    ports = {int(told(str(job_id), nodes=1)["MASTER_PORT"]) for job_id in range(123456, 123456 + 1000)}
+    first = told("123456")
+    assert first == {**first, "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
+    ports = {int(told(str(job_id))["MASTER_PORT"]) for job_id in range(123456, 123456 + 1000)}
     assert len(ports) == 1000 and min(ports) > 1024 and max(ports) < 32768  # below the system's own choices
 
 
-def test_defect_16_a_job_comes_back_with_auto_resume() -> None:
-    job = submit.TrainingJob("some.yaml", ["TRAIN.AUTO_RESUME", "False", "NUM_GPUS", "0"])
+def test_a_job_is_a_copy_of_code_and_settings(tmp_path: Path) -> None:
+    cfg = tmp_path / "mine.yaml"
+    cfg.write_text(f"_BASE_: {CFG}\nSOLVER: {{BASE_LR: 3e-3}}\nDATA: {{PATH_LABEL_SEPARATOR: ' '}}\n")
+    loaded = load_run_config(str(cfg), [*BATCHES, "NUM_GPUS", "0", "SOLVER.STEPS", "[0, 1]"])
+    submit.snapshot(tmp_path / "code/1", loaded)
+    copied = load_run_config(str(tmp_path / "code/1/job.yaml"))
+    assert copied.cfg == loaded.cfg and copied.set_by_user.keys() == loaded.set_by_user.keys()
+    for name in ("timesformer/engine/train.py", "tools/run_net.py", "configs/Gestures/LightTimeSformer_demo.yaml"):
+        assert (tmp_path / "code/1" / name).read_text() == (ROOT / name).read_text()
+    assert "revision" in (tmp_path / "code/1/revision.json").read_text()
+    assert not list(tmp_path.rglob("__pycache__"))
+    with pytest.raises(FileExistsError):  # what a waiting job will run is never written over
+        submit.snapshot(tmp_path / "code/1", loaded)
+
+
+RUNNING, LEAVING = "JobId=7 JobState=RUNNING PreemptTime=None", "JobId=7 JobState=RUNNING PreemptTime=2024-05-01T00:00"
+
+
+@pytest.mark.parametrize(
+    ("status", "rank", "scontrol", "requeues", "exits"),
+    [
+        (0, 0, RUNNING, 0, None),
+        (75, 0, RUNNING, 1, 75),
+        (75, 1, RUNNING, 0, 0),  # else srun would end the first task, which has to requeue
+        (143, 0, RUNNING, 0, 143),  # scancel --signal=TERM
+        (143, 0, LEAVING.replace("RUNNING", "CANCELLED"), 0, 143),  # scancel
+        (143, 0, LEAVING, 1, 143),  # preempted: Slurm takes a job that leaves for failed
+        (143, 1, LEAVING, 0, 0),
+        (1, 0, LEAVING, 0, 1),
+        (1, 1, RUNNING, 0, 1),
+    ],
+)
+def test_the_first_task_requeues_after_the_checkpoint_and_only_then(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    rank: int,
+    scontrol: str,
+    requeues: int,
+    exits: int | None,
+) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho {scontrol} Restarts=0\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    task = SimpleNamespace(cluster="slurm", job_id="7", global_rank=rank, USR_SIG="USR2")
+    monkeypatch.setattr(submit.submitit, "JobEnvironment", lambda: task)
+    monkeypatch.setattr(submit, "exit_status", lambda work: status)
+    called: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
+    try:
+        if exits is None:
+            submit.TrainingJob(str(CFG), str(tmp_path))()
+        else:
+            with pytest.raises(SystemExit) as ended:
+                submit.TrainingJob(str(CFG), str(tmp_path))()
+            assert ended.value.code == exits
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert called == [signal.SIGUSR2] * requeues
+
+
+def test_defect_16_a_job_comes_back_as_the_same_job() -> None:
+    job = submit.TrainingJob("code/1/job.yaml", "/here")
     delayed = job.checkpoint()
-    assert delayed.function.cfg_file == "some.yaml" and delayed.args == ()
-    assert delayed.function.overrides == [*job.overrides, "TRAIN.AUTO_RESUME", "True"]
-    assert delayed.function.checkpoint().function == delayed.function  # a second time too
-
-
-@pytest.mark.parametrize("restarts", ["0", "1"])
-def test_a_job_that_slurm_restarted_itself_resumes_too(monkeypatch: pytest.MonkeyPatch, restarts: str) -> None:
-    """After a node has died nobody called checkpoint()."""
-    launched = []
-    monkeypatch.setattr(submit, "launch", lambda cfg, *rest: launched.append(cfg))
-    monkeypatch.setattr(submit, "rendezvous", lambda task: {})
-    monkeypatch.setattr(submit.submitit, "JobEnvironment", type("Environment", (), {"USR_SIG": "USR2"}))
-    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: None)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-    submit.TrainingJob(str(CFG), [*BATCHES, "TRAIN.AUTO_RESUME", "False"])()
-    assert launched[0].TRAIN.AUTO_RESUME is (restarts == "1")
+    assert delayed.function == job and delayed.args == ()
 
 
 @pytest.mark.slow
@@ -214,7 +265,8 @@ def test_defect_16_a_real_job_is_preempted_goes_on_and_is_tested(tmp_path: Path)
     command = [sys.executable, "tools/submit.py", "--cfg", str(CFG), "--job_dir", str(tmp_path / "job")]
     command += ["--num_gpus", "0", "--cluster", "local", "--timeout", "30", *words]
     with (tmp_path / "printed.txt").open("w") as printed:  # no pipe: the job would hold it open
-        subprocess.run(command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT, check=False)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT, check=False)
     found = re.search(r"submitted job (\d+)", (tmp_path / "printed.txt").read_text())
     assert found, (tmp_path / "printed.txt").read_text()
     number, job_dir = int(found[1]), tmp_path / "job"
@@ -230,7 +282,8 @@ def test_defect_16_a_real_job_is_preempted_goes_on_and_is_tested(tmp_path: Path)
             os.kill(number, signal.SIGINT)
     text = log.read_text()
     assert text.count("Calling checkpoint method") == text.count(f"Requeued job {number}") == 1
-    assert "going on from" in text and "Job completed successfully" in text
+    assert text.index("stopped: by SIGUSR2") < text.index("Calling checkpoint method") < text.index("goes on from")
+    assert "Job completed successfully" in text
     epochs = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in epochs if row["kind"] == "train" and row["epoch"] == int(row["epoch"])]
     assert epochs == [float(epoch) for epoch in range(1, 11)]  # none missing, none twice

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from timesformer.utils import env
+from timesformer.utils.env import SlurmTask
 
 
 def test_versions_name_what_can_change_a_result_and_fit_into_json() -> None:
@@ -54,3 +55,50 @@ def test_cpu_quota_of_a_container_counts(tmp_path: Path, files: dict[str, str], 
         (tmp_path / name).write_text(text)
     assert env._cgroup_cpus(tmp_path) == cpus
     assert env.available_cpus() >= 1
+
+
+STEP = {"SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "4", "SLURM_LOCALID": "0", "SLURM_NODEID": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "rack1-n[02-03],gpu7", "SLURM_JOB_ID": "123456",
+        "SLURM_STEP_ID": "1"}  # fmt: skip
+
+
+def test_a_task_of_srun() -> None:
+    task = SlurmTask.read(STEP)
+    assert task == SlurmTask(4, 5, 0, 1, False, "rack1-n02", 10_000 + (101 * 123456 + 1) % 20_000)
+    one_node = SlurmTask.read(STEP | {"SLURM_STEP_TASKS_PER_NODE": "5", "SLURM_NODEID": "0"})
+    assert one_node is not None and one_node.even and one_node.host == "localhost" and one_node.tasks_on_node == 5
+    assert SlurmTask.read(STEP | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert SlurmTask.read({"SLURM_NTASKS": "5", "SLURM_PROCID": "0"}) is None  # the script of sbatch
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node1", "node1"),
+        ("node1,node2", "node1"),
+        ("node[1-4,7],gpu3", "node1"),
+        ("n[08,11-20]", "n08"),
+        ("rack[2,4-6]-n[01-03].cluster,x", "rack2-n01.cluster"),
+    ],
+)
+def test_the_first_of_a_list_of_nodes(nodes: str, first: str) -> None:
+    assert env.first_host(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ("environ", "cpus", "sharing"),
+    [
+        ({}, 2**31, 8),
+        ({"SLURM_CPUS_ON_NODE": "16", "SLURM_CPUS_PER_TASK": "4"}, 16, 8),  # the script of sbatch starts torchrun
+        ({"SLURM_CPUS_ON_NODE": "16", "SLURM_STEP_NUM_TASKS": "1", "SLURM_CPUS_PER_TASK": "12"}, 12, 8),
+        (STEP | {"SLURM_CPUS_ON_NODE": "16", "SLURM_CPUS_PER_TASK": "4", "SLURM_NODEID": "0"}, 4, 4),
+        (STEP | {"SLURM_CPUS_ON_NODE": "16", "SLURM_NODEID": "0"}, 8, 4),
+    ],
+)
+def test_cpus_of_a_slurm_job_are_not_those_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], cpus: int, sharing: int
+) -> None:
+    assert env._slurm_cpus(environ) == cpus
+    monkeypatch.setattr(env.os, "environ", environ)
+    assert env.processes_that_share_cpus(8) == sharing
+    assert 1 <= env.available_cpus() <= cpus

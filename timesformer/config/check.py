@@ -171,6 +171,14 @@ def _batches(cfg: CfgNode) -> Iterator[str]:
         )
 
 
+def _sharding(cfg: CfgNode) -> Iterator[str]:
+    if cfg.DIST.STRATEGY == "fsdp" and cfg.PRECISION == "fp16":
+        yield (
+            "DIST.STRATEGY fsdp does not go with PRECISION fp16: each process would scale the loss of its own share. "
+            "Type PRECISION bf16 (or DIST.STRATEGY ddp)"
+        )
+
+
 def _labels(cfg: CfgNode) -> Iterator[str]:
     pairs, classes = cfg.DATA.FLIP_LABEL_MAP, cfg.MODEL.NUM_CLASSES
     labels = [label for pair in pairs for label in pair]
@@ -227,4 +235,4 @@ def _folder(cfg: CfgNode) -> Iterator[str]:
             yield f"FOLDER.SUBJECT_PATTERN {pattern!r} needs a group, such as 'subject(\\d+)'"
 
 
-_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _labels, _data, _folder)
+_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _sharding, _labels, _data, _folder)

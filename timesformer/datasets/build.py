@@ -25,7 +25,7 @@ from timesformer.datasets.records import VideoList, missing_table, split_missing
 from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.utils.env import available_cpus
+from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, DataListError
 from timesformer.utils.sizes import height_width
 
@@ -144,19 +144,26 @@ def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> Video
     )
 
 
-def build_train_loader(cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_size: int = 1) -> TrainLoader:
+def build_train_loader(
+    cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_size: int = 1, local_world_size: int = 1
+) -> TrainLoader:
     """Training batches: GLOBAL_BATCH_SIZE clips a step in pieces of TRAIN.BATCH_SIZE per node.
+
+    Args:
+        cfg: the configuration.
+        videos: the list to train on.
+        rank, world_size: this process and how many there are.
+        local_world_size: how many of them share this node's piece and CPUs.
 
     Raises:
         ConfigError: pieces of one clip cannot be mixed.
     """
-    local = processes_per_node(cfg, world_size)
-    micro_batch = max(1, cfg.TRAIN.BATCH_SIZE // local)
+    micro_batch = max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
     if cfg.MIXUP.ENABLED and micro_batch == 1:
         raise ConfigError(
-            f"MIXUP.ENABLED mixes pairs of clips, but TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {local} "
+            f"MIXUP.ENABLED mixes pairs of clips, but TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {local_world_size} "
             "process(es) gives each one clip at a time. "
-            f"Set TRAIN.BATCH_SIZE to at least {2 * local}, or MIXUP.ENABLED False."
+            f"Set TRAIN.BATCH_SIZE to at least {2 * local_world_size}, or MIXUP.ENABLED False."
         )
     return TrainLoader(
         build_train_dataset(cfg, videos),
@@ -166,23 +173,22 @@ def build_train_loader(cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
-        **_worker_settings(cfg, local),
+        **_worker_settings(cfg, processes_that_share_cpus(local_world_size)),
     )
 
 
 def build_eval_loader(
-    cfg: CfgNode, videos: VideoList, *, views: bool, rank: int = 0, world_size: int = 1
+    cfg: CfgNode, videos: VideoList, *, views: bool, rank: int = 0, world_size: int = 1, local_world_size: int = 1
 ) -> EvalLoader:
     """Every video once: with the views of the test (`views`), or one centre view of each."""
-    local = processes_per_node(cfg, world_size)
     num_clips, num_crops = views_per_video(cfg, views=views)
-    views_per_process = cfg.TEST.BATCH_SIZE // local
+    views_per_process = cfg.TEST.BATCH_SIZE // local_world_size
     return EvalLoader(
         build_eval_dataset(cfg, videos, views=views),
         videos_per_batch=1 if num_clips == "auto" else max(1, views_per_process // (num_clips * num_crops)),
         rank=rank,
         world_size=world_size,
-        **_worker_settings(cfg, local),
+        **_worker_settings(cfg, processes_that_share_cpus(local_world_size)),
     )
 
 
@@ -210,11 +216,6 @@ def views_per_video(cfg: CfgNode, *, views: bool) -> tuple[NumClips, int]:
 def both_directions(pairs: list[list[int]]) -> dict[int, int]:
     """Label to the label it becomes in the mirror, from pairs such as [[2, 3], [4, 5]]."""
     return {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-
-
-def processes_per_node(cfg: CfgNode, world_size: int) -> int:
-    """Processes that share a node's batch and CPUs."""
-    return max(1, world_size // cfg.NUM_SHARDS)
 
 
 def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> int:

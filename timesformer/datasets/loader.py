@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.datasets.video_dataset import Failure, Label, Sample, SampleKey
 from timesformer.utils.random import numpy_generator
+from timesformer.utils.signals import ignore_stop_signals, kill_children_at_exit
 
 T = TypeVar("T")
 
@@ -257,6 +258,8 @@ class EvalLoader:
 def _data_loader(
     dataset: Dataset[Sample], batches: Any, num_workers: int, pin_memory: bool, *, persistent: bool
 ) -> DataLoader[Any]:
+    if num_workers:
+        kill_children_at_exit()
     # A worker has one thread: torch sees to its own, transforms.py to OpenCV's, readers.py to the decoder's.
     return DataLoader(
         dataset,
@@ -265,5 +268,6 @@ def _data_loader(
         num_workers=num_workers,
         pin_memory=pin_memory and torch.cuda.is_available(),
         persistent_workers=persistent and num_workers > 0,
+        worker_init_fn=ignore_stop_signals,
         generator=torch.Generator(),  # loading takes no number from the generator that the model draws from
     )

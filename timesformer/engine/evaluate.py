@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.video_dataset import Failure
+from timesformer.engine.parallel import whole
 from timesformer.engine.setup import Run
 from timesformer.engine.step import autocast, eval_mode
+from timesformer.engine.stop import chosen, stopped
 from timesformer.utils import distributed
 
 
@@ -74,6 +76,7 @@ def evaluate(
     num_classes: int,
     show_progress: bool,
     title: str,
+    stop_votes: Callable[[], list[int]],
 ) -> Predictions:
     """Predict every video of `loader`; on every process the gathered result of all.
 
@@ -82,6 +85,10 @@ def evaluate(
         loader: yields this process's share of the videos.
         views_per_forward: largest number of views in one forward pass.
         to_input: uint8 views (b, C, T, H, W) on the device to the model's input.
+        stop_votes: see `StopRequest.votes`.
+
+    Raises:
+        Stopped: on every process when one got a signal.
     """
     distributed.broadcast_buffers(model)
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
@@ -89,6 +96,8 @@ def evaluate(
     warnings: list[str] = []
     with eval_mode(model):
         for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
+            if any(stop_votes()):
+                break
             missing += batch.failures
             warnings += batch.warnings
             if batch.clips is None:
@@ -103,6 +112,8 @@ def evaluate(
             ):
                 scores = join_views(views_of_video, ensemble, multi_label=multi_label)
                 rows.append((index, label, scores.numpy(), distinct))
+    if signal := chosen(distributed.totals(stop_votes())):
+        raise stopped(signal)
     everything = [row for share in distributed.all_gather(rows) for row in share]
     everything.sort(key=lambda row: row[0])
     all_missing = [failure for share in distributed.all_gather(missing) for failure in share]
@@ -116,19 +127,28 @@ def evaluate(
     )
 
 
-def evaluate_videos(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
+def evaluate_videos(
+    run: Run,
+    model: nn.Module,
+    loader: EvalLoader,
+    *,
+    ensemble: str,
+    title: str,
+) -> Predictions:
     """`evaluate` with the settings of a run."""
     cfg, processes = run.cfg, run.processes
-    return evaluate(
-        model,
-        loader,
-        device=run.device,
-        dtype=run.dtype,
-        to_input=run.to_input,
-        views_per_forward=max(1, cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // processes.world_size),
-        ensemble=ensemble,
-        multi_label=cfg.DATA.MULTI_LABEL,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        show_progress=processes.rank == 0 and sys.stderr.isatty(),
-        title=title,
-    )
+    with whole(model):
+        return evaluate(
+            model,
+            loader,
+            device=run.device,
+            dtype=run.dtype,
+            to_input=run.to_input,
+            views_per_forward=max(1, cfg.TEST.BATCH_SIZE // processes.local_world_size),
+            ensemble=ensemble,
+            multi_label=cfg.DATA.MULTI_LABEL,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            show_progress=processes.rank == 0 and sys.stderr.isatty(),
+            title=title,
+            stop_votes=run.stop.votes,
+        )

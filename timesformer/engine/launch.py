@@ -1,112 +1,297 @@
-"""Start the processes of a run: one on a CPU or a single GPU, one per GPU otherwise, or those torchrun started."""
+"""Start the processes of a run, or join those that torchrun or srun started; the ranks are the same."""
 
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils import distributed
+from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
+from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
+from timesformer.utils.signals import STOP_SIGNALS
+
+GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
 
 
 @dataclass(frozen=True)
 class Processes:
-    """What one process knows about all of them."""
+    """What one process knows about all of them.
+
+    Attributes:
+        rank, world_size: this process among all, from 0, and how many there are.
+        local_rank, local_world_size: the same among those of this node.
+        device: of this process.
+        summary: how many on how many nodes, on what, and who started them, in one line.
+    """
 
     rank: int
     local_rank: int
     world_size: int
+    local_world_size: int
     device: torch.device
+    summary: str = ""
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that take part; every node starts equally many processes."""
+        return self.world_size // self.local_world_size
 
 
-def num_gpus_per_node(cfg: CfgNode) -> int:
-    """`NUM_GPUS` as a number; auto takes every visible GPU.
+@dataclass(frozen=True)
+class Plan:
+    """How the processes of a run come about.
+
+    Attributes:
+        started_by: "torchrun" (or what sets the same environment), "srun", or "" for this program.
+        rank, local_rank: of this process; of the first on this node where this program starts them.
+        world_size, local_world_size: processes in all, and on each node.
+        gpus: GPUs that this process sees and may use; 0 for the CPU.
+        backend: of torch.distributed; with GPUs also gloo, for what is exchanged in host memory.
+        address: where the processes meet; "" for a free port of this machine.
+        hosted: somebody listens there already; otherwise the process of rank 0 will.
+    """
+
+    started_by: str
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    gpus: int
+    backend: str
+    address: str = ""
+    hosted: bool = False
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that take part."""
+        return self.world_size // self.local_world_size
+
+    @property
+    def device(self) -> torch.device:
+        """The device of `local_rank`; a task that sees one GPU has it for itself (--gpus-per-task)."""
+        return torch.device("cuda", self.local_rank % self.gpus) if self.gpus else torch.device("cpu")
+
+
+def plan_launch(cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, init_method: str = "") -> Plan:
+    """Decide who starts how many processes, from what is known before any of them meet.
+
+    Args:
+        cfg: the configuration.
+        environ: the environment: of torchrun (RANK, WORLD_SIZE, ...), of srun (SLURM_STEP_NUM_TASKS, ...), or neither.
+        visible_gpus: that this process sees.
+        init_method: the original's --init_method: the address of the first node, for NUM_SHARDS > 1.
 
     Raises:
-        ConfigError: more GPUs are asked for than this machine shows.
+        ConfigError: an impossible wish; the message says what to type.
     """
-    visible, wanted = torch.cuda.device_count(), cfg.NUM_GPUS
-    if wanted == "auto":
-        return visible
-    if wanted > visible:
+    task = None if init_method else SlurmTask.read(environ)
+    gpus, per_node, shards = cfg.NUM_GPUS, cfg.DIST.PROCESSES_PER_NODE, cfg.NUM_SHARDS
+    gpus = visible_gpus if gpus == "auto" else gpus
+    backend = ("nccl" if gpus else "gloo") if cfg.DIST_BACKEND == "auto" else cfg.DIST_BACKEND
+    if backend == "nccl" and not gpus:
+        raise ConfigError("DIST_BACKEND nccl needs GPUs, and this run has none. Add: DIST_BACKEND gloo")
+    backend = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        world = int(environ["WORLD_SIZE"])
+        local = int(environ.get("LOCAL_WORLD_SIZE", task.tasks_on_node if task else max(1, world // shards)))
+        starter, ranks = "torchrun", (int(environ["RANK"]), int(environ.get("LOCAL_RANK", 0)), world, local)
+        own_gpu, even = task is not None and task.tasks_on_node == local, world % local == 0
+        address, hosted = _master(environ), environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    elif task:
+        starter, ranks = "srun", (task.rank, task.local_rank, task.num_tasks, task.tasks_on_node)
+        own_gpu, even = True, task.even
+        address, hosted = _master({"MASTER_ADDR": task.host, "MASTER_PORT": str(task.port), **environ}), False
+    else:
+        local = max(1, gpus) if per_node == "auto" else per_node
+        starter, ranks = "", (cfg.SHARD_ID * local, 0, local * shards, local)
+        own_gpu, even, address, hosted = False, True, init_method, False
+        if shards > 1 and not init_method:
+            raise ConfigError(
+                f"NUM_SHARDS is {shards}, but nothing says where the nodes meet. Start one task per process with srun, "
+                "or start this on every node with the address of the first one, such as "
+                "--init_method tcp://node0:29500, and its own --shard_id"
+            )
+    if not even:
+        raise ConfigError(f"every node must start equally many processes: give {starter} a number per node "
+                          "(srun --ntasks-per-node, torchrun --nproc-per-node)")  # fmt: skip
+    plan = Plan(starter, *ranks, min(gpus, visible_gpus), backend, address, hosted)
+    _check_gpus(cfg, plan, visible_gpus, own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", 2**31)) >= ranks[3])
+    if starter and per_node not in ("auto", plan.local_world_size):
+        raise ConfigError(
+            f"DIST.PROCESSES_PER_NODE is {per_node}, but {starter} started {plan.local_world_size} on this node. "
+            "Add: DIST.PROCESSES_PER_NODE auto"
+        )
+    if starter and shards not in (1, plan.num_nodes):
+        raise ConfigError(
+            f"NUM_SHARDS is {shards}, but {starter} started processes on {plan.num_nodes} node(s). "
+            f"Add: NUM_SHARDS {plan.num_nodes}"
+        )
+    _check_batches(cfg, plan)
+    return plan
+
+
+def _master(environ: Mapping[str, str]) -> str:
+    """The address of rank 0 by the variables that torchrun sets."""
+    host, port = environ.get("MASTER_ADDR"), environ.get("MASTER_PORT")
+    if not host or not port:
+        raise ConfigError(
+            "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT, where the processes meet. Start them "
+            "with torchrun or srun, or set all four"
+        )
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _check_gpus(cfg: CfgNode, plan: Plan, visible: int, own_gpu: bool) -> None:
+    """Enough GPUs for NUM_GPUS and for the processes; `own_gpu`: a process may see only the one that is its own."""
+    wanted, local = cfg.NUM_GPUS, plan.local_world_size
+    if own_gpu and visible == 1:
+        return
+    if wanted != "auto" and wanted > visible:
         mend = "NUM_GPUS 0 to run on the CPU" if visible == 0 else f"NUM_GPUS {visible}"
         raise ConfigError(f"NUM_GPUS is {wanted}, but this machine shows {visible} GPU(s). Add: {mend}")
-    return int(wanted)
+    if plan.gpus and local > plan.gpus:
+        fewer = {"torchrun": f"--nproc-per-node={plan.gpus}", "srun": f"--ntasks-per-node={plan.gpus}"}
+        raise ConfigError(
+            f"{local} processes on this node, but only {plan.gpus} GPU(s) for them. Start fewer with "
+            f"{fewer.get(plan.started_by, f'DIST.PROCESSES_PER_NODE {plan.gpus}')}, or add: NUM_GPUS 0 to run on CPUs"
+        )
+
+
+def _check_batches(cfg: CfgNode, plan: Plan) -> None:
+    """What the configuration's own checks know only for NUM_SHARDS and NUM_GPUS, with the real numbers."""
+    batch, wanted, nodes, local = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, plan.num_nodes, plan.local_world_size
+    if not cfg.TRAIN.ENABLE:
+        return
+    if batch % local:
+        raise ConfigError(
+            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by {local} processes on a node. "
+            f"Add: TRAIN.BATCH_SIZE {-(-batch // local) * local}"
+        )
+    if batch * nodes > wanted:
+        smaller = wanted // nodes // local * local
+        raise ConfigError(
+            f"TRAIN.BATCH_SIZE {batch} on {nodes} node(s) is more than GLOBAL_BATCH_SIZE {wanted}. "
+            f"Add: GLOBAL_BATCH_SIZE {batch * nodes}" + (f", or TRAIN.BATCH_SIZE {smaller}" if smaller else "")
+        )
+    if cfg.MIXUP.ENABLED and batch // local < 2:
+        raise ConfigError(
+            f"MIXUP.ENABLED needs two clips in a forward pass, but TRAIN.BATCH_SIZE {batch} gives each of {local} "
+            f"processes one. Add: TRAIN.BATCH_SIZE {2 * local}, or MIXUP.ENABLED False"
+        )
 
 
 def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str = "") -> None:
-    """Call `main(processes, *args)` in every process of the run.
-
-    Under torchrun (RANK and WORLD_SIZE are set) this process joins the group that torchrun made. Otherwise
-    `NUM_GPUS` processes are spawned on this node; with `NUM_SHARDS` > 1 every node runs the same command with its
-    `SHARD_ID` and the same `init_method`.
+    """Call `main(processes, *args)` in every process of the run; see `plan_launch`.
 
     Raises:
-        ConfigError: impossible wishes (more GPUs than there are, several nodes without `init_method`).
+        ConfigError: impossible wishes, before anything starts.
+        UserError: of `main`, or the processes did not meet, or one was killed.
     """
-    gpus = num_gpus_per_node(cfg)
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        _run(int(os.environ.get("LOCAL_RANK", 0)), rank, world, gpus, cfg.DIST_BACKEND, "env://", main, args)
+    plan = plan_launch(cfg, os.environ, torch.cuda.device_count(), init_method)
+    seconds = cfg.DIST.RENDEZVOUS_SECONDS
+    if plan.started_by or plan.world_size == 1:
+        _run(plan, seconds, main, args)
         return
-    per_node = max(1, gpus)
-    world = per_node * cfg.NUM_SHARDS
-    if world == 1:
-        main(Processes(0, 0, 1, torch.device("cuda" if gpus else "cpu")), *args)
-        return
-    if cfg.NUM_SHARDS > 1 and not init_method:
-        raise ConfigError(
-            f"NUM_SHARDS is {cfg.NUM_SHARDS}: give every node the address of the first one, such as "
-            "--init_method tcp://node0:29500 (and its own --shard_id)"
-        )
-    init_method = init_method or f"tcp://localhost:{_free_port()}"
-    first_rank = cfg.SHARD_ID * per_node
-    spawn_args = (first_rank, world, gpus, cfg.DIST_BACKEND, init_method, main, args)
+    store: dist.TCPStore | None = None
+    if not plan.address:  # all on this machine: this process keeps a free port, and the others meet there
+        store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        plan = replace(plan, address=f"tcp://localhost:{store.port}", hosted=True)
+    context = spawn(_spawned, (plan, seconds, main, args), plan.local_world_size, join=False)
+    assert isinstance(context, ProcessContext)
+    _wait(context, plan.rank)
+    del store  # it had to live so long
+
+
+def _wait(context: ProcessContext, first_rank: int) -> None:
+    """Until all processes of this node have ended; passes on to them the signals that ask a run to stop."""
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        for process in context.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
-        torch.multiprocessing.spawn(_spawned, args=spawn_args, nprocs=per_node)
-    except torch.multiprocessing.ProcessExitedException as error:  # the process has said why
-        raise SystemExit(error.exit_code) from None
-
-
-def _spawned(local_rank: int, first_rank: int, *rest: Any) -> None:
-    try:
-        _run(local_rank, first_rank + local_rank, *rest)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-
-
-def _run(
-    local_rank: int,
-    rank: int,
-    world: int,
-    gpus: int,
-    backend: str,
-    init_method: str,
-    main: Callable[..., None],
-    args: tuple[Any, ...],
-) -> None:
-    device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
-    if gpus:
-        torch.cuda.set_device(device)
-    backend = ("nccl" if gpus else "gloo") if backend == "auto" else backend
-    if backend == "nccl" and not gpus:
-        raise ConfigError("DIST_BACKEND nccl needs GPUs. Add: DIST_BACKEND gloo")
-    dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world)
-    try:
-        main(Processes(rank, local_rank, world, device), *args)
+        while not context.join(grace_period=GRACE_SECONDS):
+            pass
+    except ProcessExitedException as error:
+        if error.exit_code >= 0:  # the process has said why
+            raise SystemExit(error.exit_code) from None
+        if asked:  # before it could listen
+            raise SystemExit(128 - error.exit_code) from None
+        raise UserError(
+            f"the process of rank {first_rank + error.error_index} was ended by {error.signal_name}; all others were "
+            "stopped. After SIGKILL the memory was probably used up: a smaller TRAIN.BATCH_SIZE or DATA_LOADER."
+            "NUM_WORKERS needs less"
+        ) from None
     finally:
-        dist.destroy_process_group()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
+def _spawned(local_rank: int, plan: Plan, *rest: Any) -> None:
+    os.setpgid(0, 0)  # Ctrl-C comes once, from the process that started this one
+    plan = replace(plan, rank=plan.rank + local_rank, local_rank=local_rank)
+    if status := exit_status(lambda: _run(plan, *rest)):
+        sys.exit(status)
+
+
+def _run(plan: Plan, seconds: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Be one process: its device, its share of the threads, the group, the work."""
+    if plan.gpus:
+        torch.cuda.set_device(plan.device)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cpus() // processes_that_share_cpus(plan.local_world_size)))
+    processes = Processes(
+        plan.rank, plan.local_rank, plan.world_size, plan.local_world_size, plan.device, _summary(plan)
+    )
+    if plan.world_size == 1:
+        main(processes, *args)
+        return
+
+    @record  # hands torchrun the traceback of the process that failed first
+    def work() -> UserError | None:
+        try:
+            distributed.join(
+                plan.address,
+                rank=plan.rank,
+                world_size=plan.world_size,
+                hosts_store=plan.rank == 0 and not plan.hosted,
+                backend=plan.backend,
+                seconds=seconds,
+            )
+            main(processes, *args)
+        except UserError as error:
+            return error
+        return None
+
+    error = work()
+    if isinstance(error, Stopped):  # all of them, and together: the first has written the checkpoint
+        distributed.barrier()
+    elif error:  # the group stays until this process ends: leaving it would fail the others before that
+        raise error
+    dist.destroy_process_group()
+    if error:
+        raise error
+
+
+def _summary(plan: Plan) -> str:
+    nodes, threads = plan.num_nodes, torch.get_num_threads()
+    if plan.world_size == 1:
+        return f"one process on {plan.device}, {threads} CPU thread(s)"
+    where = f"{plan.gpus} visible GPU(s)" if plan.gpus else "CPU"
+    started = f"{plan.backend}, started by {plan.started_by or 'this program'}"
+    return f"{plan.world_size} processes on {nodes} node(s), {where}, {threads} CPU thread(s) each, {started}"

@@ -1,15 +1,21 @@
-"""What every process of a run does: read the lists, then check, or train and test."""
+"""What every process of a run does: make sure that all can work together, then check, or train and test."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from timesformer.config.load import LoadedConfig
 from timesformer.datasets.build import load_lists
 from timesformer.engine.check import check
 from timesformer.engine.describe import describe_data
 from timesformer.engine.launch import Processes
+from timesformer.engine.preflight import preflight
 from timesformer.engine.setup import start_run, write_provenance
 from timesformer.engine.test import test
 from timesformer.engine.train import train
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
 
 
 def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
@@ -18,8 +24,11 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     Raises:
         UserError: whatever the user can mend.
     """
-    lists = load_lists(loaded.cfg)
+    output_dir = None if only_check else Path(loaded.cfg.OUTPUT_DIR)
+    lists = preflight(processes, lambda: load_lists(loaded.cfg), output_dir=output_dir)
     this_run = start_run(loaded, processes, writes=not only_check)
+    if processes.world_size > 1:
+        log.info("preflight: all processes answer, run the same code, read the same lists and share the output folder")
     describe_data(this_run, lists)
     if only_check:
         check(this_run, lists)

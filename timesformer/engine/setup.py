@@ -21,6 +21,7 @@ from timesformer.datasets.transforms import to_model_input
 from timesformer.engine.events import RunEvents
 from timesformer.engine.launch import Processes
 from timesformer.engine.step import autocast_dtype
+from timesformer.engine.stop import StopRequest
 from timesformer.models.registry import MODELS
 from timesformer.utils.env import collect_versions
 from timesformer.utils.logging import get_logger, setup_logging
@@ -70,6 +71,7 @@ class Run:
         dtype: of autocast, None for fp32.
         to_input: uint8 clips (B, C, T, H, W) on the device to the model's normalised float input.
         events: metrics.jsonl and TensorBoard.
+        stop: the signal that asked this process to stop, if any.
         told: warnings that were logged already.
     """
 
@@ -79,6 +81,7 @@ class Run:
     dtype: torch.dtype | None
     to_input: Callable[[Tensor], Tensor]
     events: RunEvents
+    stop: StopRequest = field(default_factory=StopRequest)
     told: set[str] = field(default_factory=set)
 
     def warn_once(self, lines: Iterable[str]) -> None:
@@ -111,7 +114,7 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
     dtype = autocast_dtype(cfg.PRECISION, processes.device)
     arithmetic = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
     into = f", output in {output_dir}" if writes else ""
-    log.info("%d process(es) on %s, %s%s", processes.world_size, processes.device, arithmetic, into)
+    log.info("%s, %s%s", processes.summary, arithmetic, into)
     board = Path(cfg.TENSORBOARD.LOG_DIR or output_dir / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
     return Run(
         loaded=loaded,

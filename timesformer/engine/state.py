@@ -12,9 +12,12 @@ from torch import nn
 
 from timesformer.engine.checkpoint import Position, preprocessing_of
 from timesformer.engine.failures import FailureLog
+from timesformer.engine.parallel import full_state, load_full_state
 from timesformer.engine.setup import Run
 from timesformer.engine.start import Start
+from timesformer.engine.step import StepTotals
 from timesformer.models.foreign_weights import FORMAT
+from timesformer.utils import distributed
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
 
@@ -26,6 +29,7 @@ class TrainingState:
     Attributes:
         ema: the model with the averaged weights; None without EMA.
         failures: clips of the epoch under way that could not be read.
+        since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
         best_score: of all validations so far.
     """
@@ -35,6 +39,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     ema: nn.Module | None
     failures: FailureLog
+    since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
     best_score: float = -math.inf
 
@@ -52,17 +57,21 @@ class TrainingState:
         return is_best
 
     def content(self, position: Position) -> dict[str, Any]:
-        """What a checkpoint at `position` holds of the training (see engine/checkpoint.py)."""
-        return {
+        """What a checkpoint at `position` holds of the training (see engine/checkpoint.py); called on all processes."""
+        learned = {
             "model_state": self.model.state_dict(),
             **({} if self.ema is None else {"ema_state": self.ema.state_dict()}),
             "optimizer_state": self.optimizer.state_dict(),
+        }
+        return {
+            **full_state(learned, keep=distributed.rank() == 0),
             "scaler_state": self.scaler.state_dict(),
             "epoch": position.epoch - 1,
             "step": position.step,
             "best_score": self.best_score,
             "clips_tried": self.failures.tried,
             "clips_failed": self.failures.failed,
+            "since_log": distributed.all_gather(self.since_log.plain()),
             "metrics": dict(self.metrics),
         }
 
@@ -78,15 +87,17 @@ class TrainingState:
         if self.ema is not None and "ema_state" not in content:
             raise CheckpointError(f"{start.path}: holds no average of the weights. Add: EMA.ENABLED False")
         try:
-            self.optimizer.load_state_dict(content["optimizer_state"])
+            load_full_state(self.optimizer, content["optimizer_state"])
             self.scaler.load_state_dict(content["scaler_state"])
             if self.ema is not None:
-                self.ema.load_state_dict(content["ema_state"])
+                load_full_state(self.ema, content["ema_state"])
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{start.path}: the optimiser's state does not fit this model: {error}") from error
         if start.position > Position():
             self.best_score = content["best_score"]
             self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
+            mine = content["since_log"][distributed.rank() :: distributed.world_size()]
+            self.since_log = StepTotals.from_plain(*mine)
 
 
 def description(run: Run, *, class_names: Sequence[str], dataset: Mapping[str, str]) -> dict[str, Any]:

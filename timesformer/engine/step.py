@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from timesformer.datasets.loader import Batch
+from timesformer.datasets.loader import Batch, collate
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.video_dataset import Failure
 from timesformer.engine.metrics import multi_hot
+from timesformer.engine.parallel import as_many_on_all, clip_gradients, joins_every_pass, no_gradient_sync
 from timesformer.utils import distributed
 from timesformer.utils.errors import ConfigError, UserError
 
@@ -61,15 +61,18 @@ class StepResult:
     """What a step leaves behind; tensors stay on the device until somebody logs them.
 
     Attributes:
-        lr: learning rate of the step.
+        step: its number in the run, from 1.
+        lr: its learning rate.
         losses: one (b,) tensor of per-clip losses for each micro-batch of this process.
         correct: number of clips of this process whose first label was predicted.
         num_clips: clips of this process.
         indices: dataset indices of those clips, in the order of the losses.
         asked: dataset indices of the clips that the step asked for, readable or not.
         grad_norm: gradient norm before clipping; None when it was not computed.
+        votes: sums over all processes of what `TrainStep` was given to count.
     """
 
+    step: int
     lr: float
     losses: list[Tensor] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
@@ -80,6 +83,7 @@ class StepResult:
     distinct_frames: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    votes: list[int] = field(default_factory=list)
 
     def sums(self) -> tuple[float, float, int]:
         """Sum of the losses, number of right predictions and number of clips; waits for the device."""
@@ -87,49 +91,74 @@ class StepResult:
             return 0.0, 0.0, 0
         return float(torch.cat(self.losses).sum()), float(sum(self.correct)), self.num_clips
 
-    def non_finite(self) -> list[int]:
-        """Dataset indices of clips whose loss is NaN or infinite; waits for the device."""
+    def non_finite(self) -> list[tuple[int, int]]:
+        """(step, dataset index) of clips whose loss is NaN or infinite; waits for the device."""
         if not self.losses:
             return []
         bad = ~torch.isfinite(torch.cat(self.losses))
-        return [index for index, is_bad in zip(self.indices, bad.tolist(), strict=True) if is_bad]
+        return [(self.step, index) for index, is_bad in zip(self.indices, bad.tolist(), strict=True) if is_bad]
 
 
 @dataclass
 class StepTotals:
-    """What one process adds to a log line: plain numbers over several of its steps.
+    """What one process adds to a log line: sums over several of its steps, as plain numbers that a checkpoint can hold.
+
+    Steps are noted without waiting for the device, and added when somebody settles the account.
 
     Attributes:
         loss, correct, distinct_frames: sums over its clips.
         clips: their number.
-        non_finite: for each step, dataset indices of the clips whose loss is NaN or infinite.
+        non_finite: (step, dataset index) of the clips whose loss is NaN or infinite.
         asked: dataset indices of the clips that were asked for.
         failures, warnings: of the readers.
     """
 
-    loss: float
-    correct: float
-    clips: int
-    distinct_frames: float
-    non_finite: list[list[int]]
-    asked: list[int]
-    failures: list[Failure]
-    warnings: list[str]
+    loss: float = 0.0
+    correct: float = 0.0
+    clips: int = 0
+    distinct_frames: float = 0.0
+    non_finite: list[tuple[int, int]] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _noted: list[StepResult] = field(default_factory=list)
+
+    def note(self, result: StepResult) -> None:
+        """Take a step into account."""
+        self._noted.append(result)
+
+    def settle(self) -> None:
+        """Add the steps that were noted, one after the other; waits for the device."""
+        for result in self._noted:
+            loss, correct, clips = result.sums()
+            self.loss += loss
+            self.correct += correct
+            self.clips += clips
+            for distinct in result.distinct_frames:
+                self.distinct_frames += distinct
+            self.non_finite += result.non_finite()
+            self.asked += result.asked
+            self.failures += result.failures
+            self.warnings += result.warnings
+        self._noted = []
+
+    def plain(self) -> dict[str, Any]:
+        """Numbers, texts and lists of them; waits for the device."""
+        self.settle()
+        content = asdict(self)
+        del content["_noted"]
+        return content
 
     @classmethod
-    def of(cls, results: list[StepResult]) -> StepTotals:
-        """Add up steps; waits for the device."""
-        losses, correct, clips = zip(*(result.sums() for result in results), strict=True)
-        return cls(
-            loss=sum(losses),
-            correct=sum(correct),
-            clips=sum(clips),
-            distinct_frames=sum(sum(result.distinct_frames) for result in results),
-            non_finite=[result.non_finite() for result in results],
-            asked=[index for result in results for index in result.asked],
-            failures=[failure for result in results for failure in result.failures],
-            warnings=[line for result in results for line in result.warnings],
-        )
+    def from_plain(cls, *contents: Mapping[str, Any]) -> StepTotals:
+        """The sum of what `plain` gave."""
+        total = cls()
+        for content in contents:
+            for name in ("loss", "correct", "clips", "distinct_frames", "asked", "warnings"):
+                setattr(total, name, getattr(total, name) + content[name])
+            total.non_finite += [(step, index) for step, index in content["non_finite"]]
+            total.failures += [Failure(**failure) for failure in content["failures"]]
+        return total
 
 
 class NonFiniteLossError(UserError):
@@ -158,6 +187,7 @@ class TrainStep:
         clip_grad_norm: float,
         mixer: ClipMixer | None,
         ema: ModelEmaV3 | None = None,
+        votes: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -171,6 +201,7 @@ class TrainStep:
         self.clip_grad_norm = clip_grad_norm
         self.mixer = mixer
         self.ema = ema
+        self.votes = votes
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
@@ -189,14 +220,15 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        result = StepResult(lr=lr)
+        result = StepResult(step=global_step + 1, lr=lr)
         scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
-        for batch, is_last in _mark_last(batches):
+        for batch, is_last in _mark_last(as_many_on_all(self.model, batches, collate([]))):
             result.failures += batch.failures
             result.warnings += batch.warnings
-            if batch.clips is None and not (is_last and distributed.is_distributed()):
+            joins = joins_every_pass(self.model) or (is_last and distributed.is_distributed())
+            if batch.clips is None and not joins:
                 continue
-            with contextlib.nullcontext() if is_last else _no_sync(self.model):
+            with contextlib.nullcontext() if is_last else no_gradient_sync(self.model):
                 if batch.clips is None:
                     self._join_without_clips()
                     continue
@@ -207,7 +239,7 @@ class TrainStep:
             result.num_clips += len(batch.labels)
             result.indices += batch.indices
             result.distinct_frames += batch.distinct_frames
-        read = distributed.total(result.num_clips, self.device)
+        read, *result.votes = distributed.totals([result.num_clips, *self.votes()])
         if read:
             self._update(result, num_samples / read)
             if self.ema is not None:
@@ -248,14 +280,9 @@ class TrainStep:
                 if parameter.grad is not None:
                     parameter.grad.mul_(planned_over_read)
         if self.clip_grad_norm > 0:
-            result.grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
+            result.grad_norm = clip_gradients(self.parameters, self.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-
-def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Gradients stay in this process: they travel once a step, on the last micro-batch."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _mark_last(batches: Iterable[Batch]) -> Iterable[tuple[Batch, bool]]:

@@ -26,11 +26,13 @@ def test(run: Run, videos: VideoList) -> None:
     cfg, processes = run.cfg, run.processes
     model = build_model(cfg).to(run.device)
     load_test_weights(run, model, videos)
-    loader = build_eval_loader(cfg, videos, views=True, rank=processes.rank, world_size=processes.world_size)
+    ranks = {name: getattr(processes, name) for name in ("rank", "world_size", "local_world_size")}
+    loader = build_eval_loader(cfg, videos, views=True, **ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, others=READ_BY_TRAINING)
-    predictions = evaluate_videos(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
+    with run.stop.heard():
+        predictions = evaluate_videos(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
     run.warn_once(predictions.warnings)
     if processes.rank == 0:
         write_report(run, videos, loader.dataset, predictions)

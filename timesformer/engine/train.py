@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
@@ -25,20 +24,26 @@ from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
+from timesformer.engine.parallel import parallelize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start
 from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import NonFiniteLossError, StepResult, StepTotals, TrainStep
+from timesformer.engine.stop import chosen, stopped
 from timesformer.models.build import build_model
-from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
+from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils import distributed
+from timesformer.utils.errors import Stopped
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator, torch_seed
 from timesformer.utils.sizes import height_width
 from timesformer.visualization.confusion import confusion_figure
 from timesformer.visualization.contact_sheets import save_contact_sheet
 from timesformer.visualization.curves import save_curves
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 log = get_logger(__name__)
 
@@ -55,25 +60,24 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     cfg, rank = run.cfg, run.processes.rank
     videos, val_videos = lists["train"], lists["val"]
     dataset = {split: fingerprint(lists[split].records) for split in ("train", "val")}
-    ranks = {"rank": rank, "world_size": run.processes.world_size}
+    ranks = {name: getattr(run.processes, name) for name in ("rank", "world_size", "local_world_size")}
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
     model = build_model(cfg).to(run.device)
     start = find_start(run, model, dataset)
     freeze_parameters(model, cfg)
     describe_model(run, model)
+    ema = build_ema(model, cfg)
+    wrapped = parallelize(  # gives every process the first one's weights
+        model,
+        strategy=cfg.DIST.STRATEGY,
+        device=run.device,
+        world_size=run.processes.world_size,
+        average=ema and ema.module,
+    )
     optimizer = build_optimizer(model, cfg)
     schedule = build_schedule(cfg)
-    wrapped = wrap(model, run)  # gives every process the first one's weights
-    ema = build_ema(model, cfg)
-    take_step = build_train_step(run, wrapped, optimizer, ema)
-    failures = FailureLog(
-        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
-        path=run.output_dir / "failed_clips.csv" if rank == 0 else None,
-        keep=start.position > Position(),
-    )
-    state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
-    state.restore(start)
+    log.info("%s, at most %d at a time in each process", describe_rate(cfg), loader.sampler.micro_batch)
     writer = CheckpointWriter(
         run.output_dir,
         period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
@@ -82,6 +86,18 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
         about=description(run, class_names=videos.class_names, dataset=dataset),
     )
+
+    def votes() -> list[int]:  # what the processes have to agree on after a step
+        return [*run.stop.votes(), int(rank == 0 and writer.overdue())]
+
+    take_step = build_train_step(run, wrapped, optimizer, ema, votes)
+    failures = FailureLog(
+        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
+        path=run.output_dir / "failed_clips.csv" if rank == 0 else None,
+        keep=start.position > Position(),
+    )
+    state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
+    state.restore(start)
     max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
     steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
     warn_of_unused_keys(run, others=READ_BY_TEST)
@@ -96,14 +112,20 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     progress = Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0)
     set_training_mode(model)
 
-    with writer if rank == 0 else nullcontext():
+    def save(position: Position, *, is_best: bool = False) -> str:
+        content = state.content(position)  # of all processes
+        if rank == 0:
+            writer.write(content, position, is_best=is_best)
+        return f"Saved after {position}; to go on: TRAIN.AUTO_RESUME True"
+
+    with run.stop.heard(), writer if rank == 0 else nullcontext():
         for epoch in range(start.position.epoch, max_epoch):
             done_steps = start.position.step if epoch == start.position.epoch else 0
             loader.set_epoch(epoch, done_steps=done_steps)
             if not done_steps:
                 failures.start_epoch()
-            since_log: list[StepResult] = []
             progress.rates()  # validation is no part of the training speed
+            save_now = False
             waiting_since = time.perf_counter()
             for i, (step, batches) in enumerate(loader, start=done_steps):
                 # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
@@ -112,25 +134,31 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 lr = schedule(epoch + i / steps_per_epoch)
                 result = take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr, global_step=progress.step)
                 result.asked = [key.index for keys in step.micro_batches for key in keys]
-                since_log.append(result)
+                state.since_log.note(result)
                 progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
-                is_last, due = i + 1 == steps_per_epoch, writer.due(progress.step)
-                if due or is_last or progress.step % log_period == 0:
-                    log_steps(run, since_log, progress, epoch + (i + 1) / steps_per_epoch, videos, failures)
-                    since_log = []  # so that a checkpoint has no half of a log line to carry along
-                    due |= writer.overdue()
-                    if due and not is_last and rank == 0:
-                        writer.write(state.content(position := Position(epoch, i + 1)), position)
+                is_last, (*stops, overdue) = i + 1 == steps_per_epoch, result.votes
+                if is_last or progress.step % log_period == 0:
+                    now = epoch + (i + 1) / steps_per_epoch
+                    log_steps(run, state.since_log, result, progress, now, videos, failures)
+                    state.since_log = StepTotals()
+                signal, save_now = chosen(stops), overdue > 0 or writer.due(progress.step)
+                if signal or (save_now and not is_last):
+                    told = save(Position(epoch, i + 1))
+                if signal:
+                    raise stopped(signal, told)
                 waiting_since = time.perf_counter()
             failures.judge()
 
             last = epoch + 1 == max_epoch
             is_best, state.metrics = False, {}
             if (epoch + 1) % eval_period == 0 or last:
-                metrics = validate(run, state.tested_model, val_loader, epoch, progress.step, val_videos)
+                try:
+                    metrics = validate(run, state.tested_model, val_loader, epoch, progress.step, val_videos)
+                except Stopped as stop:  # the steps of the epoch are done, its validation is not
+                    raise stopped(stop.signal, save(Position(epoch, steps_per_epoch))) from None
                 is_best = state.score(metrics)
-            if ((epoch + 1) % checkpoint_period == 0 or last or is_best or due) and rank == 0:
-                writer.write(state.content(position := Position(epoch + 1)), position, is_best=is_best)
+            if (epoch + 1) % checkpoint_period == 0 or last or is_best or save_now:
+                save(Position(epoch + 1), is_best=is_best)
     progress.close()
     if rank == 0:
         save_curves(run.events.history(), run.output_dir / "curves.png")
@@ -155,7 +183,13 @@ def show_input(run: Run, dataset: Dataset[Sample], videos: VideoList) -> None:
     run.events.clips("train/input", torch.stack([clip for _, clip in clips]).numpy(), step=0)
 
 
-def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Any = None) -> TrainStep:
+def build_train_step(
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: ModelEmaV3 | None = None,
+    votes: Callable[[], Sequence[int]] = tuple,
+) -> TrainStep:
     """The gradient step that the configuration describes."""
     cfg = run.cfg
     return TrainStep(
@@ -171,43 +205,37 @@ def build_train_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimize
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
         mixer=build_mixer(cfg),
         ema=ema,
+        votes=votes,
     )
-
-
-def wrap(model: nn.Module, run: Run) -> nn.Module:
-    """The model under DistributedDataParallel when there are several processes."""
-    if run.processes.world_size == 1:
-        return model
-    device_ids = [run.device.index] if run.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids)
 
 
 def log_steps(
     run: Run,
-    results: list[StepResult],
+    mine: StepTotals,
+    latest: StepResult,
     progress: Progress,
     epoch: float,
     videos: VideoList,
     failures: FailureLog,
 ) -> None:
-    """Log the steps since the last time, of all processes: the one place of the loop that waits for the device.
+    """Log the steps since the last time, of all processes; waits for the device.
 
     Raises:
         NonFiniteLossError: a loss is NaN or infinite; names the clips of the first such step.
         TooManyFailuresError: see `FailureLog.add`.
     """
-    mine = StepTotals.of(results)
+    mine.settle()
     totals = distributed.all_gather(mine)
-    for place, result in enumerate(results):
-        bad = [index for total in totals for index in total.non_finite[place]]
-        if bad:
-            names = "\n".join(f"  {videos.records[i].path} ({videos.records[i].source})" for i in bad[:20])
-            raise NonFiniteLossError(
-                f"the loss became NaN or infinite at step {progress.step - len(results) + place + 1} (epoch "
-                f"{epoch:.2f} or a little before), learning rate {result.lr:.3g}, for {len(bad)} clip(s):\n{names}\n"
-                "Look at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
-                "SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_NORM 1, or use PRECISION bf16 or fp32."
-            )
+    if non_finite := sorted(pair for total in totals for pair in total.non_finite):
+        step = non_finite[0][0]
+        bad = [videos.records[index] for its_step, index in non_finite if its_step == step]
+        names = "\n".join(f"  {record.path} ({record.source})" for record in bad[:20])
+        raise NonFiniteLossError(
+            f"the loss became NaN or infinite at step {step} (epoch {epoch:.2f} or a little before), learning rate "
+            f"{latest.lr:.3g}, for {len(bad)} clip(s):\n{names}\n"
+            "Look at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
+            "SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_NORM 1, or use PRECISION bf16 or fp32."
+        )
     for total in totals:
         run.warn_once(total.warnings)
         failures.add(total.failures, asked=total.asked)
@@ -215,11 +243,11 @@ def log_steps(
     values = {
         "loss": sum(total.loss for total in totals) / clips,
         "top1": 100.0 * sum(total.correct for total in totals) / clips,
-        "lr": results[-1].lr,
+        "lr": latest.lr,
         "distinct_frames": sum(total.distinct_frames for total in totals) / clips,
     }
-    if results[-1].grad_norm is not None:
-        values["grad_norm"] = float(results[-1].grad_norm)
+    if latest.grad_norm is not None:
+        values["grad_norm"] = float(latest.grad_norm)
     values |= progress.rates()
     progress.show(epoch, values)
     run.events.record("train", epoch=epoch, step=progress.step, **values)

@@ -28,8 +28,13 @@ class Baseline:
         """The model that the configuration describes.
 
         Raises:
-            ConfigError: clips that the model cannot take.
+            ConfigError: clips that the model cannot take, or activation checkpointing.
         """
+        if cfg.MODEL.ACTIVATION_CHECKPOINTING:
+            raise ConfigError(
+                f"MODEL.ACTIVATION_CHECKPOINTING is for the transformers of this project, not for {self.name}. "
+                "Type MODEL.ACTIVATION_CHECKPOINTING False"
+            )
         crops = (cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
         shapes = [(3, cfg.DATA.NUM_FRAMES, *height_width(crop)) for crop in crops]
         return self.build(shapes, num_classes=cfg.MODEL.NUM_CLASSES)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from timesformer.models.blocks import LAYER_NORM_EPS, Block, DividedBlock
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
@@ -39,6 +40,8 @@ class VisionTransformer(nn.Module):
         attention_type: one of `ATTENTION_TYPES` (paper, Figure 2).
         init: "vit" for fine-tuning (std 0.02; the temporal branch starts as the identity) or "scratch" for
             training from nothing (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
+        activation_checkpointing: in training keep only what goes into each block, and compute the block again in the
+            backward pass (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost"); the same gradients.
 
     Raises:
         ValueError: sizes that do not divide, or an unknown `attention_type` or `init`.
@@ -61,6 +64,7 @@ class VisionTransformer(nn.Module):
         num_frames: int = 8,
         attention_type: str = "divided_space_time",
         init: str = "vit",
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         height, width = height_width(img_size)
@@ -73,6 +77,7 @@ class VisionTransformer(nn.Module):
         if init not in INITS:
             raise ValueError(f"init {init!r} is not one of {', '.join(INITS)}")
         self.attention_type = attention_type
+        self.activation_checkpointing = activation_checkpointing
         self.input_shape = (in_chans, num_frames, height, width)  # (C, T, H, W)
         self.grid = (height // patch_size, width // patch_size)
         num_patches = self.grid[0] * self.grid[1]
@@ -146,7 +151,7 @@ class VisionTransformer(nn.Module):
             cls = (self.cls_token + cls_pos).unsqueeze(1).expand(batch, num_frames, -1, -1)
             x = self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1))  # (B*T, 1 + N, D)
             for block in self.blocks:
-                x = block(x)
+                x = self._run(block, x)
             return self.norm(x[:, 0].unflatten(0, (batch, -1)).mean(1))
 
         tokens = self.patch_embed(x, time_first=False) + patch_pos.unsqueeze(2) + self.time_embed  # (B, N, T, D)
@@ -154,13 +159,19 @@ class VisionTransformer(nn.Module):
         tokens = self.drop(tokens)
         if self.attention_type == "divided_space_time":
             for block in self.blocks:
-                cls, tokens = block(cls, tokens)
+                cls, tokens = self._run(block, cls, tokens)
         else:
             x = torch.cat([cls, tokens.flatten(1, 2)], dim=1)  # (B, 1 + N*T, D)
             for block in self.blocks:
-                x = block(x)
+                x = self._run(block, x)
             cls = x[:, :1]
         return self.norm(cls[:, 0])
+
+    def _run(self, block: nn.Module, *inputs: Tensor) -> Any:
+        """What `block` makes of `inputs`; dropout falls the same when the block is computed again."""
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, C, T, H, W), float -> logits (B, K)."""
@@ -241,6 +252,7 @@ class TimeSformer(nn.Module):
                 attn_drop_rate=cfg.MODEL.ATTN_DROP_RATE,
                 drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
                 init=vit.INIT,
+                activation_checkpointing=cfg.MODEL.ACTIVATION_CHECKPOINTING,
                 **{name: value for name, value in sizes.items() if value != "auto"},
             )
         except ValueError as error:

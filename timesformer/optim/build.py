@@ -56,20 +56,40 @@ def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
             f"SOLVER.LAYER_DECAY {solver.LAYER_DECAY:g} needs a model that tells its layers (a method group_matcher), "
             f"and {cfg.MODEL.MODEL_NAME} has none. Type SOLVER.LAYER_DECAY 1 or MODEL.MODEL_NAME TimeSformer"
         )
+    base_lr = solver.BASE_LR * rate_scale(cfg)
     if solver.OPTIMIZING_METHOD == "sgd":
         return torch.optim.SGD(
             groups,
-            lr=solver.BASE_LR,
+            lr=base_lr,
             momentum=solver.MOMENTUM,
             dampening=solver.DAMPENING,
             nesterov=solver.NESTEROV,
         )
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[solver.OPTIMIZING_METHOD]
-    return optimizer(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS))
+    return optimizer(groups, lr=base_lr, betas=tuple(solver.BETAS))
+
+
+def rate_scale(cfg: CfgNode) -> float:
+    """What every learning rate is multiplied by: GLOBAL_BATCH_SIZE over SOLVER.BASE_LR_BATCH_SIZE.
+
+    The linear rule of Goyal et al. (2017), "Accurate, Large Minibatch SGD", section 2.1; for "auto" 1.
+    """
+    reference = cfg.SOLVER.BASE_LR_BATCH_SIZE
+    return 1.0 if reference == "auto" else cfg.GLOBAL_BATCH_SIZE / reference
+
+
+def describe_rate(cfg: CfgNode) -> str:
+    """The learning rate that the schedule starts from and the batch it is for, in words."""
+    base, batch, reference = cfg.SOLVER.BASE_LR, cfg.GLOBAL_BATCH_SIZE, cfg.SOLVER.BASE_LR_BATCH_SIZE
+    scale = rate_scale(cfg)
+    told = f"learning rate {base * scale:.4g} for {batch} clips a step"
+    if scale == 1:
+        return told
+    return f"{told}: SOLVER.BASE_LR {base:.4g} is for {reference}, so every rate of the schedule is x {scale:.4g}"
 
 
 def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
-    """The schedule that SOLVER describes; only the keys that it depends on are read."""
+    """The schedule that SOLVER describes, for GLOBAL_BATCH_SIZE; only the keys that it depends on are read."""
     solver = cfg.SOLVER
     cosine = solver.LR_POLICY == "cosine"
     return make_schedule(
@@ -81,6 +101,7 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
         relative_lrs=() if cosine else solver.LRS,
         warmup_epochs=solver.WARMUP_EPOCHS,
         warmup_start_lr=solver.WARMUP_START_LR if solver.WARMUP_EPOCHS > 0 else 0.0,
+        scale=rate_scale(cfg),
     )
 
 

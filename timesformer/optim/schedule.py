@@ -20,6 +20,7 @@ def make_schedule(
     relative_lrs: Sequence[float] = (),
     warmup_epochs: float = 0.0,
     warmup_start_lr: float = 0.0,
+    scale: float = 1.0,
 ) -> Callable[[float], float]:
     """A function from the epoch (2.5 is the middle of the third) to the learning rate.
 
@@ -27,6 +28,7 @@ def make_schedule(
         policy: "cosine" goes from `base_lr` to `cosine_end_lr` over `max_epoch` epochs;
             "steps_with_relative_lrs" is `base_lr * relative_lrs[i]` from epoch `steps[i]` on.
         warmup_epochs: first goes linearly from `warmup_start_lr` to the policy's value at their end.
+        scale: multiplies every rate, those of the warm-up and the last one too.
 
     Raises:
         ConfigError: unknown policy, or steps and rates that do not fit together.
@@ -51,7 +53,7 @@ def make_schedule(
         raise ConfigError(f"SOLVER.LR_POLICY {policy!r} is not one of cosine, steps_with_relative_lrs")
 
     def lr(epoch: float) -> float:
-        return warmup(epoch / warmup_epochs) if epoch < warmup_epochs else policy_lr(epoch)
+        return scale * (warmup(epoch / warmup_epochs) if epoch < warmup_epochs else policy_lr(epoch))
 
     warmup = LinearParamScheduler(warmup_start_lr, policy_lr(warmup_epochs))
     return lr

@@ -1,12 +1,23 @@
-"""Rank, world size and the few collectives the engine needs; with one process all of them are trivial."""
+"""The process group, from its rendezvous to the few collectives the engine needs; trivial with one process."""
 
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from timesformer.utils.errors import UserError
+
+
+class RendezvousError(UserError):
+    """The processes of a run did not find one another; the message says where, how long, and what to check."""
 
 
 def is_distributed() -> bool:
@@ -24,6 +35,72 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
+def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend: str, seconds: int) -> None:
+    """Meet the other processes and form the group; later collectives have torch's own time-out.
+
+    Args:
+        address: tcp://HOST:PORT, or another init method of torch.distributed, such as file:///shared/file.
+        rank, world_size: this process and how many there are.
+        hosts_store: whether this process listens at the address.
+        backend: of torch.distributed; see `init_process_group`.
+        seconds: longest wait.
+
+    Raises:
+        RendezvousError: the host is unknown, the port taken, or not all came in time.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        if address.startswith("tcp://"):
+            place = urlparse(address)
+            host, port = place.hostname or "", place.port or 0
+            if not hosts_store:
+                _wait_for(host, port, deadline)
+            store = dist.TCPStore(host, port, world_size, hosts_store, _left(deadline), multi_tenant=True)
+        else:
+            store, _, _ = next(dist.rendezvous(address, rank, world_size, timeout=_left(deadline)))
+        # A first group, of the same hosts, whose connections must be made in the time that is left.
+        rehearsal = dist.PrefixStore("rehearsal", store)
+        dist.init_process_group("gloo", store=rehearsal, rank=rank, world_size=world_size, timeout=_left(deadline))
+        dist.barrier()
+        dist.destroy_process_group()
+    except (OSError, RuntimeError) as error:
+        raise RendezvousError(_explain(error, address, rank, world_size, seconds)) from error
+    dist.init_process_group(backend, store=dist.PrefixStore("run", store), rank=rank, world_size=world_size)
+
+
+def _left(deadline: float) -> timedelta:
+    return timedelta(seconds=max(1.0, deadline - time.monotonic()))
+
+
+def _wait_for(host: str, port: int, deadline: float) -> None:
+    """Until somebody listens; torch's own wait takes up to twice its time-out and prints stacks meanwhile."""
+    socket.getaddrinfo(host, port)  # an unknown name is told at once
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_left(deadline).total_seconds()).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _explain(error: Exception, address: str, rank: int, world_size: int, seconds: int) -> str:
+    me, cause = f"rank {rank} of {world_size} on {socket.gethostname()}", str(error).partition("\n")[0]
+    if isinstance(error, socket.gaierror):
+        return (
+            f"{me} cannot resolve the host name in {address} ({error.strerror}). Check the name (MASTER_ADDR, or the "
+            "one in --init_method) with: getent hosts NAME"
+        )
+    if "EADDRINUSE" in cause:
+        return f"{me} cannot listen at {address}: the port is taken. Set MASTER_PORT (or --init_method) to a free one"
+    return (
+        f"{me} did not find all the others at {address} within {seconds} s ({cause}). Check that all {world_size} "
+        "processes were started with the same address, that this node reaches that port (firewall), and the network "
+        "interface (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME). A longer wait: DIST.RENDEZVOUS_SECONDS"
+    )
+
+
 def broadcast_buffers(model: nn.Module) -> None:
     """Give every process the first one's running statistics, which each updates from its own clips."""
     if is_distributed():
@@ -37,19 +114,19 @@ def barrier() -> None:
         dist.barrier()
 
 
-def all_gather(value: Any) -> list[Any]:
-    """The picklable `value` of every process, in rank order, on every process."""
+def all_gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """The picklable `value` of every process (of the group), in rank order, on every process."""
     if not is_distributed():
         return [value]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
+    dist.all_gather_object(gathered, value, group=group)
     return gathered
 
 
-def total(value: int, device: torch.device) -> int:
-    """The sum of `value` over all processes, on every process; waits for the device."""
+def totals(values: Sequence[int]) -> list[int]:
+    """Each of `values` summed over all processes, on every process; in host memory, so it waits for no device."""
     if not is_distributed():
-        return value
-    tensor = torch.tensor(value, device=device)
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.int64)
     dist.all_reduce(tensor)
-    return int(tensor)
+    return [int(value) for value in tensor]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,77 @@ from typing import Any
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "torchcodec")
 
 
+@dataclass(frozen=True)
+class SlurmTask:
+    """One of the tasks that one `srun` started.
+
+    Attributes:
+        rank, num_tasks: this task among all, from 0, and how many there are.
+        local_rank, tasks_on_node: the same among those of this node.
+        even: every node has equally many.
+        host: where the tasks meet.
+        port: the port there, of this job and step.
+    """
+
+    rank: int
+    num_tasks: int
+    local_rank: int
+    tasks_on_node: int
+    even: bool
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> SlurmTask | None:
+        """This task; None where srun started no other beside it (in the script of sbatch, too)."""
+        num_tasks = int(environ.get("SLURM_STEP_NUM_TASKS", 1))
+        if num_tasks == 1:
+            return None
+        runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environ["SLURM_STEP_TASKS_PER_NODE"])  # such as 2(x3),1
+        per_node = [int(tasks) for tasks, nodes in runs for _ in range(int(nodes or 1))]
+        job, step = int(environ["SLURM_JOB_ID"]), int(environ["SLURM_STEP_ID"])
+        return cls(
+            rank=int(environ["SLURM_PROCID"]),
+            num_tasks=num_tasks,
+            local_rank=int(environ["SLURM_LOCALID"]),
+            tasks_on_node=per_node[int(environ["SLURM_NODEID"])],
+            even=len(set(per_node)) == 1,
+            host="localhost" if len(per_node) == 1 else first_host(environ["SLURM_STEP_NODELIST"]),
+            port=10_000 + (101 * job + step) % 20_000,  # below the ports that systems give to clients
+        )
+
+
+def first_host(nodes: str) -> str:
+    """The first of a list of nodes as Slurm writes it: rack1-n02 of "rack[1,3]-n[02-05],gpu7"."""
+    (first,) = re.findall(r"^(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first)
+
+
 def available_cpus() -> int:
-    """CPUs this process may use, by its affinity mask (Slurm, taskset) and its container's quota (Docker)."""
+    """CPUs this process and its children may use.
+
+    That is by the affinity mask (Slurm, taskset), the container's quota (Docker), and what Slurm gave to the task.
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_cpus(Path("/sys/fs/cgroup"))))
+    return max(1, min(cpus, _cgroup_cpus(Path("/sys/fs/cgroup")), _slurm_cpus(os.environ)))
+
+
+def processes_that_share_cpus(local_world_size: int) -> int:
+    """How many of the `local_world_size` training processes of this node share `available_cpus`.
+
+    A task of srun has its own; processes that torchrun or this program started share those of the launcher.
+    """
+    task = SlurmTask.read(os.environ)
+    return max(1, local_world_size // (task.tasks_on_node if task else 1))
+
+
+def _slurm_cpus(environ: Mapping[str, str]) -> int:
+    """CPUs that Slurm gave to this task, or to the job on this node; a huge number outside of Slurm."""
+    task, on_node = SlurmTask.read(environ), environ.get("SLURM_CPUS_ON_NODE")
+    in_step = "SLURM_STEP_NUM_TASKS" in environ
+    if in_step and "SLURM_CPUS_PER_TASK" in environ:  # in the script of sbatch it is not what the script itself has
+        return int(environ["SLURM_CPUS_PER_TASK"])
+    return int(on_node) // (task.tasks_on_node if task else 1) if on_node else 2**31
 
 
 def _cgroup_cpus(root: Path) -> int:
@@ -60,11 +130,14 @@ def collect_versions() -> dict[str, Any]:
 
 def git_state(root: Path) -> dict[str, Any] | None:
     """`{"revision": ..., "dirty": ...}` of the checkout with top folder `root`; None when it is not one."""
+    revision = git_revision(root)
+    return {"revision": revision, "dirty": _git(root, "status", "--porcelain") != ""} if revision else None
+
+
+def git_revision(root: Path) -> str | None:
+    """The commit of the checkout with top folder `root`; None when it is not one."""
     top = _git(root, "rev-parse", "--show-toplevel")
-    revision = _git(root, "rev-parse", "HEAD")
-    if not top or not revision or Path(top).resolve() != root.resolve():
-        return None
-    return {"revision": revision, "dirty": _git(root, "status", "--porcelain") != ""}
+    return _git(root, "rev-parse", "HEAD") if top and Path(top).resolve() == root.resolve() else None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -39,10 +40,37 @@ class CheckpointError(UserError):
     """A file of weights cannot be used; the message says why and what to set."""
 
 
+class Stopped(UserError):
+    """A signal has ended the run between two steps; the message says where and how to go on.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal_number
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int, str]]:
+        return Stopped, (self.signal, str(self))
+
+    @property
+    def exit_status(self) -> int:
+        """After SIGUSR1 or SIGUSR2 75 (EX_TEMPFAIL: start me again), else 128 + number, as shells count."""
+        return 75 if self.signal in (signal.SIGUSR1, signal.SIGUSR2) else 128 + self.signal
+
+
 def exit_status(work: Callable[[], None]) -> int:
-    """Do the work of a command-line tool: 0, or 1 after a `UserError` (its message on stderr), or 130 after Ctrl-C."""
+    """Do the work of a command-line tool; tell its `UserError`s on stderr, without a traceback.
+
+    Returns:
+        0; 1 after a `UserError`; 130 after Ctrl-C; that of `Stopped`.
+    """
     try:
         work()
+    except Stopped as stopped:
+        print(f"\nstopped: {stopped}", file=sys.stderr)
+        return stopped.exit_status
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1

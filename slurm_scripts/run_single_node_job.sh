@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Train and test on one node:  sbatch slurm_scripts/run_single_node_job.sh [--cfg FILE.yaml] [KEY VALUE ...]
+# Submit it from the checkout. Options of sbatch go before the script and win over the lines below, for example:
+#   sbatch --partition=short --time=1:00:00 --ntasks-per-node=4 --gpus-per-node=4 slurm_scripts/run_single_node_job.sh
+
+# ---- What to ask of Slurm. One task is one process on one GPU: --ntasks-per-node is the number of GPUs.
+#SBATCH --job-name=timesformer
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=9
+#SBATCH --time=3-00:00:00
+#SBATCH --output=%x-%j.log
+
+# ---- What your site may want besides: take out one # and fill in.
+##SBATCH --partition=PARTITION
+##SBATCH --account=ACCOUNT
+##SBATCH --qos=QOS
+##SBATCH --constraint=FEATURE
+##SBATCH --mem=400G
+
+# ---- Two minutes before the limit, and when preempted: save, requeue, go on with the same number and log.
+#SBATCH --signal=USR2@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+# ---- Yours. A variable of the same name in your shell wins:  CONFIG=my.yaml sbatch ...
+MODULES=${MODULES-}                             # for `module load`, such as "cuda/12.4"
+ACTIVATE=${ACTIVATE-.venv/bin/activate}         # sourced; conda: "$HOME/miniconda3/bin/activate NAME"; empty: nothing
+CONFIG=${CONFIG-configs/Kinetics/TimeSformer_divST_8x32_224.yaml}
+OUTPUT_DIR=${OUTPUT_DIR-output/$SLURM_JOB_NAME-$SLURM_JOB_ID}  # on a file system that all nodes share
+RESTARTS=${RESTARTS-20}                         # the job requeues itself at most so many times
+
+source slurm_scripts/train_and_requeue.sh
