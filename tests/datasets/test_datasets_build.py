@@ -26,6 +26,7 @@ from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
+from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import ConfigError, DataListError
 
 SMALL_CROPS = ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"]
@@ -249,3 +250,31 @@ def test_mixing(videos: VideoList) -> None:
         build.build_train_loader(
             config(MIXUP__ENABLED=True, TRAIN__BATCH_SIZE=4), videos, world_size=4, local_world_size=4
         )
+
+
+# ---------------------------------------------------------------- cache and limits
+
+
+def test_the_cache_is_announced_shared_and_limited(
+    folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
+    settings |= {"DATA_LOADER__CACHE": "disk", "DATA_LOADER__CACHE_DIR": str(tmp_path), "DATA_LOADER__TIMEOUT": 60.0}
+    cfg = config(**settings)
+    assert build.build_train_dataset(config(), VideoList([])).cache is None
+    videos = build.load_list(cfg, "val")
+    caplog.set_level("INFO", logger="timesformer")
+    train, plain = build.build_train_dataset(cfg, videos), build.build_train_dataset(config(), videos)
+    tested = build.build_eval_dataset(cfg, videos, views=True)
+    for dataset in (train, tested):
+        assert dataset.cache is not None and dataset.cache.folder == tmp_path
+        assert [dataset[SampleKey(0, 0, index)].views is not None for index in range(5)] == [True] * 5
+    assert f"DATA_LOADER.CACHE disk: 5 videos, 0.00 GB of frames in {tmp_path}" in caplog.text
+    assert len(list(tmp_path.glob("*.frames"))) == 10  # every frame for training, those of the views for the test
+    one, two = train[SampleKey(3, 0, 4)].views, plain[SampleKey(3, 0, 4)].views
+    assert one is not None and two is not None and torch.equal(one, two)  # 48 x 64 is not above the largest scale
+    assert "not exactly" not in caplog.text
+    build.build_train_dataset(config(**settings, DATA__TRAIN_JITTER_SCALES=[40, 44]), videos)
+    assert "5 of 5 videos are larger than the largest of DATA.TRAIN_JITTER_SCALES [40, 44]" in caplog.text
+    with pytest.raises(ConfigError, match=r"more than DATA_LOADER.CACHE_GB 0. Type DATA_LOADER.CACHE_GB 1, or"):
+        build.build_train_dataset(config(**settings, DATA_LOADER__CACHE_GB=0.0), videos)

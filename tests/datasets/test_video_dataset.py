@@ -75,7 +75,12 @@ def train_set(videos: list[VideoRecord], *, flip: bool = False, **settings: Any)
 
 
 def eval_set(
-    videos: list[VideoRecord], sampler: FrameSampler | None = None, *, crop: int = 0, num_crops: int = 1
+    videos: list[VideoRecord],
+    sampler: FrameSampler | None = None,
+    *,
+    crop: int = 0,
+    num_crops: int = 1,
+    **settings: Any,
 ) -> VideoDataset:
     """Whole frames, or square crops of side `crop`."""
     transform = EvalTransform(
@@ -83,7 +88,8 @@ def eval_set(
         num_crops=num_crops,
         crop_mode="crop" if crop else "full",
     )
-    return VideoDataset(videos, frame_sampler=sampler or UniformSegmentSampler(4), transform=transform, training=False)
+    sampler = sampler or UniformSegmentSampler(4)
+    return VideoDataset(videos, frame_sampler=sampler, transform=transform, training=False, **settings)
 
 
 def numbers(clip: torch.Tensor) -> list[int]:

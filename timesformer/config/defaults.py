@@ -135,6 +135,11 @@ KEYS: tuple[Key, ...] = (
     # ---------------------------------------------------------------- loading and mixing
     Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPUs, at most 8 (on a CPU a quarter of it)", low=0),
     Key("DATA_LOADER.PIN_MEMORY", True, "bool", "page-locked host memory, for faster copies to a GPU"),
+    Key("DATA_LOADER.CACHE", "none", "str", "keep decoded frames of small datasets: memory (/dev/shm, gone after the run) or disk (stays for the next run)", ("none", "memory", "disk")),
+    Key("DATA_LOADER.CACHE_DIR", "", "str", "folder of CACHE disk; empty: timesformer/frames below $XDG_CACHE_HOME or ~/.cache"),
+    Key("DATA_LOADER.CACHE_GB", 16.0, "float", "most gigabytes that the cached frames of one list (train, val or test) may take", low=0),
+    Key("DATA_LOADER.TIMEOUT", 300.0, "float", "seconds after which a video that hangs a loader process is given up as unreadable; 0: never", low=0),
+    Key("DATA_LOADER.RECYCLE_AFTER", 0, "int", "clips after which a loader process decodes in a fresh process; 0: never", low=0),
     Key("MIXUP.ENABLED", False, "bool", "mixup and CutMix of neighbouring clips"),
     Key("MIXUP.ALPHA", 0.8, "float", "Beta parameter of mixup; 0 switches mixup off", low=0),
     Key("MIXUP.CUTMIX_ALPHA", 1.0, "float", "Beta parameter of CutMix; 0 switches CutMix off", low=0),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
 # Importing a dataset registers it.
 from timesformer.datasets import folder, gestures, howto100m, kinetics, muwiges, ssv2  # noqa: F401
+from timesformer.datasets.cache import FrameCache, StoredSize
+from timesformer.datasets.cache_folders import GB, check_space, disk_folder, memory_folder
 from timesformer.datasets.frame_samplers import (
     FrameSampler,
     RandomSegmentSampler,
@@ -21,13 +24,18 @@ from timesformer.datasets.frame_samplers import (
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.readers import resolve_backend
-from timesformer.datasets.records import VideoList, missing_table, split_missing
+from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
 from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
-from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
+from timesformer.datasets.video_info import VideoInfo
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, DataListError
+from timesformer.utils.logging import get_logger
+from timesformer.utils.random import numpy_generator
 from timesformer.utils.sizes import height_width
+
+log = get_logger(__name__)
 
 NumClips: TypeAlias = "int | Literal['auto']"
 
@@ -113,35 +121,73 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
         erase_prob=data.RE_PROB,
         fill=data.MEAN if data.CHANNEL_ORDER == "rgb" else data.MEAN[::-1],
     )
+    sampler = build_frame_sampler(cfg, training=True)
+    stored_size = StoredSize(transform.crop_size, high, whole=not cropped, fixed=not cropped or low == high)
     return VideoDataset(
         videos.records,
-        frame_sampler=build_frame_sampler(cfg, training=True),
+        frame_sampler=sampler,
         transform=transform,
         training=True,
-        seed=cfg.RNG_SEED,
-        backend=resolve_backend(data.DECODING_BACKEND),
         flip_label_map=both_directions(data.FLIP_LABEL_MAP),
+        cache=build_cache(cfg, videos, sampler, stored_size, all_frames=True),
+        **_reading_settings(cfg),
     )
 
 
 def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> VideoDataset:
     """Fixed clips of `videos`: those of the test (`views`), or one centre view of each."""
     num_clips, num_crops = views_per_video(cfg, views=views)
-    one_crop = num_crops == 1 and cfg.DATA.CROP_MODE == "crop"
+    cropped = cfg.DATA.CROP_MODE == "crop"
+    transform = EvalTransform(
+        crop_size=height_width(cfg.DATA.TEST_CROP_SIZE),
+        num_crops=num_crops,
+        crop_mode=cfg.DATA.CROP_MODE,
+        # one crop sees the frame at the smallest scale of training; three crops cover it at the crop's own size
+        short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if num_crops == 1 and cropped else 0,
+    )
+    sampler = build_frame_sampler(cfg, training=False, num_clips=num_clips)
+    stored_size = StoredSize(transform.crop_size, transform.short_side, whole=not cropped, fixed=True)
     return VideoDataset(
         videos.records,
-        frame_sampler=build_frame_sampler(cfg, training=False, num_clips=num_clips),
-        transform=EvalTransform(
-            crop_size=height_width(cfg.DATA.TEST_CROP_SIZE),
-            num_crops=num_crops,
-            crop_mode=cfg.DATA.CROP_MODE,
-            # one crop sees the frame at the smallest scale of training; three crops cover it at the crop's own size
-            short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if one_crop else 0,
-        ),
+        frame_sampler=sampler,
+        transform=transform,
         training=False,
-        seed=cfg.RNG_SEED,
-        backend=resolve_backend(cfg.DATA.DECODING_BACKEND),
+        cache=build_cache(cfg, videos, sampler, stored_size, all_frames=False),
+        **_reading_settings(cfg),
     )
+
+
+def build_cache(
+    cfg: CfgNode, videos: VideoList, sampler: FrameSampler, stored_size: StoredSize, *, all_frames: bool
+) -> FrameCache | None:
+    """The cache of the frames of `videos` that DATA_LOADER.CACHE asks for; says first how much it takes.
+
+    Raises:
+        ConfigError: it takes more than DATA_LOADER.CACHE_GB, or more than there is.
+    """
+    loader, kind = cfg.DATA_LOADER, cfg.DATA_LOADER.CACHE
+    if kind == "none":
+        return None
+    place = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
+    # all frames are the same whatever the sampler; those of a test are not
+    cache = FrameCache(place, stored_size, all_frames, settings="" if all_frames else f"{sampler} {cfg.RNG_SEED}")
+
+    def count_frames(record: VideoRecord, info: VideoInfo) -> int:
+        chosen = () if all_frames else np.unique(sample_record(record, info, sampler, numpy_generator(0)))
+        return len(chosen) or info.num_frames
+
+    backend = resolve_backend(cfg.DATA.DECODING_BACKEND)
+    measured = cache.measure(videos.records, lambda record: open_record(record, backend=backend), count_frames)
+    told = f"DATA_LOADER.CACHE {kind}: {measured} of frames in {place}"
+    check_space(place, told, measured.num_bytes, measured.stored_bytes, limit_gb=loader.CACHE_GB)
+    log.info("%s, %.2f GB of them stored already", told, measured.stored_bytes / GB)
+    if measured.num_inexact:
+        log.info(
+            "%d of %d videos are larger than the largest of DATA.TRAIN_JITTER_SCALES %s: they are stored at that size "
+            "and clips are scaled from it, which is not exactly what they are without a cache",
+            *(measured.num_inexact, measured.num_measured, cfg.DATA.TRAIN_JITTER_SCALES),
+        )
+    return cache
 
 
 def build_train_loader(
@@ -236,4 +282,13 @@ def _worker_settings(cfg: CfgNode, local_processes: int) -> dict[str, Any]:
             cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=cfg.NUM_GPUS != 0 and torch.cuda.is_available()
         ),
         "pin_memory": cfg.DATA_LOADER.PIN_MEMORY,
+    }
+
+
+def _reading_settings(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "seed": cfg.RNG_SEED,
+        "backend": resolve_backend(cfg.DATA.DECODING_BACKEND),
+        "timeout_sec": cfg.DATA_LOADER.TIMEOUT,
+        "recycle_after": cfg.DATA_LOADER.RECYCLE_AFTER,
     }

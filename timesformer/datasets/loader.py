@@ -191,7 +191,7 @@ class TrainLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.num_workers = dataset, num_workers
         self.sampler = StepBatchSampler(
             len(dataset),  # type: ignore[arg-type]
             global_batch=global_batch,
@@ -260,7 +260,8 @@ def _data_loader(
 ) -> DataLoader[Any]:
     if num_workers:
         kill_children_at_exit()
-    # A worker has one thread: torch sees to its own, transforms.py to OpenCV's, readers.py to the decoder's.
+    # A worker has one thread: torch sees to its own, transforms.py to OpenCV's, readers.py to the decoder's. It need
+    # not watch over its videos: video_dataset.py does.
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -27,6 +27,7 @@ from timesformer.datasets.video_info import VideoInfo, usable_fps
 from timesformer.utils.errors import VideoReadError
 
 _MAX_UNCODED_PICTURE_BYTES = 19  # MPEG-4 packets up to this size may say "no picture here", as FFmpeg sees it
+_MAX_SURVEYS = 4096  # that a process remembers: some ten MB
 _MAX_SHORTFALL = 0.05  # of the promised duration; a file that lacks more is called truncated
 
 
@@ -38,11 +39,13 @@ class PyAVReader:
         self._container = open_container(path)
         try:
             self._stream = first_video_stream(self._container, path)
-            self._survey = _survey(self._container, self._stream, path)
+            status = os.stat(path)
+            file = path, status.st_size, status.st_mtime_ns
+            self._survey = _surveys.get(file) or _survey(self._container, self._stream, path)
+            _remember(file, self._survey)
             num_frames, damage = len(self._survey.pts), None
             if not self._survey.trusted:
-                status = os.stat(path)
-                num_frames, damage = _count_frames(path, status.st_size, status.st_mtime_ns)
+                num_frames, damage = _count_frames(*file)
             self.info = _describe(self._stream, self._survey, num_frames, damage)
         except BaseException:
             self.close()
@@ -99,17 +102,21 @@ class PyAVReader:
         """
         codec = self._stream.codec_context
         self._container.seek(key, stream=self._stream, backward=True)
-        landed = False
+        landed, unsent = False, set(wanted)
         for packet in self._container.demux(self._stream):
             if not landed and (packet.pts is None or packet.pts > key):
                 return
             landed = True
             codec.skip_frame = "DEFAULT" if not packet.size or packet.pts in wanted else "NONREF"
-            for frame in packet.decode():
+            frames = packet.decode()
+            unsent.discard(packet.pts)
+            if drain := not unsent and packet.size > 0 and not self._survey.interlaced:
+                frames += self._stream.decode(None)  # what follows in the file is not needed
+            for frame in frames:
                 if frame.pts in wanted:
                     wanted.remove(frame.pts)
                     yield frame.pts, frame
-            if not wanted:
+            if drain or not wanted:
                 return
 
     def _read_linearly(self, missing: dict[int, int], frames: np.ndarray, wanted: np.ndarray) -> None:
@@ -152,6 +159,7 @@ class _Survey:
         key_pts: of the keyframes among them.
         num_packets: those without pts, too.
         end: pts of the end of the last packet, in the same units.
+        interlaced: whether a frame may come in two packets.
         coded_size: height and width as stored, in pixels.
         matrix: of display, as FFmpeg keeps it: rows (a, b, u), (c, d, v), (x, y, w); int32.
     """
@@ -161,8 +169,19 @@ class _Survey:
     key_pts: np.ndarray
     num_packets: int
     end: int
+    interlaced: bool
     coded_size: tuple[int, int]
     matrix: np.ndarray
+
+
+_surveys: dict[tuple[str, int, int], _Survey] = {}  # by path, size and time of change of the file
+
+
+def _remember(file: tuple[str, int, int], survey: _Survey) -> None:
+    """A file is surveyed once for each process, as long as it does not change."""
+    if len(_surveys) >= _MAX_SURVEYS and file not in _surveys:
+        _surveys.clear()
+    _surveys[file] = survey
 
 
 def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Survey:
@@ -174,6 +193,7 @@ def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Surve
     codec = stream.codec_context
     packets: list[tuple[int | None, bool]] = []  # pts, keyframe
     odd = False
+    smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
     end = 0
     frame: av.VideoFrame | None = None
     damage = ""
@@ -181,8 +201,7 @@ def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Surve
         for packet in container.demux(stream):
             if packet.size:
                 packets.append((packet.pts, packet.is_keyframe))
-                odd |= packet.is_discard or packet.is_corrupt
-                odd |= codec.name == "mpeg4" and packet.size <= _MAX_UNCODED_PICTURE_BYTES
+                odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
             if frame is None:
                 frame = next(iter(packet.decode()), None)
@@ -203,6 +222,7 @@ def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Surve
         key_pts=np.sort(np.array([pts for pts, is_key in packets if is_key and pts is not None], np.int64)),
         num_packets=len(packets),
         end=end,
+        interlaced=frame.interlaced_frame,
         coded_size=(frame.height, frame.width),
         matrix=np.frombuffer(bytes(matrix), np.int32).reshape(3, 3) if matrix else np.eye(3, dtype=np.int32),
     )

@@ -73,6 +73,13 @@ def open_frames(files: Sequence[str], *, fps: float) -> VideoReader:
     return _PictureReader(files, fps)
 
 
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8 scaled to (height, width) as `transforms.py` scales them; as they are if they fit."""
+    if frames.shape[1:3] == size:
+        return frames
+    return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR) for frame in frames])
+
+
 def resolve_backend(name: str) -> str:
     """The decoder that `DATA.DECODING_BACKEND: name` means here: "pyav" or "torchcodec".
 

@@ -1,20 +1,25 @@
 """From a record to clips: open the video, choose frames, read them, transform them.
 
 Everything is opened, read and closed within one call, and every random choice comes from (seed, epoch,
-index): a sample is the same in any process, batch and order. A video that cannot be read never ends a run.
+index): a sample is the same in any process, batch and order. A video that cannot be read never ends a run,
+and in a loader process neither does one that hangs or crashes its decoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.frame_samplers import FrameSampler, distinct_frames
+from timesformer.datasets.guarded import GuardedCall
 from timesformer.datasets.readers import VideoReader, open_frames, open_video
 from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_info import VideoInfo
@@ -86,6 +91,15 @@ class Sample:
     warnings: list[str] = field(default_factory=list)
 
 
+class _Clips(NamedTuple):
+    """What reading a video gives: uint8 (V, C, T, H, W), flipped or not, of these frames, with these remarks."""
+
+    views: np.ndarray
+    flipped: bool
+    frame_indices: np.ndarray
+    warnings: tuple[str, ...]
+
+
 def open_record(record: VideoRecord, *, backend: str) -> VideoReader:
     """Open the video file or frame folder of `record`.
 
@@ -125,6 +139,9 @@ class VideoDataset(Dataset[Sample]):
         seed: of all random choices.
         backend: decoder of video files.
         flip_label_map: label to label, for clips that the transform flipped (both directions given).
+        cache: stored frames, or None to decode always.
+        timeout_sec: in loader processes, a video that takes longer is one that cannot be read; 0: no limit.
+        recycle_after: in loader processes, clips after which the process that decodes is replaced; 0: never.
     """
 
     def __init__(
@@ -137,11 +154,19 @@ class VideoDataset(Dataset[Sample]):
         seed: int = 0,
         backend: str = "pyav",
         flip_label_map: Mapping[int, int] | None = None,
+        cache: FrameCache | None = None,
+        timeout_sec: float = 0.0,
+        recycle_after: int = 0,
     ) -> None:
         self.records = records
         self.frame_sampler, self.transform, self.training = frame_sampler, transform, training
         self.seed, self.backend = seed, backend
         self.flip_label_map = dict(flip_label_map or {})
+        self.cache = cache
+        guarded = timeout_sec > 0 or recycle_after > 0
+        call = GuardedCall(self._read, timeout_sec=timeout_sec, recycle_after=recycle_after)
+        self._guarded_read = call if guarded else None
+        self._hanging: dict[int, VideoReadError] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -153,29 +178,60 @@ class VideoDataset(Dataset[Sample]):
         while True:
             record = self.records[tried[-1]]
             try:
-                self._read_into(sample, record, generator)
-                sample.index = tried[-1]
-                return sample
+                clips = self._try_to_read(tried[-1], deepcopy(generator))  # a failure takes nothing from it
             except VideoReadError as error:
                 sample.failures.append(Failure.of(tried[-1], record, error))
+            else:
+                return self._complete(sample, tried[-1], clips)
             replacement = self._replacement(tried, generator) if self.training else None
             if replacement is None:
                 return sample
             tried.append(replacement)
 
-    def _read_into(self, sample: Sample, record: VideoRecord, generator: np.random.Generator) -> None:
-        with open_record(record, backend=self.backend) as reader:
+    def _try_to_read(self, index: int, generator: np.random.Generator) -> _Clips:
+        """`_read`, in loader processes such that no video can stop the run.
+
+        Raises:
+            VideoReadError: it cannot be read, now or ever.
+        """
+        if self._guarded_read is None or get_worker_info() is None:
+            return self._read(index, generator)
+        if index in self._hanging:
+            raise self._hanging[index]
+        path = self.records[index].path
+        try:
+            return self._guarded_read(index, generator)
+        except TimeoutError as error:
+            self._hanging[index] = VideoReadError(path, f"it hangs: {error} (DATA_LOADER.TIMEOUT)")
+            raise self._hanging[index] from error
+        except ChildProcessError as error:
+            raise VideoReadError(path, f"it crashes the decoder: {error}") from error
+
+    def _read(self, index: int, generator: np.random.Generator) -> _Clips:
+        """The views of a record."""
+        record = self.records[index]
+        open_it = partial(open_record, record, backend=self.backend)
+        with self.cache.open(record, open_it) if self.cache else open_it() as reader:
             indices = sample_record(record, reader.info, self.frame_sampler, generator)  # (num_clips, T)
             wanted, places = np.unique(indices, return_inverse=True)
             frames = reader.read(wanted)  # (distinct, H, W, 3): each frame decoded and kept once
         clips = [frames[place] for place in places.reshape(indices.shape)]  # (T, H, W, 3) each
+        flipped = False
         if self.training:
             clip, flipped = self.transform(clips[0], generator)  # (C, T, h, w)
-            sample.views, sample.label = clip[None], self._label(record.label, flipped)
+            views = clip[None]
         else:
-            sample.views = torch.cat([self.transform(clip) for clip in clips])
-        sample.frame_indices, sample.distinct_frames = indices, float(np.mean(distinct_frames(indices)))
-        sample.warnings = [f"{record.path} ({record.source}): {warning}" for warning in reader.info.warnings]
+            views = torch.cat([self.transform(clip) for clip in clips])
+        return _Clips(views.numpy(), flipped, indices, reader.info.warnings)
+
+    def _complete(self, sample: Sample, index: int, clips: _Clips) -> Sample:
+        record = self.records[index]
+        sample.index, sample.views = index, torch.from_numpy(clips.views)
+        sample.label = self._label(record.label, clips.flipped)
+        sample.frame_indices = clips.frame_indices
+        sample.distinct_frames = float(np.mean(distinct_frames(clips.frame_indices)))
+        sample.warnings = [f"{record.path} ({record.source}): {warning}" for warning in clips.warnings]
+        return sample
 
     def _label(self, label: Label, flipped: bool) -> Label:
         if not flipped:

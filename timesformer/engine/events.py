@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+SETTLED_STEPS = 50  # after which a run says what limits it
+MODEL_LIMITS_BELOW, DATA_LIMIT_ABOVE = 0.05, 0.4  # shares of a step spent waiting for data
+
 
 class RunEvents:
     """Scalars, pictures and progress of one run; silent on every process but the first.
@@ -90,6 +93,30 @@ class RunEvents:
             self.board.close()
 
 
+def what_limits(wait_share: float, *, num_workers: int, num_cpus: int, cached: bool) -> str:
+    """One line: whether data or the model limit the speed of training, and what to change.
+
+    Args:
+        wait_share: share of the time that a step waits for its clips, 0..1.
+        num_workers: loader processes of this training process.
+        num_cpus: CPUs that they may use.
+        cached: decoded frames are kept (DATA_LOADER.CACHE).
+    """
+    told = f"waiting for data takes {wait_share:.0%} of a step"
+    if wait_share < MODEL_LIMITS_BELOW:
+        return f"the model limits this run: {told}; more loader processes or a cache would not help"
+    limit = "data limit" if wait_share > DATA_LIMIT_ABOVE else "data and model both limit"
+    changes = []
+    if num_workers < num_cpus - 1:
+        changes.append(f"DATA_LOADER.NUM_WORKERS {num_cpus - 1} (now {num_workers})")
+    if not cached:
+        changes.append("DATA_LOADER.CACHE memory or disk (small datasets)")
+        changes.append("smaller video files (short side 256, a keyframe every 12 frames)")
+    else:
+        changes.append("fewer augmentations")
+    return f"{limit} this run: {told}; to change it: {', or '.join(changes)}"
+
+
 class Progress:
     """Progress of training: a bar on a terminal, a plain line each logging step elsewhere.
 
@@ -102,6 +129,8 @@ class Progress:
         self.started = self.since = time.perf_counter()
         self.waited = 0.0
         self.clips = 0
+        self._settled: list[tuple[float, float]] | None = None  # seconds, and those of them spent waiting
+        self._told = False
         show_bar = is_main and sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=not show_bar, leave=False)
         self.plain = is_main and not show_bar
@@ -118,8 +147,20 @@ class Progress:
         now = time.perf_counter()
         passed = max(now - self.since, 1e-9)
         rates = {"clips_per_sec": self.clips / passed, "data_wait": self.waited / passed}
+        if self._settled is not None and self.clips:
+            self._settled.append((passed, self.waited))
+        elif self.clips:  # what comes first, with everything starting up, says little
+            self._settled = []
         self.since, self.waited, self.clips = now, 0.0, 0
         return rates
+
+    def settled_wait_share(self) -> float | None:
+        """Share of the time spent waiting for data since the first call of `rates`; once, after 50 steps."""
+        if not self._settled or self.step - self.first_step < SETTLED_STEPS or self._told:
+            return None
+        self._told = True
+        passed, waited = (sum(column) for column in zip(*self._settled, strict=True))
+        return waited / passed
 
     def show(self, epoch: float, values: Mapping[str, float]) -> None:
         """Show the values of a logging step with the time that is left."""

@@ -21,7 +21,7 @@ from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
-from timesformer.engine.events import Progress
+from timesformer.engine.events import Progress, what_limits
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
 from timesformer.engine.parallel import parallelize
@@ -34,6 +34,7 @@ from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils import distributed
+from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import Stopped
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator, torch_seed
@@ -141,6 +142,10 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                     now = epoch + (i + 1) / steps_per_epoch
                     log_steps(run, state.since_log, result, progress, now, videos, failures)
                     state.since_log = StepTotals()
+                    if (share := progress.settled_wait_share()) is not None:
+                        cpus = available_cpus() // processes_that_share_cpus(run.processes.local_world_size)
+                        cached = cfg.DATA_LOADER.CACHE != "none"
+                        log.info(what_limits(share, num_workers=loader.num_workers, num_cpus=cpus, cached=cached))
                 signal, save_now = chosen(stops), overdue > 0 or writer.due(progress.step)
                 if signal or (save_now and not is_last):
                     told = save(Position(epoch, i + 1))

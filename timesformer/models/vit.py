@@ -7,6 +7,7 @@ Letters: B clips, C channels, T frames, H W pixels, N patches per frame, D width
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from timesformer.models.blocks import LAYER_NORM_EPS, Block, DividedBlock
+from timesformer.models.blocks import LAYER_NORM_EPS, AxialBlock, Block, BlockLayers, DividedBlock, LocalGlobalBlock
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
 from timesformer.models.pretrained import load_weights
 from timesformer.models.registry import MODELS
@@ -23,7 +24,15 @@ from timesformer.utils.sizes import height_width
 
 logger = logging.getLogger(__name__)
 
-ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
+BLOCKS: dict[str, type[BlockLayers]] = {
+    "divided_space_time": DividedBlock,
+    "joint_space_time": Block,
+    "space_only": Block,
+    "sparse_local_global": LocalGlobalBlock,
+    "axial": AxialBlock,
+}
+ATTENTION_TYPES = tuple(BLOCKS)
+RECOMPUTE = ("none", "cheap", "blocks")
 INITS = ("vit", "scratch")
 
 
@@ -40,11 +49,16 @@ class VisionTransformer(nn.Module):
         attention_type: one of `ATTENTION_TYPES` (paper, Figure 2).
         init: "vit" for fine-tuning (std 0.02; the temporal branch starts as the identity) or "scratch" for
             training from nothing (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
-        activation_checkpointing: in training keep only what goes into each block, and compute the block again in the
-            backward pass (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost"); the same gradients.
+        recompute: what training computes again in the backward pass instead of keeping it; the same gradients.
+            "none"; "cheap", norms and GELUs; "blocks", all but what goes into each block (Chen et al., 2016,
+            "Training Deep Nets with Sublinear Memory Cost").
+
+    Attributes:
+        all_tokens: have the last block compute every token, for a hook that reads them. Otherwise it computes the cls
+            token only: no other is used after it.
 
     Raises:
-        ValueError: sizes that do not divide, or an unknown `attention_type` or `init`.
+        ValueError: sizes that do not divide, or an unknown `attention_type`, `init` or `recompute`.
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class VisionTransformer(nn.Module):
         num_frames: int = 8,
         attention_type: str = "divided_space_time",
         init: str = "vit",
-        activation_checkpointing: bool = False,
+        recompute: str = "none",
     ) -> None:
         super().__init__()
         height, width = height_width(img_size)
@@ -72,12 +86,16 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"a {height}x{width} input is not made of whole {patch_size}x{patch_size} patches")
         if embed_dim % num_heads:
             raise ValueError(f"width {embed_dim} is not divisible by {num_heads} attention heads")
-        if attention_type not in ATTENTION_TYPES:
-            raise ValueError(f"attention_type {attention_type!r} is not one of {', '.join(ATTENTION_TYPES)}")
-        if init not in INITS:
-            raise ValueError(f"init {init!r} is not one of {', '.join(INITS)}")
+        for name, value, allowed in (
+            ("attention_type", attention_type, ATTENTION_TYPES),
+            ("init", init, INITS),
+            ("recompute", recompute, RECOMPUTE),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
         self.attention_type = attention_type
-        self.activation_checkpointing = activation_checkpointing
+        self.recompute = recompute
+        self.all_tokens = False
         self.input_shape = (in_chans, num_frames, height, width)  # (C, T, H, W)
         self.grid = (height // patch_size, width // patch_size)
         num_patches = self.grid[0] * self.grid[1]
@@ -88,9 +106,8 @@ class VisionTransformer(nn.Module):
             self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.drop = nn.Dropout(drop_rate)
-        block = DividedBlock if attention_type == "divided_space_time" else Block
         self.blocks = nn.ModuleList(
-            block(
+            BLOCKS[attention_type](
                 embed_dim,
                 num_heads,
                 mlp_ratio=mlp_ratio,
@@ -98,6 +115,7 @@ class VisionTransformer(nn.Module):
                 drop=drop_rate,
                 attn_drop=attn_drop_rate,
                 drop_path=drop_path_rate * i / max(depth - 1, 1),
+                recompute=recompute == "cheap",
             )
             for i in range(depth)
         )
@@ -107,12 +125,12 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_vit(self) -> None:
-        """The ViT convention, truncated normal of std 0.02; `temporal_fc` and `time_embed` start at zero."""
+        """The ViT convention, truncated normal of std 0.02; `time_embed`, `temporal_fc` and its like start at zero."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                if name.endswith("temporal_fc"):
+                if name.endswith("_fc"):
                     nn.init.zeros_(module.weight)
                 else:
                     nn.init.trunc_normal_(module.weight, std=0.02)
@@ -149,29 +167,27 @@ class VisionTransformer(nn.Module):
         if self.attention_type == "space_only":
             tokens = self.patch_embed(x, time_first=True) + patch_pos  # (B, T, N, D)
             cls = (self.cls_token + cls_pos).unsqueeze(1).expand(batch, num_frames, -1, -1)
-            x = self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1))  # (B*T, 1 + N, D)
-            for block in self.blocks:
-                x = self._run(block, x)
+            x = self._encode(self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1)))[0]  # (B*T, 1 + N, D)
             return self.norm(x[:, 0].unflatten(0, (batch, -1)).mean(1))
 
         tokens = self.patch_embed(x, time_first=False) + patch_pos.unsqueeze(2) + self.time_embed  # (B, N, T, D)
         cls = self.drop((self.cls_token + cls_pos).expand(batch, -1, -1))  # (B, 1, D)
         tokens = self.drop(tokens)
-        if self.attention_type == "divided_space_time":
-            for block in self.blocks:
-                cls, tokens = self._run(block, cls, tokens)
+        if self.attention_type == "joint_space_time":
+            cls = self._encode(torch.cat([cls, tokens.flatten(1, 2)], dim=1))[0]  # (B, 1 + N*T, D)
         else:
-            x = torch.cat([cls, tokens.flatten(1, 2)], dim=1)  # (B, 1 + N*T, D)
-            for block in self.blocks:
-                x = self._run(block, x)
-            cls = x[:, :1]
+            cls = self._encode(cls, tokens.unflatten(1, self.grid))[0]  # tokens (B, H, W, T, D)
         return self.norm(cls[:, 0])
 
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Any:
-        """What `block` makes of `inputs`; dropout falls the same when the block is computed again."""
-        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+    def _encode(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the blocks make of `inputs`; dropout falls the same when a block is computed again."""
+        again = self.recompute == "blocks" and self.training and torch.is_grad_enabled()
+        for block in self.blocks:
+            last = block is self.blocks[-1] and not self.all_tokens
+            run = partial(checkpoint, block, use_reentrant=False) if again else block
+            outputs = run(*inputs, cls_only=last)
+            inputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return inputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, C, T, H, W), float -> logits (B, K)."""
@@ -252,7 +268,7 @@ class TimeSformer(nn.Module):
                 attn_drop_rate=cfg.MODEL.ATTN_DROP_RATE,
                 drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
                 init=vit.INIT,
-                activation_checkpointing=cfg.MODEL.ACTIVATION_CHECKPOINTING,
+                recompute=cfg.MODEL.RECOMPUTE,
                 **{name: value for name, value in sizes.items() if value != "auto"},
             )
         except ValueError as error:

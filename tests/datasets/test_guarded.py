@@ -1,0 +1,138 @@
+"""A call that hangs or crashes costs its process alone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.datasets.media import write_video
+from tests.datasets.test_video_dataset import eval_set, records, same, train_set
+from timesformer.datasets.guarded import GuardedCall
+from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.records import VideoRecord
+from timesformer.datasets.video_dataset import SampleKey
+from timesformer.utils.errors import VideoReadError
+
+
+def number_of_process(_: object = None) -> int:
+    return os.getpid()
+
+
+def fail() -> None:
+    raise VideoReadError("a.mp4", "is empty")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_and_errors_come_back() -> None:
+    double = GuardedCall(lambda array: 2 * array)
+    array = np.arange(6).reshape(2, 3)
+    assert np.array_equal(double(array), 2 * array) and double(array).flags.writeable
+    with pytest.raises(VideoReadError, match="is empty") as caught:
+        GuardedCall(fail)()
+    assert "in another process" in str(caught.value.__cause__) and "raise VideoReadError" in str(caught.value.__cause__)
+
+
+def test_one_process_does_all_calls_until_it_is_recycled() -> None:
+    once = GuardedCall(number_of_process)
+    assert len({once() for _ in range(4)} - {os.getpid()}) == 1
+    fresh = GuardedCall(number_of_process, recycle_after=2)
+    numbers = [fresh() for _ in range(6)]
+    assert numbers[0] == numbers[1] and len(set(numbers)) == 3
+
+
+def test_a_call_that_takes_too_long_is_ended() -> None:
+    nap = GuardedCall(lambda sec: time.sleep(sec) or os.getpid(), timeout_sec=0.5)
+    first = nap(0)
+    with pytest.raises(TimeoutError, match=r"nothing came within 0.5 s"):
+        nap(60)
+    assert nap(0) != first
+    for _ in range(2):  # ends the second too, and forgets both in time
+        nap.close()
+        time.sleep(0.1)
+        nap(0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [(die, "signal SIGKILL"), (lambda: os._exit(3), "status 3")], ids=["signal", "status"]
+)
+def test_a_crash_is_told_and_does_not_spread(end: Callable[[], None], told: str) -> None:
+    call = GuardedCall(end)
+    for _ in range(2):
+        with pytest.raises(ChildProcessError, match=told):
+            call()
+
+
+def test_a_process_and_its_forks_do_not_share_their_helper() -> None:
+    call = GuardedCall(number_of_process)
+    mine = call()
+    assert GuardedCall(call)() not in (mine, os.getpid())
+    assert pickle.loads(pickle.dumps(call))() != mine
+    assert call() == mine
+
+
+def hanging(folder: Path) -> VideoRecord:
+    """A file that nothing ever comes from."""
+    os.mkfifo(folder / "hangs.mp4")
+    return VideoRecord(str(folder / "hangs.mp4"), 1, "list.csv:9")
+
+
+def test_a_run_goes_on_without_a_video_that_hangs(tmp_path: Path) -> None:
+    videos = [*records(tmp_path, 0, 1, 0), hanging(tmp_path)]
+    loader = TrainLoader(train_set(videos, timeout_sec=1.0), global_batch=2, micro_batch=2, num_workers=1)
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        batches = [batch for _, of_step in loader for batch in of_step]
+        (failure,) = [failure for batch in batches for failure in batch.failures]
+        assert str(failure) == f"{videos[3].path} (list.csv:9): it hangs: nothing came within 1 s (DATA_LOADER.TIMEOUT)"
+        assert sorted(index for batch in batches for index in batch.indices) == [0, 1, 1, 2]  # another of its class
+        if epoch == 0:  # it is not tried again: no matter that one could read it now
+            Path(videos[3].path).unlink()
+            write_video(videos[3].path)
+
+    Path(videos[3].path).unlink()
+    hanging(tmp_path)
+    evaluated = list(EvalLoader(eval_set(videos, timeout_sec=1.0), videos_per_batch=4, num_workers=1))
+    assert [index for batch in evaluated for index in batch.indices] == [0, 1, 2]
+    assert [failure.index for batch in evaluated for failure in batch.failures] == [3]
+
+
+def test_clips_are_the_same_in_a_process_of_their_own(tmp_path: Path) -> None:
+    videos = [*records(tmp_path, 0, 1, 0, 1), VideoRecord(str(tmp_path / "gone.mp4"), 0, "list.csv:9")]
+    plain = train_set(videos, flip=True)
+    guarded = train_set(videos, flip=True, timeout_sec=60.0, recycle_after=2)
+    loader = TrainLoader(guarded, global_batch=1, micro_batch=1, num_workers=2)
+    for step, batches in loader:
+        (batch,) = batches
+        sample = plain[SampleKey(*step.micro_batches[0][0])]
+        assert sample.views is not None and batch.clips is not None and (batch.clips == sample.views).all()
+        assert (batch.labels, batch.failures) == ([sample.label], sample.failures)
+
+
+def test_a_crashing_decoder_is_a_video_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = records(tmp_path, 0, 1)
+    monkeypatch.setattr(
+        "timesformer.datasets.video_dataset.open_video", lambda path, backend: die() if "1.mp4" in path else None
+    )
+    loader = EvalLoader(eval_set(videos[1:], timeout_sec=60.0), videos_per_batch=1, num_workers=1)
+    (failure,) = [failure for batch in loader for failure in batch.failures]
+    assert failure.cause == "it crashes the decoder: its process ended by signal SIGKILL"
+
+
+def test_without_loader_processes_nothing_is_forked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    video = [VideoRecord(str(path), 0, "list.csv:1")]
+    dataset = eval_set(video, timeout_sec=1.0)
+    assert same(dataset[SampleKey(0, 0, 0)], eval_set(video)[SampleKey(0, 0, 0)])
+    assert dataset._guarded_read is not None and dataset._guarded_read._process is None

@@ -1,0 +1,39 @@
+"""What a run says of its own speed."""
+
+from __future__ import annotations
+
+import pytest
+
+from timesformer.engine.events import Progress, what_limits
+
+
+@pytest.mark.parametrize(
+    ("share", "workers", "cached", "said"),
+    [
+        (0.01, 4, False, "the model limits this run: waiting for data takes 1% of a step; more loader processes or a "
+                         "cache would not help"),
+        (0.2, 2, False, "data and model both limit this run: waiting for data takes 20% of a step; to change it: "
+                        "DATA_LOADER.NUM_WORKERS 7 (now 2), or DATA_LOADER.CACHE memory or disk (small datasets), or "
+                        "smaller video files (short side 256, a keyframe every 12 frames)"),
+        (0.9, 7, True, "data limit this run: waiting for data takes 90% of a step; to change it: "
+                       "fewer augmentations"),
+    ],
+)  # fmt: skip
+def test_what_limits_a_run_comes_with_what_to_change(share: float, workers: int, cached: bool, said: str) -> None:
+    assert what_limits(share, num_workers=workers, num_cpus=8, cached=cached) == said
+
+
+def test_the_share_is_told_once_and_without_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("timesformer.engine.events.time.perf_counter", lambda: now)
+    progress = Progress(total_steps=200, done_steps=100, is_main=False)
+    told = []
+    for step in range(1, 81):
+        now += 5.0 if step <= 10 else 1.0
+        progress.advance(clips=2, waited_sec=4.0 if step <= 10 else 0.25)
+        if step % 10 == 0:
+            progress.rates()
+            now += 1000.0  # validation
+            progress.rates()
+        told.append(progress.settled_wait_share())
+    assert [(step, share) for step, share in enumerate(told, start=1) if share is not None] == [(50, 0.25)]
