@@ -230,7 +230,7 @@ def test_defect_16_a_real_job_is_preempted_goes_on_and_is_tested(tmp_path: Path)
             os.kill(number, signal.SIGINT)
     text = log.read_text()
     assert text.count("Calling checkpoint method") == text.count(f"Requeued job {number}") == 1
-    assert "going on from" in text and "Job completed successfully" in text
+    assert "goes on from" in text and "Job completed successfully" in text
     epochs = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in epochs if row["kind"] == "train" and row["epoch"] == int(row["epoch"])]
     assert epochs == [float(epoch) for epoch in range(1, 11)]  # none missing, none twice

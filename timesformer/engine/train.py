@@ -59,7 +59,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
     model = build_model(cfg).to(run.device)
-    start = find_start(run, model, dataset)
+    start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     freeze_parameters(model, cfg)
     describe_model(run, model)
     optimizer = build_optimizer(model, cfg)
@@ -80,7 +80,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
         keep=cfg.TRAIN.CHECKPOINT_KEEP,
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
-        about=description(run, class_names=videos.class_names, dataset=dataset),
+        about=description(run, model, class_names=videos.class_names, dataset=dataset),
     )
     max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
     steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
