@@ -100,7 +100,7 @@ def test_files_that_no_run_can_go_on_from(tmp_path: Path) -> None:
     ):
         checkpoints.read_checkpoint(path)
     torch.save({**state(nn.Linear(2, 2), Position(1)), "format": 99}, path)
-    with pytest.raises(CheckpointError, match="newer version of timesformer .format 99.*Update"):
+    with pytest.raises(CheckpointError, match="newer version of timesformer: its format is 99.*Update"):
         checkpoints.read_checkpoint(path)
 
 

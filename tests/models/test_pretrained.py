@@ -257,7 +257,9 @@ def test_a_bare_vision_transformer_loads_too(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut_short_and_shares_are_not_rounded_up() -> None:
-    report = LoadReport("f", "TimeSformer", False, 1, 2, share=0.99999, coverage=0.9)
+    report = LoadReport(
+        "f", "TimeSformer", is_ema=False, has_ema=False, num_loaded=1, num_tensors=2, share=0.99999, coverage=0.9
+    )
     report.missing = [f"name{i}" for i in range(20)]
     report.unexpected = ["blocks.0.x.weight", "blocks.1.x.weight", "y"]
     text = str(report)
