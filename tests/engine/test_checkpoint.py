@@ -69,7 +69,10 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_taken(
         found = checkpoints.read_newest(tmp_path)
     assert found is not None and found[0] == first
     assert third.name in caplog.text and second.name in caplog.text and f"Going back to {first.name}" in caplog.text
-    assert third.exists() and second.exists()  # nothing is thrown away
+    assert third.exists() and second.exists()
+    assert checkpoints.read_newest(tmp_path, rename=True) is not None
+    assert checkpoints.list_checkpoints(tmp_path) == [first]
+    assert third.with_suffix(".damaged").exists() and second.with_suffix(".damaged").exists()  # nothing is thrown away
     first.write_bytes(b"")
     with pytest.raises(CheckpointError, match="no checkpoint of this run can be read"):
         checkpoints.read_newest(tmp_path)
@@ -97,7 +100,7 @@ def test_files_that_no_run_can_go_on_from(tmp_path: Path) -> None:
     ):
         checkpoints.read_checkpoint(path)
     torch.save({**state(nn.Linear(2, 2), Position(1)), "format": 99}, path)
-    with pytest.raises(CheckpointError, match="newer version of timesformer .format 99.*Update"):
+    with pytest.raises(CheckpointError, match="newer version of timesformer: its format is 99.*Update"):
         checkpoints.read_checkpoint(path)
 
 

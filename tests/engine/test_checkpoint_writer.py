@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -51,9 +52,9 @@ def test_in_the_background_the_state_of_the_moment_is_written(tmp_path: Path, mo
     """Training goes on, and changes the weights, before the file is written."""
     go = Event()
 
-    def slowly(content: object, path: Path) -> None:
+    def slowly(*arguments: Any, **options: Any) -> None:
         assert go.wait(timeout=60)
-        write_whole(content, path)  # type: ignore[arg-type]
+        write_whole(*arguments, **options)
 
     monkeypatch.setattr(checkpoint_writer, "write_whole", slowly)
     weight, momentum = torch.ones(3), torch.ones(2)

@@ -12,7 +12,7 @@ import torch
 
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
-from timesformer.engine.weights import class_order_differences, input_differences
+from timesformer.engine.weights import input_differences
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -47,7 +47,7 @@ def test_a_checkpoint_explains_itself(first_run: Path) -> None:
     assert found["class_names"][0] and len(found["class_names"]) == 12
     assert found["preprocessing"] == {
         "MEAN": [0.45] * 3, "STD": [0.225] * 3, "CHANNEL_ORDER": "rgb", "CROP_MODE": "crop",
-        "TRAIN_JITTER_SCALES": [32, 40], "TEST_CROP_SIZE": 32,
+        "TRAIN_JITTER_SCALES": [32, 40], "TRAIN_CROP_SIZE": 32, "TEST_CROP_SIZE": 32,
         "NUM_FRAMES": 4, "SAMPLING_RATE": "auto", "TARGET_FPS": 30.0,
     }  # fmt: skip
     assert found["metrics"]["top1"] == found["best_score"] or "loss" in found["metrics"]
@@ -111,7 +111,12 @@ def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Ru
     assert run(tmp_path / "other", *resume, "SOLVER.BASE_LR", 0.01) == 0
     assert "was trained otherwise:\n  SOLVER.BASE_LR: 0.001 there, 0.01 here" in capsys.readouterr().out
     assert run(tmp_path / "other size", *resume, "TIMESFORMER.EMBED_DIM", 36) == 1
-    assert "a run only goes on with the same one" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "a run only goes on with the same one" in told and "TIMESFORMER.EMBED_DIM: 24 there, 36 here" in told
+    assert run(tmp_path / "sgd", *resume, "SOLVER.OPTIMIZING_METHOD", "sgd") == 1
+    assert "trained with another SOLVER.OPTIMIZING_METHOD" in capsys.readouterr().err
+    assert run(tmp_path / "hub", *resume[:-1], "hf:owner/name") == 1
+    assert "hf:owner/name holds weights only" in capsys.readouterr().err
     assert run(tmp_path / "no average", *resume[:-4], "TRAIN.CHECKPOINT_FILE_PATH", path) == 0
 
 
@@ -141,7 +146,7 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path, run: Run, c
     newest.write_bytes(newest.read_bytes()[:5000])
     assert run(tmp_path, *NO_TEST, "TRAIN.AUTO_RESUME", True) == 0
     printed = capsys.readouterr().out
-    assert "damaged checkpoint" in printed and "Going back to checkpoint_epoch_00001.pyth" in printed
+    assert "cut off" in printed and "Going back to checkpoint_epoch_00001.pyth" in printed
     torch.testing.assert_close(content(tmp_path)["model_state"], before["model_state"], rtol=0, atol=0)
 
 
@@ -152,12 +157,25 @@ def test_the_test_takes_the_average_when_it_is_on(first_run: Path, tmp_path: Pat
     for ema in (True, False):
         assert run(tmp_path / str(ema), *only_test, "EMA.ENABLED", ema) == 0
         printed = capsys.readouterr().out
-        assert ("moving average" in printed) == ema and "set but not used" not in printed
+        assert ("moving average)" in printed) == ema and "set but not used" not in printed
+        assert ("EMA.ENABLED True takes it" in printed) == (not ema)
         scores[ema] = (tmp_path / str(ema) / "predictions.csv").read_text()
     assert scores[True] != scores[False]
     assert run(tmp_path / "c", *only_test, "DATA.NUM_FRAMES", 3, "DATA.MEAN", "[0.5,0.5,0.5]") == 0
     printed = capsys.readouterr().out
     assert "To feed the same, type DATA.NUM_FRAMES 4" in printed and "type DATA.MEAN [0.45,0.45,0.45]" in printed
+
+
+def test_a_start_that_names_no_file_is_refused(tmp_path: Path, run: Run, capsys: Captured) -> None:
+    assert run(tmp_path, "TRAIN.FINETUNE", True) == 1
+    assert "TRAIN.FINETUNE True needs a file to start from" in capsys.readouterr().err
+
+
+def test_check_sees_what_the_run_would_stumble_on(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.checkpoint_path(first_run, Position(1))
+    resume = ["TRAIN.CHECKPOINT_FILE_PATH", path, "EMA.ENABLED", True, "SOLVER.OPTIMIZING_METHOD", "sgd"]
+    assert run(tmp_path, *resume, options=("--check",)) == 1
+    assert "trained with another SOLVER.OPTIMIZING_METHOD" in capsys.readouterr().err
 
 
 def test_check_loads_the_weights_and_names_missing_ones(
@@ -183,6 +201,3 @@ def test_what_does_not_go_with_the_weights_is_told() -> None:
     settings = {"DATA.MEAN": [0.5, 0.5, 0.5], "DATA.CHANNEL_ORDER": "rgb"}
     lines = input_differences({"MEAN": [0.45, 0.45, 0.45]}, "w.pyth", settings, ("MEAN", "CHANNEL_ORDER"))
     assert len(lines) == 1 and lines[0].endswith("type DATA.MEAN [0.45,0.45,0.45]")
-    assert class_order_differences(["a", "b"], ["a", "b"], "w") == class_order_differences(["a"], ["x", "y"], "w") == []
-    (line,) = class_order_differences(["a", "b", "c"], ["a", "c", "b"], "w.pyth")
-    assert "label 1 is 'c' there, 'b' here" in line and "DATA.CLASS_NAMES_PATH" in line

@@ -121,7 +121,7 @@ def test_non_finite_losses_name_their_clips() -> None:
             return logits
 
     result = make_step(Poisoned())([make_batch(range(10, 14))], num_samples=4, epoch=0, lr=0.1, global_step=0)
-    assert result.non_finite() == [12]
+    assert result.non_finite() == [(1, 12)]
 
 
 def test_several_labels_per_clip() -> None:

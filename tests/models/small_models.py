@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from timesformer.models.pretrained import load_weights
 from timesformer.models.vit import TimeSformer
+from timesformer.models.weight_files import read_source
 from timesformer.utils.errors import CheckpointError
 
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "num_classes": 5, "num_frames": 4}
@@ -54,3 +55,21 @@ def refused(model: nn.Module, source: Path, **how: bool) -> str:
         load_weights(model, source, **how)
     assert equal(model, before), "half-loaded"
     return str(error.value)
+
+
+def tensors() -> dict[str, Tensor]:
+    return {"norm.weight": torch.randn(300), "head.bias": torch.randn(7)}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def refusal(source: str | Path) -> str:
+    """What the one error says, apart from the path."""
+    with pytest.raises(CheckpointError) as error:
+        read_source(source)
+    message = str(error.value)
+    assert message.startswith(str(source)) and "\n" not in message
+    assert "weights_only" not in message  # torch's advice is to run what is in the file
+    return message.removeprefix(str(source))

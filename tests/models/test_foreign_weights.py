@@ -13,8 +13,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from timesformer.config import get_cfg
 from timesformer.models import foreign_weights
-from timesformer.models.foreign_weights import read_weights, stored_settings
+from timesformer.models.build import build_model
+from timesformer.models.foreign_weights import PREPROCESSING, check_format, read_weights, stored_settings
 from timesformer.models.hugging_face import to_their_names
 from timesformer.models.vit import VisionTransformer
 from timesformer.models.weight_files import StoredWeights
@@ -76,9 +78,8 @@ def test_wrappings(tmp_path: Path, name: str) -> None:
     tensors = state()
     torch.save(WRAPPINGS[name](tensors), tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
-    assert equal(weights.tensors, tensors)
+    assert equal(weights.tensors, tensors) and weights.is_ema == (name == "only an average")
     assert (weights.kind, weights.attention_type) == ("TimeSformer", "divided_space_time")
-    assert weights.is_ema == (name == "only an average")
 
 
 @pytest.mark.parametrize("key", ["ema_state", "model_ema", "state_dict_ema", "ema"])
@@ -108,7 +109,7 @@ def test_two_tensors_of_one_name_and_parts_of_tensors_are_refused(
         pass
 
     stored(monkeypatch, {"model": {"norm.weight": torch.zeros(4).as_subclass(Shard)}})
-    with pytest.raises(CheckpointError, match=r"norm\.weight is one process's part of a tensor \(Shard\).*full state"):
+    with pytest.raises(CheckpointError, match=r"norm\.weight is one process's part of a model \(Shard\).*full state"):
         read_weights("w.pyth")
     stored(monkeypatch, {"_fsdp_wrapped_module._flat_param": torch.zeros(4)})
     with pytest.raises(CheckpointError, match="full state dict"):
@@ -128,6 +129,19 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.pyth")
 
 
+@pytest.mark.parametrize("version", ["2.0", None, 1, 0, [7], 3.5])
+def test_a_format_of_another_program_says_nothing(tmp_path: Path, version: Any) -> None:
+    torch.save({"format": version, "model_state": state()}, tmp_path / "w.pyth")
+    assert read_weights(tmp_path / "w.pyth").kind == "TimeSformer"
+    check_format([version], "w.pyth")
+
+
+def test_every_setting_of_the_input_is_taken_from_a_stored_configuration(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    torch.save({"model_state": state(), "cfg": cfg.dump()}, tmp_path / "w.pyth")
+    assert read_weights(tmp_path / "w.pyth").preprocessing == {key: cfg.DATA[key] for key in PREPROCESSING}
+
+
 @pytest.mark.parametrize("dataset, order", [("kinetics", "rgb"), ("ssv2", "bgr"), ("Ssv2", "bgr")])
 def test_a_released_file_tells_its_preprocessing_by_its_configuration(tmp_path: Path, dataset: str, order: str) -> None:
     text = yaml.dump(CONFIG | {"TRAIN": {"DATASET": dataset}})
@@ -137,14 +151,37 @@ def test_a_released_file_tells_its_preprocessing_by_its_configuration(tmp_path: 
     assert weights.grid == (2, 2) and weights.class_names == []
 
 
-def test_the_released_width_tells_the_heads_and_another_does_not(tmp_path: Path) -> None:
-    wide = state(embed_dim=128)
-    for own, heads in (({}, 2), ({"NUM_HEADS": "auto"}, 2), ({"NUM_HEADS": 4}, 4), ({"EMBED_DIM": 128}, None)):
-        text = yaml.dump({"TIMESFORMER": {"ATTENTION_TYPE": "divided_space_time"} | own})
-        torch.save({"model_state": wide, "cfg": text}, tmp_path / "w.pyth")
+def test_where_the_heads_come_from(tmp_path: Path) -> None:
+    for name, width, own, heads in (
+        ("vit_base_patch16_224", 48, {}, 12),  # the released files: no such keys
+        ("TimeSformer", 48, {"EMBED_DIM": 48, "NUM_HEADS": "auto"}, 12),
+        ("LightTimeSformer", 48, {"EMBED_DIM": "auto", "NUM_HEADS": "auto"}, 6),
+        ("TimeSformer", 128, {"NUM_HEADS": 4}, 4),
+        ("TimeSformer", 128, {"NUM_HEADS": "auto"}, None),  # no such model can be made
+    ):
+        text = yaml.dump({"MODEL": {"MODEL_NAME": name}, "TIMESFORMER": own})
+        torch.save({"model_state": prefixed(state(embed_dim=width), "model."), "cfg": text}, tmp_path / "w.pyth")
+        assert read_weights(tmp_path / "w.pyth").num_heads == heads, (name, own)
+    for beside, heads in (({}, None), ({"num_heads": 3}, 3), ({"num_heads": "many"}, None)):
+        torch.save({"model_state": state(), **beside}, tmp_path / "w.pyth")
         assert read_weights(tmp_path / "w.pyth").num_heads == heads
-    torch.save(wide, tmp_path / "w.pyth")
-    assert read_weights(tmp_path / "w.pyth").num_heads is None
+
+
+@pytest.mark.parametrize("name", ["TimeSformer", "LightTimeSformer"])
+def test_automatic_heads_are_those_of_the_built_model(tmp_path: Path, name: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.EMBED_DIM = name, 1, 384
+    model = build_model(cfg)
+    torch.save({"model_state": model.state_dict(), "cfg": cfg.dump()}, tmp_path / "w.pyth")
+    assert read_weights(tmp_path / "w.pyth").num_heads == model.model.blocks[0].attn.num_heads
+
+
+@pytest.mark.parametrize("width, heads", [(192, 3), (384, 6), (768, 12), (1024, 16), (256, None)])
+def test_an_image_vit_of_a_usual_width_has_64_columns_a_head(tmp_path: Path, width: int, heads: int | None) -> None:
+    torch.save(tensors := state("space_only", embed_dim=width, num_heads=2, depth=1), tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").num_heads == heads
+    torch.save(prefixed(tensors, "model."), tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").num_heads is None, "this project's models may have any number"
 
 
 def test_174_classes_without_a_configuration_are_ssv2_and_bgr(tmp_path: Path) -> None:
@@ -180,8 +217,10 @@ def test_an_image_vit_and_timms_word_about_it(tmp_path: Path, monkeypatch: pytes
     save_file(tensors, tmp_path / "w.safetensors")
     weights = read_weights(tmp_path / "w.safetensors")
     assert (weights.kind, weights.attention_type, weights.preprocessing) == ("image ViT", None, {})
-    stored(monkeypatch, tensors, {"timm": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}})
+    told = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "num_heads": 8}
+    stored(monkeypatch, tensors, {"timm": told})
     weights = read_weights("timm:vit_tiny_patch16_224")
+    assert weights.num_heads == 8
     assert weights.preprocessing == {"MEAN": [0.5] * 3, "STD": [0.5] * 3, "CHANNEL_ORDER": "rgb"}
     assert (weights.kind, weights.source) == ("image ViT", "timm:vit_tiny_patch16_224")
 
@@ -216,19 +255,46 @@ def test_hugging_face_names_configuration_and_preprocessor(monkeypatch: pytest.M
     weights = read_weights("folder")
     assert weights.kind == "Hugging Face TimeSformer" and equal(weights.tensors, tensors)
     assert (weights.attention_type, weights.num_heads, weights.grid) == ("joint_space_time", 2, (2, 2))
-    assert weights.class_names == ["a", "b"]
-    assert weights.preprocessing["MEAN"] == [0.5] * 3 and weights.preprocessing["NUM_FRAMES"] == 3
+    fed = weights.preprocessing
+    assert (weights.class_names, fed["MEAN"], fed["NUM_FRAMES"]) == (["a", "b"], [0.5] * 3, 3)
+
+
+@pytest.mark.parametrize(
+    "config, preprocessor",
+    [
+        ({"patch_size": "x"}, {}),
+        ({"num_attention_heads": "12"}, {}),
+        ({"id2label": ["a"]}, {}),
+        ({}, {"image_mean": "x", "timesformer": 3}),
+        ({}, {"rescale_factor": 0, "image_std": [1, 1, 1]}),
+    ],
+)
+def test_odd_values_in_hugging_faces_files(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], preprocessor: dict[str, Any]
+) -> None:
+    beside = {"config.json": {"model_type": "timesformer"} | config, "preprocessor_config.json": preprocessor}
+    stored(monkeypatch, to_their_names(state()), beside)
+    with pytest.raises(CheckpointError, match="value of another form than transformers writes"):
+        read_weights("folder")
+
+
+def test_hugging_face_tensors_with_and_without_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = to_their_names(state())
+    stored(monkeypatch, theirs | {"layernorm.bias": theirs["timesformer.layernorm.bias"].clone()})
+    with pytest.raises(CheckpointError, match="there twice"):
+        read_weights("folder")
 
 
 def test_another_model_keeps_its_names(tmp_path: Path) -> None:
     content = {"model_state": {"stem.0.weight": torch.zeros(2)}, "class_names": ["a"], "preprocessing": {"MEAN": [0.4]}}
     torch.save(content, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
-    assert (weights.kind, list(weights.tensors)) == ("another model", ["stem.0.weight"])
+    assert (weights.kind, *weights.tensors) == ("another network, by its own names", "stem.0.weight")
     assert (weights.class_names, weights.preprocessing) == (["a"], {"MEAN": [0.4]})
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "!!python/object:os.system {}", "just text"])
 def test_settings_that_cannot_be_read_are_none(text: str | None) -> None:
     assert stored_settings({"cfg": text}) == {}
+    assert stored_settings({"cfg": "day: 2024-13-45"}) == stored_settings({"cfg": "&a {b: *a}"}) == {}
     assert stored_settings({"cfg": "A: {B: {C: 1}, D: [2]}\nE: x"}) == {"A.B.C": 1, "A.D": [2], "E": "x"}

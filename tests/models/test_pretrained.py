@@ -106,7 +106,7 @@ def test_a_non_square_file_needs_its_grid_from_itself_or_from_the_model(tmp_path
     path = saved(tmp_path, source)
     assert load_weights(small(img_size=(16, 24)), path, complete=True).resized == []
     message = refused(small(), path)
-    assert "pos_embed is of 6 patches, which is no square: set DATA.TRAIN_CROP_SIZE" in message
+    assert "pos_embed is of 6 patches, which is no square" in message and "set DATA.TRAIN_CROP_SIZE" in message
     path = saved(tmp_path, source, cfg=yaml.dump({"DATA": {"TRAIN_CROP_SIZE": [16, 24]}}))
     assert load_weights(small(), path, complete=True).resized == ["pos_embed 2x3 -> 4x4 (bicubic)"]
 
@@ -120,21 +120,39 @@ def test_other_channels(tmp_path: Path, in_file: int, in_model: int) -> None:
     torch.testing.assert_close(*weights)
 
 
+@pytest.mark.parametrize("init", ["vit", "scratch"])
 @pytest.mark.parametrize("attention_type", [DIVIDED, JOINT, SPACE])
-def test_an_image_vit_starts_every_attention_type(tmp_path: Path, attention_type: str) -> None:
+def test_an_image_vit_starts_every_attention_type(tmp_path: Path, attention_type: str, init: str) -> None:
     path, tensors = image_vit(tmp_path, num_classes=9)
-    model = TimeSformer(**SMALL | {"attention_type": attention_type})
+    model = TimeSformer(**SMALL | {"attention_type": attention_type, "init": init})
     before = copy_of(model)
     report = load_weights(model, path)
-    kept = {name for name in before if "temporal_fc" in name or "time_embed" in name or "head" in name}
+    zero = {name for name in before if "temporal_fc" in name or "time_embed" in name}
+    kept = {name for name in before if "head" in name}
     for name, tensor in model.state_dict().items():
         source = tensors.get(name.removeprefix("model.").replace(".temporal_", "."))
-        assert torch.equal(tensor, before[name] if name in kept else source), name
+        expected = torch.zeros_like(tensor) if name in zero else before[name] if name in kept else source
+        assert torch.equal(tensor, expected), name
+    assert {f"model.{name}" for name in report.zeroed} == zero and ("set to zero: " in str(report)) == bool(zero)
     assert report.kind == "image ViT" and report.missing == [] and report.coverage > 0.9
     copied = {name for name in report.copied if ".temporal_attn." in name or ".temporal_norm1." in name}
     assert len(copied) == len(report.copied) == (12 if attention_type == DIVIDED else 0)
     initialised = {name.partition(" ")[0] for name in report.initialised}
     assert initialised == {name.removeprefix("model.") for name in kept}
+
+
+@pytest.mark.parametrize("init", ["vit", "scratch"])
+def test_a_still_clip_first_gets_the_image_models_logits(tmp_path: Path, init: str) -> None:
+    model, image = TimeSformer(**SMALL, init=init).eval(), small(SPACE, num_frames=1).eval()
+    with torch.no_grad():
+        for parameter in image.parameters():
+            parameter *= 4  # large enough that the tolerance means something
+    torch.save(image.model.state_dict(), tmp_path / "vit.pth")
+    load_weights(model, tmp_path / "vit.pth")
+    picture = torch.randn(2, 3, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(picture.expand(-1, -1, 4, -1, -1)), image(picture), rtol=0, atol=1e-4)
+        assert (image(picture[0:1]) - image(picture[1:2])).abs().max() > 0.1
 
 
 def test_an_image_vit_is_no_whole_video_model(tmp_path: Path) -> None:
@@ -193,7 +211,7 @@ def test_what_the_original_loads(tmp_path: Path, name: str) -> None:
     for key, tensor in model.state_dict().items():
         bare = key.removeprefix("model.")
         if any(part in bare for part in untouched):
-            assert torch.equal(tensor, before[key]), key
+            assert torch.equal(tensor, before[key] if "head" in bare else torch.zeros_like(tensor)), key
         elif name != "b_time_8to4" or bare != "time_embed":  # ours is linear in time
             assert torch.equal(tensor, golden[f"out.{bare}"]), key
     assert report.missing == report.unexpected == []
@@ -206,7 +224,7 @@ def test_a_baseline_loads_by_name_and_shape(tmp_path: Path, change: dict[str, in
     make: Callable[..., nn.Module] = lambda **sizes: r3d_18(**{"num_classes": 5} | sizes)  # noqa: E731
     source, model = make(), make(**change)
     report = load_weights(model, saved(tmp_path, source))
-    assert report.kind == "another model" and report.coverage == 1.0
+    assert report.kind == "another network, by its own names" and report.coverage == 1.0
     assert [found[: len(line)] for found, line in zip(report.initialised, told, strict=True)] == told
     assert torch.equal(model.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(model.state_dict()["stem.1.running_var"], source.state_dict()["stem.1.running_var"])
@@ -239,7 +257,9 @@ def test_a_bare_vision_transformer_loads_too(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut_short_and_shares_are_not_rounded_up() -> None:
-    report = LoadReport("f", "TimeSformer", False, 1, 2, share=0.99999, coverage=0.9)
+    report = LoadReport(
+        "f", "TimeSformer", is_ema=False, has_ema=False, num_loaded=1, num_tensors=2, share=0.99999, coverage=0.9
+    )
     report.missing = [f"name{i}" for i in range(20)]
     report.unexpected = ["blocks.0.x.weight", "blocks.1.x.weight", "y"]
     text = str(report)

@@ -34,13 +34,71 @@ def test_another_architecture_is_named_with_the_setting(tmp_path: Path, setting:
     message = refused(small(**in_model), path, complete=complete)
     assert f"set TIMESFORMER.{setting}" in message and found in message
     assert message.count("set TIMESFORMER.") == 1 and "nothing was loaded" in message
-    assert ("TRAIN.ALLOW_PARTIAL_LOAD True" in message) is not complete
+    assert ("allow_partial=True (TRAIN.ALLOW_PARTIAL_LOAD True)" in message) is not complete
 
 
 def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
     path, tensors = image_vit(tmp_path)
     torch.save(tensors | {f"blocks.{i}.ls1.gamma": torch.ones(24) for i in range(2)}, path)
     assert "layers that the model does not have: blocks.*.ls1.gamma (2x)" in refused(small(), path)
+
+
+def test_all_settings_stand_in_one_line_that_works_when_it_is_followed(tmp_path: Path) -> None:
+    source = small(DIVIDED, embed_dim=48, num_heads=6, patch_size=4)
+    path = saved(tmp_path, source, num_heads=6)
+    message = refused(small(), path)
+    assert "set TIMESFORMER.EMBED_DIM 48 TIMESFORMER.PATCH_SIZE 4 TIMESFORMER.NUM_HEADS 6" in message
+    words = message.partition("set ")[2].splitlines()[0].split()
+    told = {key.rpartition(".")[2].lower(): int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    assert load_weights(small(**told), path, complete=True).coverage == 1.0
+    report = load_weights(small(**told | {"num_heads": 4, "patch_size": 8}), path, allow_partial=True)
+    assert "NUM_HEADS: 6 in the weights, 4 in the model" in report.differences and "set TIMES" not in str(report)
+
+
+def test_an_image_vit_of_another_number_of_heads_is_refused(tmp_path: Path) -> None:
+    path, _ = image_vit(tmp_path, embed_dim=192, num_heads=3, depth=1)
+    message = refused(small(embed_dim=192, num_heads=12, depth=1), path)
+    assert "NUM_HEADS: 3 in the weights, 12 in the model" in message and "set TIMESFORMER.NUM_HEADS 3" in message
+    assert "set TIMESFORMER.EMBED_DIM 192 TIMESFORMER.NUM_HEADS 3" in refused(small(depth=1), path)
+    torch.save({f"model.{k}": v for k, v in small(embed_dim=50).model.state_dict().items()}, path)
+    assert "and TIMESFORMER.NUM_HEADS to what" in refused(small(embed_dim=48, num_heads=12), path)
+
+
+@pytest.mark.parametrize("form", ["no row", "no token"])
+def test_an_image_vit_whose_class_token_has_no_position(tmp_path: Path, form: str) -> None:
+    path, tensors = image_vit(tmp_path)
+    tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
+    if form == "no token":
+        del tensors["cls_token"]
+    torch.save(tensors, path)
+    assert "positions without a class token, which this project's models have" in refused(small(), path)
+
+
+BROKEN = {
+    "is of type torch.int8": torch.zeros(24, dtype=torch.int8),
+    "is of type torch.complex64": torch.zeros(24, dtype=torch.complex64),
+    "is of type torch.float8_e4m3fn": torch.zeros(24).to(torch.float8_e4m3fn),
+    "holds NaN or infinite values": torch.full((24,), torch.nan),
+    "holds NaN or infinite": torch.full((24,), -torch.inf, dtype=torch.bfloat16),
+    "is a sparse tensor": torch.zeros(24).to_sparse(),
+    "has a shape and no values": torch.zeros(24, device="meta"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("how", [{}, {"complete": True}, {"allow_partial": True}])
+@pytest.mark.filterwarnings("ignore:(Sparse|Validating sparse)")
+def test_tensors_that_cannot_be_weights_are_refused_by_name(tmp_path: Path, fault: str, how: dict[str, bool]) -> None:
+    torch.save(small().state_dict() | {"model.norm.bias": BROKEN[fault]}, tmp_path / "w.pyth")
+    message = refused(small(), tmp_path / "w.pyth", **how)
+    assert f"norm.bias {fault}" in message and "othing was loaded" in message
+
+
+def test_counters_and_indices_are_whole_numbers(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    net.register_buffer("relative_position_index", torch.arange(4))
+    torch.save({"n_averaged": torch.tensor(3), **net.state_dict()}, tmp_path / "w.pth")
+    assert load_weights(net, tmp_path / "w.pth", complete=True).unexpected == ["n_averaged"]
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -88,9 +146,11 @@ def test_partial_loads_list_what_kept_its_initialisation(tmp_path: Path) -> None
         expected = source.state_dict()[name]
         assert torch.equal(tensor, expected if expected.shape == tensor.shape else before[name]), name
     assert "blocks.0.mlp.fc1.weight 96x24, the model has 48x24" in report.initialised
+    nothing_fits = refused(small(embed_dim=16), saved(tmp_path, source), allow_partial=True)
+    assert "EMBED_DIM: 24 in the weights, 16 in the model" in nothing_fits and "allow_partial" not in nothing_fits
     assert report.differences == [
-        "DEPTH: 3 in the weights, 2 in the model; set TIMESFORMER.DEPTH 3",
-        "MLP_RATIO: 4.0 in the weights, 2.0 in the model; set TIMESFORMER.MLP_RATIO 4.0",
+        "DEPTH: 3 in the weights, 2 in the model",
+        "MLP_RATIO: 4.0 in the weights, 2.0 in the model",
     ]
     assert all(name.startswith("blocks.2.") for name in report.unexpected) and len(report.unexpected) == 20
     assert 0 < report.coverage < 0.9 and "differences: DEPTH" in str(report)

@@ -85,7 +85,7 @@ def test_more_gpus_than_there_are_prints_the_override(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num_shards", "2", "GLOBAL_BATCH_SIZE", "128"], "--init_method tcp://node0:29500 (and its own --shard_id)"),
+        (["--num_shards", "2", "GLOBAL_BATCH_SIZE", "128"], "--init_method tcp://node0:29500, and its own --shard_id"),
         (["--shard_id", "1"], "SHARD_ID 1 must be below NUM_SHARDS 1. Type SHARD_ID 0 or NUM_SHARDS 2"),
         (["SOLVER.BASE_LR", "--check"], "'SOLVER.BASE_LR' has no value"),
         (["--cfg", "gone.yaml"], "cannot read config file 'gone.yaml': No such file or directory"),

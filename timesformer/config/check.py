@@ -179,6 +179,19 @@ def _sharding(cfg: CfgNode) -> Iterator[str]:
         )
 
 
+def _start(cfg: CfgNode) -> Iterator[str]:
+    train = cfg.TRAIN
+    if train.ENABLE and not train.CHECKPOINT_FILE_PATH:
+        for name in ("FINETUNE", "CHECKPOINT_EPOCH_RESET"):
+            if train[name]:
+                yield f"TRAIN.{name} True needs a file to start from. Type TRAIN.CHECKPOINT_FILE_PATH FILE"
+    elif train.ENABLE and train.FINETUNE and train.CHECKPOINT_EPOCH_RESET:
+        yield (
+            "TRAIN.FINETUNE True takes the weights only, TRAIN.CHECKPOINT_EPOCH_RESET True the optimiser too. "
+            "Type one of them False"
+        )
+
+
 def _labels(cfg: CfgNode) -> Iterator[str]:
     pairs, classes = cfg.DATA.FLIP_LABEL_MAP, cfg.MODEL.NUM_CLASSES
     labels = [label for pair in pairs for label in pair]
@@ -235,4 +248,4 @@ def _folder(cfg: CfgNode) -> Iterator[str]:
             yield f"FOLDER.SUBJECT_PATTERN {pattern!r} needs a group, such as 'subject(\\d+)'"
 
 
-_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _sharding, _labels, _data, _folder)
+_CHECKS = (_lengths, _patches, _crops, _schedule, _batches, _sharding, _start, _labels, _data, _folder)

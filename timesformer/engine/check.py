@@ -18,15 +18,17 @@ from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
+from timesformer.engine.failures import FailureLog
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
-from timesformer.engine.start import find_start
+from timesformer.engine.start import Start, find_start
+from timesformer.engine.state import TrainingState
 from timesformer.engine.step import autocast
 from timesformer.engine.train import build_train_step
 from timesformer.engine.weights import load_and_report
 from timesformer.models.build import build_model
 from timesformer.models.summary import summarize
 from timesformer.models.weight_files import is_hub_name
-from timesformer.optim.build import build_optimizer, build_schedule, freeze_parameters
+from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 
@@ -60,14 +62,16 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
         log.info("\n%s list: %s\n", split, report)
         unreadable |= {failure.path for failure in report.failures}
     model = build_model(cfg).to(run.device)
-    absent = load_start(run, model, lists) if cfg.TRAIN.ENABLE else []
+    absent: list[str] = []
+    start = Start()
     if cfg.TRAIN.ENABLE:
+        start, absent = load_start(run, model, lists)
         freeze_parameters(model, cfg)
     describe_model(run, model)
-    tiny_step(run, model, next(iter(lists.values())))
+    tiny_step(run, model, next(iter(lists.values())), start)
     if path := cfg.TEST.ENABLE and cfg.TEST.CHECKPOINT_FILE_PATH:
         if is_hub_name(path) or Path(path).exists():
-            load_and_report(run, model, path, testing=True)
+            load_and_report(run, model, path, lists["test"].class_names, testing=True)
         else:
             absent.append(f"TEST.CHECKPOINT_FILE_PATH {path}")
     warn_of_unused_keys(run, others=READ_BY_TEST + READ_BY_TRAINING)
@@ -78,27 +82,28 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     log.info("check passed")
 
 
-def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> list[str]:
-    """Load what training starts from, as the run will; the settings that name files which are not there.
+def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tuple[Start, list[str]]:
+    """Load what training starts from, as the run will; and the settings that name files which are not there.
 
     Raises:
         CheckpointError: see `find_start`.
     """
     cfg = run.cfg
-    if newest_checkpoint(cfg.OUTPUT_DIR) and not cfg.TRAIN.AUTO_RESUME:
+    there = newest_checkpoint(cfg.OUTPUT_DIR) is not None
+    if there and not cfg.TRAIN.AUTO_RESUME:
         log.warning("OUTPUT_DIR %s holds a run already: set another one, or TRAIN.AUTO_RESUME True", cfg.OUTPUT_DIR)
-        return []
+        return Start(), []
     sources = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.CHECKPOINT_FILE_PATH}
     if not sources["TRAIN.CHECKPOINT_FILE_PATH"]:
         sources = {"TIMESFORMER.PRETRAINED_MODEL": cfg.TIMESFORMER.PRETRAINED_MODEL}
-    local = {key: path for key, path in sources.items() if path and not is_hub_name(path)}
-    absent = [f"{key} {path}" for key, path in local.items() if not Path(path).exists()]
-    if not absent:
-        find_start(run, model, {split: fingerprint(lists[split].records) for split in ("train", "val")})
-    return absent
+    local = {key: path for key, path in sources.items() if path and not there and not is_hub_name(path)}
+    if absent := [f"{key} {path}" for key, path in local.items() if not Path(path).exists()]:
+        return Start(), absent
+    fingerprints = {split: fingerprint(lists[split].records) for split in ("train", "val")}
+    return find_start(run, model, class_names=lists["train"].class_names, dataset=fingerprints), []
 
 
-def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
+def tiny_step(run: Run, model: nn.Module, videos: VideoList, start: Start) -> None:
     """The first readable clip through the model: a whole training step, or a forward pass.
 
     Forward only when the run does not train, and for huge models on a CPU (their backward needs tens of gigabytes).
@@ -114,6 +119,9 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList) -> None:
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
     if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
         take_step = build_train_step(run, model, optimizer)
+        ema = build_ema(model, cfg)
+        failures = FailureLog(max_fraction=1.0, path=None)
+        TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures).restore(start)
         batch = collate([replace(sample, views=clip)])
         loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0), global_step=0).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)

@@ -30,18 +30,14 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import KEY_BY_NAME
-from timesformer.models.foreign_weights import FORMAT, stored_settings
+from timesformer.models.foreign_weights import PREPROCESSING, check_format, stored_settings
 from timesformer.models.weight_files import read_file
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-# What a clip goes through before the model sees it, by the names below DATA.
-PREPROCESSING = (
-    *("MEAN", "STD", "CHANNEL_ORDER", "CROP_MODE", "TRAIN_JITTER_SCALES", "TEST_CROP_SIZE"),
-    *("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS"),
-)
+BEST_NAME = "checkpoint_best.pyth"
 _NEEDED = {"format", "model_state", "optimizer_state", "epoch", "step", "cfg"}
 _FILE_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
 
@@ -80,7 +76,7 @@ def checkpoint_path(output_dir: str | Path, position: Position) -> Path:
 
 def best_path(output_dir: str | Path) -> Path:
     """File of the checkpoint with the best validation score."""
-    return Path(output_dir) / "checkpoints" / "checkpoint_best.pyth"
+    return Path(output_dir) / "checkpoints" / BEST_NAME
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -107,11 +103,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     read = read_file(path)
     content: dict[str, Any] = read if isinstance(read, dict) else {}
-    if (found := content.get("format", FORMAT)) > FORMAT:
-        raise CheckpointError(
-            f"{path}: written by a newer version of timesformer (format {found}; this one reads up to {FORMAT}). "
-            "Update timesformer."
-        )
+    check_format(content, path)
     if lacking := sorted(_NEEDED - set(content)):
         raise CheckpointError(
             f"{path}: not a run of this project ({', '.join(lacking)} missing), so training cannot go on from it. "
@@ -120,26 +112,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read_newest(output_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
+def read_newest(output_dir: str | Path, *, rename: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, and its content; None when there is no checkpoint at all.
 
-    A damaged one is reported, left where it is, and the one before it taken.
+    A damaged one is reported, renamed to *.damaged with `rename`, and the one before it taken.
 
     Raises:
         CheckpointError: none of them can be read.
     """
-    problems = []
+    problems: dict[Path, str] = {}
     for path in list_checkpoints(output_dir):
         try:
             content = read_checkpoint(path)
         except CheckpointError as error:
-            problems.append(str(error))
+            problems[path] = str(error)
             continue
-        for problem in problems:
-            log.warning("damaged checkpoint: %s. Going back to %s", problem, path.name)
+        for damaged, problem in problems.items():
+            log.warning("%s\nGoing back to %s", problem, path.name)
+            if rename:  # so that it counts no more as the newest
+                damaged.rename(damaged.with_suffix(".damaged"))
         return path, content
     if problems:
-        raise CheckpointError("no checkpoint of this run can be read:\n" + "\n".join(problems))
+        raise CheckpointError("no checkpoint of this run can be read:\n" + "\n".join(problems.values()))
     return None
 
 
@@ -195,8 +189,8 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode, d
     if lines := differences(content, cfg, dataset):
         raise CheckpointError(
             f"{path} is of another run; training does not go on from it. What differs:\n" + "\n".join(lines) + "\n"
-            "Choose another OUTPUT_DIR, or take only its weights: TRAIN.CHECKPOINT_FILE_PATH "
-            f"{path} TRAIN.FINETUNE True"
+            "Choose another OUTPUT_DIR; to start there from these weights add: "
+            f"TRAIN.CHECKPOINT_FILE_PATH {path} TRAIN.FINETUNE True"
         )
 
 

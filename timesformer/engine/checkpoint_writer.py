@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from timesformer.engine.checkpoint import Position, best_path, checkpoint_path, list_checkpoints
+from timesformer.engine.checkpoint import BEST_NAME, Position, checkpoint_path, list_checkpoints
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 
@@ -90,9 +90,7 @@ class CheckpointWriter:
         path = checkpoint_path(self.output_dir, position)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(content, path)
-            if is_best:
-                _link(path, best_path(self.output_dir))
+            write_whole(content, path, is_best=is_best)
             if self.keep:
                 for old in list_checkpoints(self.output_dir)[self.keep :]:
                     old.unlink()
@@ -108,8 +106,8 @@ class CheckpointWriter:
             log.error("%s", self._error)
 
 
-def write_whole(content: Mapping[str, Any], path: Path) -> None:
-    """Write a file that is there in full, on the disk, or not at all.
+def write_whole(content: Mapping[str, Any], path: Path, *, is_best: bool = False) -> None:
+    """Write a file that is there in full, on the disk, or not at all; with `is_best` first under the best one's name.
 
     Raises:
         OSError, RuntimeError: it cannot be written; an earlier file of that name is untouched.
@@ -120,6 +118,8 @@ def write_whole(content: Mapping[str, Any], path: Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if is_best:  # before its own name, so that no checkpoint can tell of a best one that is not there
+            _link(temporary, path.with_name(BEST_NAME))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -129,6 +129,7 @@ def write_whole(content: Mapping[str, Any], path: Path) -> None:
 def _link(path: Path, name: Path) -> None:
     """Make `name` the same file as `path`, at once; a copy where the file system has no links."""
     temporary = name.with_suffix(".writing")
+    temporary.unlink(missing_ok=True)
     try:
         os.link(path, temporary)
     except OSError:
@@ -136,7 +137,6 @@ def _link(path: Path, name: Path) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
     temporary.replace(name)
-    _sync_folder(name.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -76,7 +76,7 @@ def evaluate(
     num_classes: int,
     show_progress: bool,
     title: str,
-    stop_votes: Callable[[], list[int]],
+    stop_votes: Callable[[], list[int]] = list,
 ) -> Predictions:
     """Predict every video of `loader`; on every process the gathered result of all.
 
@@ -85,7 +85,7 @@ def evaluate(
         loader: yields this process's share of the videos.
         views_per_forward: largest number of views in one forward pass.
         to_input: uint8 views (b, C, T, H, W) on the device to the model's input.
-        stop_votes: see `StopRequest.votes`.
+        stop_votes: see `StopRequest.votes`; of nothing: no signal stops it.
 
     Raises:
         Stopped: on every process when one got a signal.

@@ -19,7 +19,7 @@ from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 from timesformer.utils import distributed
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
-from timesformer.utils.signals import STOP_SIGNALS
+from timesformer.utils.signals import STOP_SIGNALS, ignore_stop_signals
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
 
@@ -279,6 +279,8 @@ def _run(plan: Plan, seconds: int, main: Callable[..., None], args: tuple[Any, .
         return None
 
     error = work()
+    if error:
+        ignore_stop_signals()  # srun sends SIGTERM to all once one has ended: the exit status must stay what it is
     if isinstance(error, Stopped):  # all of them, and together: the first has written the checkpoint
         distributed.barrier()
     elif error:  # the group stays until this process ends: leaving it would fail the others before that

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.setup import Run
 from timesformer.engine.weights import load_and_report
+from timesformer.models.weight_files import is_hub_name
 from timesformer.utils import distributed
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
@@ -27,14 +29,16 @@ class Start:
         position: where the first step is taken.
         path: of the checkpoint that the rest of the state comes from; empty without one.
         content: of that checkpoint.
+        best_is_there: whether the best checkpoint so far is in OUTPUT_DIR.
     """
 
     position: Position = Position(0, 0)  # noqa: RUF009 (frozen)
     path: str = ""
     content: Mapping[str, Any] | None = None
+    best_is_there: bool = False
 
 
-def find_start(run: Run, model: nn.Module, dataset: Mapping[str, str]) -> Start:
+def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], dataset: Mapping[str, str]) -> Start:
     """Load what the configuration asks to start from into the model, and say which of the three it is.
 
     - resume: `TRAIN.AUTO_RESUME` and a checkpoint in OUTPUT_DIR, or `TRAIN.CHECKPOINT_FILE_PATH`;
@@ -44,6 +48,7 @@ def find_start(run: Run, model: nn.Module, dataset: Mapping[str, str]) -> Start:
     Args:
         run: the run.
         model: gets the weights.
+        class_names: of the data, empty when unknown.
         dataset: fingerprint of each list (train, val).
 
     Raises:
@@ -60,21 +65,25 @@ def find_start(run: Run, model: nn.Module, dataset: Mapping[str, str]) -> Start:
             "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
         )
     if newest is not None:
+        if path or pretrained:
+            log.info("%s is not loaded: the run in OUTPUT_DIR goes on", path or pretrained)
         path, content = newest
         checkpoints.check_same_run(content, path, cfg, dataset)
-        return _resume(run, model, str(path), content, why="TRAIN.AUTO_RESUME")
+        return _resume(run, model, str(path), content, dataset, why="TRAIN.AUTO_RESUME")
     if path and finetune:
         log.info("fine-tuning: a new run from the weights of %s (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)", path)
         if pretrained:
             log.info("TIMESFORMER.PRETRAINED_MODEL %s is not loaded: the weights of that file replace it", pretrained)
-        load_and_report(run, model, path)
+        load_and_report(run, model, path, class_names)
         return Start()
     if path:
+        if is_hub_name(path) or Path(path).is_dir():
+            raise CheckpointError(f"{path} holds weights only, not a run to go on with. Add: TRAIN.FINETUNE True")
         content = checkpoints.read_checkpoint(path)
         return _resume_from_file(run, model, path, content, dataset)
     if pretrained:
         log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
-        load_and_report(run, model, pretrained)
+        load_and_report(run, model, pretrained, class_names)
         return Start()
     log.info("training from nothing: no weights were given")
     return Start()
@@ -82,7 +91,7 @@ def find_start(run: Run, model: nn.Module, dataset: Mapping[str, str]) -> Start:
 
 def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
     """The newest readable checkpoint of OUTPUT_DIR, the same one on every process."""
-    found = checkpoints.read_newest(run.cfg.OUTPUT_DIR) if run.processes.rank == 0 else None
+    found = checkpoints.read_newest(run.cfg.OUTPUT_DIR, rename=run.events.is_main) if run.processes.rank == 0 else None
     path = distributed.all_gather(found[0] if found else None)[0]
     return found if found or path is None else (path, checkpoints.read_checkpoint(path))
 
@@ -93,7 +102,7 @@ def _resume_from_file(
     """Go on from a checkpoint that the user names; its recipe may differ, which is told."""
     cfg, position = run.cfg, checkpoints.position_of(content)
     if cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
-        _load(model, path, content)
+        _load(run, model, path, content, dataset)
         log.info("weights and optimiser of %s, from epoch 0 (TRAIN.CHECKPOINT_EPOCH_RESET)", path)
         return Start(path=path, content=content)
     if position.step:  # steps of an epoch count only for the same lists, batch and seed
@@ -106,27 +115,31 @@ def _resume_from_file(
             f"left to train. To start a new training from its weights add TRAIN.FINETUNE True; to train on, "
             f"SOLVER.MAX_EPOCH {2 * position.epoch}; to test it, TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {path}"
         )
-    return _resume(run, model, path, content, why="TRAIN.CHECKPOINT_FILE_PATH")
+    return _resume(run, model, path, content, dataset, why="TRAIN.CHECKPOINT_FILE_PATH")
 
 
-def _resume(run: Run, model: nn.Module, path: str, content: dict[str, Any], *, why: str) -> Start:
-    _load(model, path, content)
+def _resume(
+    run: Run, model: nn.Module, path: str, content: dict[str, Any], dataset: Mapping[str, str], *, why: str
+) -> Start:
+    _load(run, model, path, content, dataset)
     position, before = checkpoints.position_of(content), content.get("num_processes")
     log.info("resuming: the run goes on from %s, after %s (%s)", path, position, why)
     if before not in (None, run.processes.world_size):
         log.info(
-            "it ran on %s process(es), now on %d: the same clips in the same steps, equal up to rounding",
+            "it ran on %s process(es), now on %d: the same clips in the same steps, equal up to rounding; "
+            "only dropout and stochastic depth are drawn otherwise",
             before,
             run.processes.world_size,
         )
-    return Start(position, path, content)
+    return Start(position, path, content, best_is_there=checkpoints.best_path(run.cfg.OUTPUT_DIR).is_file())
 
 
-def _load(model: nn.Module, path: str, content: Mapping[str, Any]) -> None:
+def _load(run: Run, model: nn.Module, path: str, content: Mapping[str, Any], dataset: Mapping[str, str]) -> None:
     try:
         model.load_state_dict(content["model_state"])
     except RuntimeError as error:
+        differ = "\n".join(checkpoints.differences(content, run.cfg, dataset)) or f"  {error}"
         raise CheckpointError(
-            f"{path} does not fit this model, and a run only goes on with the same one. {error}\n"
-            "To start a new training from its weights add: TRAIN.FINETUNE True"
+            f"{path} is of another model, and a run only goes on with the same one. What differs:\n{differ}\n"
+            "Set these as they were there, or start a new training from what fits of its weights: TRAIN.FINETUNE True"
         ) from error

@@ -86,21 +86,39 @@ class TrainingState:
             return
         if self.ema is not None and "ema_state" not in content:
             raise CheckpointError(f"{start.path}: holds no average of the weights. Add: EMA.ENABLED False")
-        try:
-            load_full_state(self.optimizer, content["optimizer_state"])
+        self._restore_optimizer(content["optimizer_state"], start.path)
+        if content["scaler_state"]:  # of fp16 only
             self.scaler.load_state_dict(content["scaler_state"])
-            if self.ema is not None:
-                load_full_state(self.ema, content["ema_state"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{start.path}: the optimiser's state does not fit this model: {error}") from error
+        if self.ema is not None:
+            load_full_state(self.ema, content["ema_state"])
         if start.position > Position():
-            self.best_score = content["best_score"]
+            self.metrics = content["metrics"]
             self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
             mine = content["since_log"][distributed.rank() :: distributed.world_size()]
             self.since_log = StepTotals.from_plain(*mine)
+            if start.best_is_there:  # without the file, what comes next is the best that can be tested
+                self.best_score = content["best_score"]
+
+    def _restore_optimizer(self, saved: Mapping[str, Any], path: str) -> None:
+        """Moments and step counts of the checkpoint; rates, decay and the like stay those of this run."""
+        groups = self.optimizer.param_groups
+        mine = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        theirs = saved["param_groups"]
+        shapes = [[(len(g["params"]), "betas" in g) for g in one] for one in (theirs, groups)]  # SGD has no betas
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"{path} was trained with another SOLVER.OPTIMIZING_METHOD, SOLVER.LAYER_DECAY, TRAIN.FREEZE or "
+                "TRAIN.TRAINABLE_BLOCKS, and its optimiser's state does not fit. Set these as they were there, or "
+                "start a new training from its weights: TRAIN.FINETUNE True"
+            )
+        load_full_state(self.optimizer, saved)
+        for group, own in zip(self.optimizer.param_groups, mine, strict=True):
+            group.update(own)
 
 
-def description(run: Run, *, class_names: Sequence[str], dataset: Mapping[str, str]) -> dict[str, Any]:
+def description(
+    run: Run, model: nn.Module, *, class_names: Sequence[str], dataset: Mapping[str, str]
+) -> dict[str, Any]:
     """What every checkpoint of a run holds besides the training's state: it explains the weights and feeds them."""
     return {
         "format": FORMAT,
@@ -108,6 +126,7 @@ def description(run: Run, *, class_names: Sequence[str], dataset: Mapping[str, s
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),
         "preprocessing": preprocessing_of(run.cfg),
+        "num_heads": next((module.num_heads for module in model.modules() if hasattr(module, "num_heads")), None),
         "versions": collect_versions(),
         "dataset": dict(dataset),
     }

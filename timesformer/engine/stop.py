@@ -60,7 +60,7 @@ class StopRequest:
 
 def chosen(votes: list[int]) -> int:
     """The signal that any process got, 0 for none."""
-    return next((int(number) for number, count in zip(STOP_SIGNALS, votes, strict=True) if count), 0)
+    return next((int(number) for number, count in zip(STOP_SIGNALS, votes, strict=False) if count), 0)
 
 
 def stopped(number: int, told: str = "") -> Stopped:

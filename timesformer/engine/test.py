@@ -13,7 +13,7 @@ from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate_videos
 from timesformer.engine.report import write_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
-from timesformer.engine.weights import class_order_differences, load_and_report
+from timesformer.engine.weights import load_and_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
@@ -55,5 +55,4 @@ def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
                 "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
             )
     log.info("testing %s", path)
-    report = load_and_report(run, model, path, testing=True)
-    run.warn_once(class_order_differences(videos.class_names, report.class_names, path))
+    load_and_report(run, model, path, videos.class_names, testing=True)

@@ -65,7 +65,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     loader = build_train_loader(cfg, videos, **ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
     model = build_model(cfg).to(run.device)
-    start = find_start(run, model, dataset)
+    start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     freeze_parameters(model, cfg)
     describe_model(run, model)
     ema = build_ema(model, cfg)
@@ -85,7 +85,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
         keep=cfg.TRAIN.CHECKPOINT_KEEP,
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
-        about=description(run, class_names=videos.class_names, dataset=dataset),
+        about=description(run, model, class_names=videos.class_names, dataset=dataset),
     )
 
     def votes() -> list[int]:  # what the processes have to agree on after a step

@@ -20,8 +20,13 @@ _PIXELS = ("MEAN", "STD", "CHANNEL_ORDER", "CROP_MODE")
 _FRAMES = ("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS")
 
 
-def load_and_report(run: Run, model: nn.Module, source: str | Path, *, testing: bool = False) -> LoadReport:
-    """Load weights for training (a head of another size starts anew) or, with `testing`, all of them.
+def load_and_report(
+    run: Run, model: nn.Module, source: str | Path, class_names: Sequence[str], *, testing: bool = False
+) -> LoadReport:
+    """Load weights for training (a head of other classes starts anew) or, with `testing`, all of them.
+
+    Args:
+        class_names: of the data, empty when unknown.
 
     Raises:
         CheckpointError: they cannot be read or do not fit; the model is as it was.
@@ -33,10 +38,13 @@ def load_and_report(run: Run, model: nn.Module, source: str | Path, *, testing: 
         complete=testing,
         allow_partial=not testing and cfg.TRAIN.ALLOW_PARTIAL_LOAD,
         ema=cfg.EMA.ENABLED or not testing,
+        class_names=class_names,
     )
     log.info("%s", report)
     if testing and cfg.EMA.ENABLED and not report.is_ema:
         run.warn_once([f"EMA.ENABLED is True, but {source} holds no average of the weights: testing those it has"])
+    if report.has_ema:
+        log.info("%s holds a moving average of the weights too: EMA.ENABLED True takes it", source)
     if report.kind != "image ViT":  # whose statistics nobody fine-tuning on video keeps
         names = _PIXELS + _FRAMES if testing else _PIXELS
         run.warn_once(input_differences(report.preprocessing, source, settings_of(cfg), names))
@@ -54,14 +62,3 @@ def input_differences(
             same = f"DATA.{name} {trained[name]}".replace(", ", ",")  # as one types it
             lines.append(f"{source} was trained with {same}, this run feeds {here}. To feed the same, type {same}")
     return lines
-
-
-def class_order_differences(mine: Sequence[str], of_weights: Sequence[str], source: str | Path) -> list[str]:
-    """A line when the weights know the same classes in another order: every prediction would be misnamed."""
-    if list(mine) == list(of_weights) or sorted(mine) != sorted(of_weights):
-        return []
-    place = next(i for i, (a, b) in enumerate(zip(mine, of_weights, strict=True)) if a != b)
-    return [
-        f"the classes of {source} are in another order than the data's: label {place} is {of_weights[place]!r} there, "
-        f"{mine[place]!r} here. Give the data its order: DATA.CLASS_NAMES_PATH"
-    ]

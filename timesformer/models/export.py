@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -17,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from timesformer.models.foreign_weights import Weights, attention_type_of
-from timesformer.models.hugging_face import depth, make_config, make_preprocessor, to_their_names
+from timesformer.models.foreign_weights import FORMAT, Weights, grid_of
+from timesformer.models.hugging_face import INSTEAD, make_config, make_preprocessor, to_their_names
+from timesformer.models.state_dicts import WEIGHT_TYPES, attention_type_of, vit_sizes
 from timesformer.models.vit import VisionTransformer
 from timesformer.utils.errors import CheckpointError
 
 TIMESFORMER_MEAN, TIMESFORMER_STD = 0.45, 0.225  # of pixel values in 0..1 (paper's released models)
 HEAD_WIDTH = 64  # channels per attention head of every released ViT and TimeSformer
-INSTEAD = "Convert with --to safetensors instead."
 
 
 def export_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int | None = None) -> str:
@@ -49,6 +48,8 @@ def export_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int
         raise CheckpointError(f"{out} is {kind}. Nothing was written; give another place.")
     if weights.num_heads is not None and num_heads not in (None, weights.num_heads):
         raise CheckpointError(f"{weights.source} tells its {weights.num_heads} attention heads; leave --num-heads away")
+    if num_heads is not None and num_heads < 1:
+        raise CheckpointError(f"--num-heads {num_heads}: a number of attention heads is 1 or more")
     weights = replace(weights, num_heads=weights.num_heads or num_heads)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,12 @@ def export_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int
 
 
 def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
-    attention_type = attention_type_of(weights.tensors)
+    tensors = dict(weights.tensors)
+    if not vit_sizes(tensors):
+        raise CheckpointError(
+            f"{weights.source} ({weights.kind}) is no TimeSformer, and --to hf writes nothing else. {INSTEAD}"
+        )
+    attention_type = attention_type_of(tensors)
     if attention_type is None:
         raise CheckpointError(
             f"{weights.source} ({weights.kind}) has no attention over time, and Hugging Face's TimeSformer only has "
@@ -73,12 +79,14 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
         )
     notes = []
     if weights.num_heads is None:
-        weights = replace(weights, num_heads=max(weights.tensors["time_embed"].shape[2] // HEAD_WIDTH, 1))
+        weights = replace(weights, num_heads=max(vit_sizes(tensors)["embed_dim"] // HEAD_WIDTH, 1))
         notes.append(
             f"attention heads: {weights.num_heads}, {HEAD_WIDTH} channels each as usual; the source does not tell. "
             "If that is wrong: --num-heads"
         )
-    renamed = to_their_names(weights.tensors)
+    if weights.preprocessing.get("CHANNEL_ORDER") == "bgr":
+        tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"].flip(1)
+    renamed = to_their_names(tensors)
     sizes = _checked_sizes(weights, attention_type)
     if (side := sizes["img_size"][0]) != sizes["img_size"][1]:
         raise CheckpointError(
@@ -86,15 +94,13 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
             f"Face's TimeSformer squares only. {INSTEAD}"
         )
     preprocessing, told = _in_rgb(weights.preprocessing, in_chans=sizes["in_chans"])
-    if weights.preprocessing.get("CHANNEL_ORDER") == "bgr":
-        (name,) = to_their_names({"patch_embed.proj.weight": torch.empty(0)})
-        renamed[name] = renamed[name].flip(1)
     described = make_config(
         weights.tensors,
         attention_type=attention_type,
         num_heads=sizes["num_heads"],
         image_size=side,
         class_names=weights.class_names,
+        is_ema=weights.is_ema,
     )
     folder.mkdir()
     _write_json(folder / "config.json", described)
@@ -105,8 +111,10 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
 
 def _write_pyth(weights: Weights, path: Path) -> list[str]:
     content = {
-        "format": 1,
-        "model_state": _own_memory(_with_prefix(weights.tensors)),
+        "format": FORMAT,
+        "model_state": _own_memory(_by_released_names(weights.tensors)),
+        "is_ema": weights.is_ema,
+        "num_heads": weights.num_heads,
         "epoch": -1,  # counted from 0: no epoch of a run is behind these weights
         "cfg": yaml.safe_dump(_settings(weights)),
         "class_names": list(weights.class_names),
@@ -123,8 +131,9 @@ def _write_safetensors(weights: Weights, path: Path) -> list[str]:
         "attention_type": weights.attention_type,
         "num_heads": weights.num_heads,
         "grid": weights.grid,
+        "is_ema": weights.is_ema,
     }
-    _write_tensors(path, _with_prefix(weights.tensors), metadata={"timesformer": json.dumps(about)})
+    _write_tensors(path, _by_released_names(weights.tensors), metadata={"timesformer": json.dumps(about)})
     return []
 
 
@@ -133,26 +142,11 @@ FORMATS = {"hf": _write_hugging_face, "pyth": _write_pyth, "safetensors": _write
 
 def _sizes(weights: Weights) -> dict[str, Any]:
     """Arguments of `VisionTransformer` as far as the source tells them; {} for another model."""
-    tensors = weights.tensors
-    if not {"patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight"} <= tensors.keys():
-        return {}
-    embed_dim, in_chans, patch_size, _ = tensors["patch_embed.proj.weight"].shape
-    num_patches = tensors["pos_embed"].shape[1] - 1
-    rows, columns = weights.grid or (math.isqrt(num_patches),) * 2
-    sizes = {
-        "img_size": (rows * patch_size, columns * patch_size) if rows * columns == num_patches else None,
-        "patch_size": patch_size,
-        "in_chans": in_chans,
-        "embed_dim": embed_dim,
-        "depth": depth(tensors),
-        "num_heads": weights.num_heads,
-        "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-        "num_classes": len(tensors["head.weight"]) if "head.weight" in tensors else None,
-        "num_frames": tensors["time_embed"].shape[1] if "time_embed" in tensors else None,
-        "attention_type": attention_type_of(tensors) or weights.attention_type,
-    }
-    return {name: value for name, value in sizes.items() if value is not None}
+    sizes, grid = vit_sizes(weights.tensors), grid_of(weights)
+    if sizes and grid:
+        sizes["img_size"] = (grid[0] * sizes["patch_size"], grid[1] * sizes["patch_size"])
+    told = {"num_heads": weights.num_heads, "attention_type": weights.attention_type} if sizes else {}
+    return {name: value for name, value in told.items() if value is not None} | sizes
 
 
 def _checked_sizes(weights: Weights, attention_type: str) -> dict[str, Any]:
@@ -162,8 +156,8 @@ def _checked_sizes(weights: Weights, attention_type: str) -> dict[str, Any]:
         CheckpointError: tensors are missing or do not fit together.
     """
     tensors, sizes = weights.tensors, _sizes(weights)
-    needed = {"patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "head.weight"}
-    wrong = sorted(needed - tensors.keys())
+    wrong = [] if "num_classes" in sizes else ["head.weight"]
+    wrong += [name for name, tensor in tensors.items() if tensor.dtype not in WEIGHT_TYPES]
     if not wrong and "img_size" not in sizes:
         raise CheckpointError(
             f"{weights.source} has positions for {tensors['pos_embed'].shape[1] - 1} patches a frame, which is no "
@@ -182,7 +176,7 @@ def _checked_sizes(weights: Weights, attention_type: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{weights.source} is not a whole {attention_type} TimeSformer: {len(wrong)} tensors "
             f"({', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}) "
-            "are missing, unknown or of another shape. Nothing was written."
+            "are missing, unknown or of another shape or type. Nothing was written."
         )
     if len(weights.class_names) not in (0, sizes["num_classes"]):
         raise CheckpointError(
@@ -228,9 +222,10 @@ def _settings(weights: Weights) -> dict[str, Any]:
     return tree
 
 
-def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By the names of the released files."""
-    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+def _by_released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A TimeSformer's tensors by the names of the released files; those of other networks keep theirs."""
+    prefix = "model." if vit_sizes(tensors) else ""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.blocks import LAYER_NORM_EPS
+from timesformer.models.state_dicts import vit_sizes
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.sizes import height_width
 
@@ -32,14 +33,25 @@ _THEIR_NAMES = {
     "head": "classifier",
 }
 _OUR_NAMES = {theirs: ours for ours, theirs in _THEIR_NAMES.items()}
-# What a preprocessor file of ours holds besides the processor's own settings, under this key.
+# What the files of ours hold besides Hugging Face's own settings, under this key.
 _OWN_SETTINGS = "timesformer"
 _BILINEAR = 2  # PIL's number, as preprocessor files have it
+INSTEAD = "Convert with --to safetensors instead."
 
 
 def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay."""
-    return {_renamed(_with_prefix(name), _OUR_NAMES) or name: tensor for name, tensor in tensors.items()}
+    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay.
+
+    Raises:
+        CheckpointError: two tensors of one name.
+    """
+    ours = {_renamed(_with_prefix(name), _OUR_NAMES) or name: tensor for name, tensor in tensors.items()}
+    if len(ours) < len(tensors):
+        raise CheckpointError(
+            "the Hugging Face TimeSformer's tensors are there twice, with and without the prefix timesformer. "
+            "Save the state dict of one model only."
+        )
+    return ours
 
 
 def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -52,7 +64,7 @@ def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if unknown := [name for name, theirs in names.items() if theirs is None]:
         raise CheckpointError(
             f"Hugging Face's TimeSformer has no place for {len(unknown)} of {len(names)} tensors "
-            f"({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}). Convert with --to safetensors instead."
+            f"({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}). {INSTEAD}"
         )
     return {theirs: tensors[name] for name, theirs in names.items() if theirs is not None}
 
@@ -93,8 +105,9 @@ def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     """What a `preprocessor_config.json` says, by the last parts of the names of our DATA keys.
 
     MEAN and STD are of pixel values in 0..1, whatever the file's `rescale_factor`. A file that `make_preprocessor`
-    made also tells what Hugging Face has no word for, CHANNEL_ORDER and the sampling of frames among it; of other
-    files the channel order is not known, since released SSv2 weights expect BGR and their folder does not say so.
+    made also tells what Hugging Face has no word for, CHANNEL_ORDER and the sampling of frames among it. Other files
+    do not tell the channel order, and none is returned; `read_weights` then assumes rgb, or bgr with the 174 classes of
+    SSv2, whose released weights expect it.
     """
     found = dict(preprocessor.get(_OWN_SETTINGS) or {})
     scale = 255 * (preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1)
@@ -110,7 +123,13 @@ def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_config(
-    tensors: Mapping[str, Tensor], *, attention_type: str, num_heads: int, image_size: int, class_names: Sequence[str]
+    tensors: Mapping[str, Tensor],
+    *,
+    attention_type: str,
+    num_heads: int,
+    image_size: int,
+    class_names: Sequence[str],
+    is_ema: bool = False,
 ) -> dict[str, Any]:
     """The `config.json` of a model of ours.
 
@@ -118,22 +137,23 @@ def make_config(
         tensors: all its tensors by our names; most sizes are read off them.
         image_size: side of the input in pixels.
         class_names: in the order of the labels; [] numbers them.
+        is_ema: whether the tensors are an average over training.
     """
-    patches, hidden = tensors["patch_embed.proj.weight"], tensors["blocks.0.mlp.fc1.weight"]  # (D, C, p, p), (M, D)
-    names = list(class_names) or [f"LABEL_{label}" for label in range(len(tensors["head.bias"]))]
+    sizes = vit_sizes(tensors)
+    names = list(class_names) or [f"LABEL_{label}" for label in range(sizes["num_classes"])]
     return {
         "model_type": "timesformer",
         "architectures": ["TimesformerForVideoClassification"],
         "attention_type": attention_type,
         "image_size": image_size,
-        "patch_size": patches.shape[2],
-        "num_channels": patches.shape[1],
-        "num_frames": tensors["time_embed"].shape[1],
-        "hidden_size": hidden.shape[1],
-        "num_hidden_layers": depth(tensors),
+        "patch_size": sizes["patch_size"],
+        "num_channels": sizes["in_chans"],
+        "num_frames": sizes["num_frames"],
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
         "num_attention_heads": num_heads,
-        "intermediate_size": hidden.shape[0],
-        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
+        "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
+        "qkv_bias": sizes["qkv_bias"],
         "hidden_act": "gelu",
         "layer_norm_eps": LAYER_NORM_EPS,
         "hidden_dropout_prob": 0.0,
@@ -141,7 +161,8 @@ def make_config(
         "drop_path_rate": 0,
         "id2label": {str(label): name for label, name in enumerate(names)},
         "label2id": {name: label for label, name in enumerate(names)},
-        "dtype": str(patches.dtype).removeprefix("torch."),
+        _OWN_SETTINGS: {"is_ema": is_ema},
+        "dtype": str(tensors["patch_embed.proj.weight"].dtype).removeprefix("torch."),
     }
 
 
@@ -171,11 +192,6 @@ def make_preprocessor(preprocessing: Mapping[str, Any], *, image_size: int) -> d
     }
 
 
-def depth(tensors: Iterable[str]) -> int:
-    """Number of blocks among tensors by our names."""
-    return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-
-
 def _with_prefix(name: str) -> str:
     """The name in TimesformerForVideoClassification of a tensor of it or of the bare TimesformerModel."""
     return name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
@@ -192,7 +208,7 @@ def _class_names(id2label: Mapping[Any, str]) -> list[str]:
     by_label = {int(label): name for label, name in id2label.items()}
     if sorted(by_label) != list(range(len(by_label))):
         raise CheckpointError(f"the labels in id2label of config.json are not 0 to {len(by_label) - 1}, each once")
-    names = [by_label[label] for label in range(len(by_label))]
+    names = [str(by_label[label]) for label in range(len(by_label))]
     return [] if _only_numbered(names) else names
 
 

@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from timesformer.utils.errors import ConfigError
-
-HEADS = ("head", "fc", "classifier")  # first part of a classifier's parameter names, here and in torchvision
+from timesformer.utils.heads import HEADS
 
 
 def freeze(model: nn.Module, *, patterns: Sequence[str] = (), trainable_blocks: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -129,7 +130,13 @@ def collect_versions() -> dict[str, Any]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """`{"revision": ..., "dirty": ...}` of the checkout with top folder `root`; None when it is not one."""
+    """`{"revision": ..., "dirty": ...}` of the checkout with top folder `root`; None when it is not one.
+
+    A copy that tools/submit.py made of a checkout says the same of where it comes from.
+    """
+    if (copied := root / "revision.json").is_file():
+        state: dict[str, Any] | None = json.loads(copied.read_text())
+        return state
     revision = git_revision(root)
     return {"revision": revision, "dirty": _git(root, "status", "--porcelain") != ""} if revision else None
 
