@@ -42,9 +42,10 @@ HOMES = {
     "torchvision": {"datasets.transforms", "datasets.mixing", "models.baselines"},
     "timm": {"models.weight_files", "optim.build", "engine.step"},
     "huggingface_hub": {"models.weight_files"},
-    "transformers": set(),
+    "transformers": {"engine.benchmark"},
     "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
-                   "visualization.contact_sheets", "visualization.comparison", "visualization.scaling"},
+                   "visualization.contact_sheets", "visualization.comparison", "visualization.scaling",
+                   "visualization.benchmark"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"engine.metrics"},
@@ -55,7 +56,7 @@ HOMES = {
 CFG_DOORS = {
     "datasets.build", "models.build", "optim.build",
     "engine.launch", "engine.setup", "engine.train", "engine.evaluate", "engine.test", "engine.check",
-    "engine.checkpoint",
+    "engine.checkpoint", "engine.benchmark",
 }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Training:
         self.cuts = CUTS[world_size][self.rank]
         torch.manual_seed(self.rank)  # every process begins with other weights
         sizes: dict[str, Any] = {"embed_dim": 8, "depth": 3, "num_heads": 2, "drop_path_rate": 0.0, "init": "scratch"}
-        model = TimeSformer(4, 2, 4, 2, activation_checkpointing=recompute, **sizes).double()
+        model = TimeSformer(4, 2, 4, 2, recompute="blocks" if recompute else "none", **sizes).double()
         if start is not None:
             model.load_state_dict(start["model"])
         cfg = load_config(None, RECIPE).cfg

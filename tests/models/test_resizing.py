@@ -85,7 +85,7 @@ def test_a_moving_patch_excites_the_same_place_after_resizing(new_size: tuple[in
         model.pos_embed.copy_(resize_position(old, old_grid=grid, new_grid=model.grid))
     table = resize_position(old, old_grid=grid, new_grid=(64, 64))[0, 1:]
     seen: list[Tensor] = []
-    model.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][0, :, 0]))
+    model.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][0, :, :, 0].flatten(0, 1)))
 
     @torch.no_grad()
     def tokens(picture: Tensor) -> Tensor:  # (N, D): what the first block gets

@@ -28,12 +28,12 @@ class Baseline:
         """The model that the configuration describes.
 
         Raises:
-            ConfigError: clips that the model cannot take, or activation checkpointing.
+            ConfigError: clips that the model cannot take, or recomputation.
         """
-        if cfg.MODEL.ACTIVATION_CHECKPOINTING:
+        if cfg.MODEL.RECOMPUTE != "none":
             raise ConfigError(
-                f"MODEL.ACTIVATION_CHECKPOINTING is for the transformers of this project, not for {self.name}. "
-                "Type MODEL.ACTIVATION_CHECKPOINTING False"
+                f"MODEL.RECOMPUTE {cfg.MODEL.RECOMPUTE} is for the transformers of this project, not for {self.name}. "
+                "Type MODEL.RECOMPUTE none"
             )
         crops = (cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
         shapes = [(3, cfg.DATA.NUM_FRAMES, *height_width(crop)) for crop in crops]

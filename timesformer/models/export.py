@@ -77,6 +77,10 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
             f"{weights.source} ({weights.kind}) has no attention over time, and Hugging Face's TimeSformer only has "
             f"models with it that compute the same as ours (its space_only does not average the frames). {INSTEAD}"
         )
+    if attention_type not in ("divided_space_time", "joint_space_time"):
+        raise CheckpointError(
+            f"{weights.source} has {attention_type} attention, which Hugging Face's TimeSformer has not. {INSTEAD}"
+        )
     notes = []
     if weights.num_heads is None:
         weights = replace(weights, num_heads=max(vit_sizes(tensors)["embed_dim"] // HEAD_WIDTH, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from timesformer.utils.errors import CheckpointError
 from timesformer.utils.heads import HEADS
 
 MIN_COVERAGE = 0.9  # share of the backbone's parameters that a file has to fill
-_TEMPORAL = ("divided_space_time", "joint_space_time")
+_TEMPORAL = ("divided_space_time", "joint_space_time", "sparse_local_global", "axial")
+_STEPS = re.compile(r"\.(temporal|height|local)_")  # the first steps of a block, which weights of pictures do not have
 _SETTINGS = ("embed_dim", "patch_size", "depth", "mlp_ratio", "qkv_bias")
 # Tensors of a ViT that change what it computes wherever they are, so that a model without them is another one.
 _LAYERS = ("blocks.", "norm_pre.", "reg_token")
@@ -83,7 +85,8 @@ def _plan(
     same = {name for name in wanted if name in found and found[name].shape == wanted[name].shape}
     anew = [] if complete or (same.issuperset(head) and not other_classes) else head
     other_shape = [name for name in wanted if name in found and name not in same and name not in anew]
-    untold = ("time_embed", "temporal_fc") if vit and not complete and weights.attention_type != _TEMPORAL[0] else ()
+    pictures = weights.attention_type in (None, "joint_space_time", "space_only")  # one attention in each block
+    untold = ("time_embed", "temporal_fc", "height_fc", "local_fc") if vit and not complete and pictures else ()
     zeroed = [name for name in wanted if name not in found and any(part in name.split(".") for part in untold)]
     new = {name: found[name] for name in same.difference(anew)}
 
@@ -227,9 +230,9 @@ def _fitted(weights: Weights, wanted: Mapping[str, Tensor], vit: Any) -> tuple[d
         tensors["patch_embed.proj.weight"] = adapt_channels(patches, in_chans)
         resized.append(f"patch_embed.proj.weight {patches.shape[1]} -> {in_chans} channels")
 
-    if weights.attention_type != "divided_space_time":  # of such weights nothing temporal may be missing
+    if weights.attention_type in (None, "joint_space_time", "space_only"):  # of others nothing may be missing
         for name in wanted:
-            source = name.replace(".temporal_", ".")
+            source = _STEPS.sub(".", name)
             if source != name and source in tensors:
                 tensors[name] = tensors[source]
                 copied.append(name)

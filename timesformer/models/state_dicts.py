@@ -72,8 +72,13 @@ def plain_tensors(tensors: Mapping[Any, Tensor], source: str | Path) -> dict[str
 
 def attention_type_of(names: Mapping[str, Tensor]) -> str | None:
     """The attention type that tensors show; None for those of an image ViT, which are those of space-only attention."""
-    if "blocks.0.temporal_attn.qkv.weight" in names:
-        return "divided_space_time"
+    for layer, attention_type in (
+        ("height_attn", "axial"),
+        ("local_attn", "sparse_local_global"),
+        ("temporal_attn", "divided_space_time"),
+    ):
+        if f"blocks.0.{layer}.qkv.weight" in names:
+            return attention_type
     return "joint_space_time" if "time_embed" in names else None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from timesformer.visualization.figures import BLUE, GREY, SKY, VERMILION, headline, plain, save_figure, tidy
 
@@ -39,7 +40,7 @@ def save_costs(panels: list[dict[str, Any]], path: str | Path, title: str) -> No
                 line["x"], line["y"], style, marker="o", markersize=4, color=_COLORS[place % len(_COLORS)]
             )[0]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(panel["xlabel"])
         axes.set_ylabel(panel["ylabel"])
         axes.set_title(plain(panel["title"]), loc="left", fontsize=10)
