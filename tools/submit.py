@@ -227,7 +227,8 @@ def submit(arguments: argparse.Namespace) -> None:
     cfg = loaded.cfg
     if cfg.NUM_GPUS == "auto":
         raise ConfigError("NUM_GPUS is auto, but a job must ask for a number of GPUs. Add: --num_gpus 1 (0: the CPU)")
-    code = job_dir / "code" / str(1 + len(list(job_dir.glob("code/*"))))
+    numbers = (int(path.name) for path in job_dir.glob("code/*") if path.name.isdigit())
+    code = job_dir / "code" / str(1 + max(numbers, default=0))
     executor = build_executor(arguments, code, num_nodes=cfg.NUM_SHARDS, num_gpus=cfg.NUM_GPUS)
     shape = f"{cfg.NUM_SHARDS} node(s) x {max(1, cfg.NUM_GPUS)} task(s), " + ("GPU" if cfg.NUM_GPUS else "CPU")
     if arguments.dry_run:

@@ -173,7 +173,7 @@ def test_a_signal_to_all_processes_saves_the_step_and_names_the_way_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_processes, num_kills", [(1, 10), (2, 5)])
+@pytest.mark.parametrize("num_processes, num_kills", [(1, 10), (2, 5), (4, 2)])
 def test_defect_19_kill_at_random_moments(tmp_path: Path, tiny: list[str], num_processes: int, num_kills: int) -> None:
     """Each start is killed at a random moment between its first step and its last, until so many kills have been."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

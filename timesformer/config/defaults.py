@@ -59,7 +59,7 @@ KEYS: tuple[Key, ...] = (
     Key("TRAIN.EVAL_PERIOD", 1, "int", "epochs between two validations", low=1),
     Key("TRAIN.CHECKPOINT_PERIOD", 1, "int", "epochs between two checkpoints", low=1),
     Key("TRAIN.CHECKPOINT_PERIOD_STEPS", 0, "int", "also a checkpoint every so many optimiser steps of the run; 0: none", low=0),
-    Key("TRAIN.CHECKPOINT_PERIOD_MINUTES", 30.0, "float", "also a checkpoint when the last is so many minutes old, at the next log line; 0: none", low=0),
+    Key("TRAIN.CHECKPOINT_PERIOD_MINUTES", 30.0, "float", "also a checkpoint when the last is so many minutes old; 0: none", low=0),
     Key("TRAIN.CHECKPOINT_KEEP", 3, "int", "newest checkpoints that are kept, besides the best one; 0: all", low=0),
     Key("TRAIN.CHECKPOINT_ASYNC", True, "bool", "write checkpoints while training goes on (holds a copy of the state in memory)"),
     Key("TRAIN.AUTO_RESUME", False, "bool", "go on from the newest checkpoint in OUTPUT_DIR, if it is of the same run"),

@@ -80,11 +80,12 @@ class CheckpointWriter:
         self._thread = Thread(target=self._write, args=(_snapshot(content), position, is_best), name="checkpoint")
         self._thread.start()
 
-    def wait(self) -> None:
-        """Until the checkpoint that is being written is on the disk."""
+    def wait(self) -> CheckpointError | None:
+        """Until the checkpoint under way is on the disk; the error when the last one could not be written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        return self._error
 
     def _write(self, content: Mapping[str, Any], position: Position, is_best: bool) -> None:
         path = checkpoint_path(self.output_dir, position)

@@ -78,11 +78,17 @@ class RunEvents:
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def start_at(self, *, step: int) -> None:
-        """Drop what an earlier start wrote after `step` optimiser steps, and what its tests wrote."""
+    def start_at(self, *, epoch: int, step: int) -> None:
+        """Drop what an earlier start wrote after `step` optimiser steps, and what its tests wrote.
+
+        Args:
+            epoch: finished epochs; the validation of a later one is dropped even at the same step.
+            step: optimiser steps of the run.
+        """
         self._purge_step = step + 1
         if self.is_main and self.path.exists():
-            kept = [row for row in self.history() if row["step"] <= step and row["kind"] != "test"]
+            rows = (row for row in self.history() if row["step"] <= step)
+            kept = [row for row in rows if row["kind"] == "train" or (row["kind"] == "val" and row["epoch"] <= epoch)]
             temporary = self.path.with_suffix(".writing")
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
             temporary.replace(self.path)

@@ -38,7 +38,7 @@ def preflight(
 ) -> dict[str, VideoList]:
     """The lists of videos, after making sure that all processes can work together.
 
-    They add up numbers, run the same code, read the same lists, and share the output folder.
+    They add up numbers, run the same commit, read the same lists, and share the output folder.
 
     Args:
         processes: this one among all.

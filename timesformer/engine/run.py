@@ -28,7 +28,9 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     lists = preflight(processes, lambda: load_lists(loaded.cfg), output_dir=output_dir)
     this_run = start_run(loaded, processes, writes=not only_check)
     if processes.world_size > 1:
-        log.info("preflight: all processes answer, run the same code, read the same lists and share the output folder")
+        log.info(
+            "preflight: all processes answer, run the same commit, read the same lists and share the output folder"
+        )
     describe_data(this_run, lists)
     if only_check:
         check(this_run, lists)

@@ -52,8 +52,9 @@ class TrainingState:
         """Take note of a validation; whether it is the best so far."""
         self.metrics = metrics
         score = metrics.get("mAP", metrics.get("top1", -math.inf))
-        is_best = score > self.best_score
-        self.best_score = max(score, self.best_score)
+        is_best = score > self.best_score  # never of NaN, the score of no video
+        if is_best:
+            self.best_score = score
         return is_best
 
     def content(self, position: Position) -> dict[str, Any]:

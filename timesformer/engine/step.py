@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch, collate
 from timesformer.datasets.mixing import ClipMixer
@@ -204,6 +205,7 @@ class TrainStep:
         self.votes = votes
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.is_first = True
 
     def __call__(
         self, batches: Iterable[Batch], *, num_samples: int, epoch: int, lr: float, global_step: int
@@ -217,6 +219,11 @@ class TrainStep:
             lr: learning rate of this step; groups with an `lr_scale` take that share of it.
             global_step: optimiser steps of the run before this one, for the warm-up of the average of the weights.
         """
+        if self.is_first and isinstance(self.model, DistributedDataParallel):
+            # After its first pass DDP sorts gradients into its buckets anew, and then adds them up in another order: an
+            # empty pass ahead makes the first step after a resume like any other.
+            self._join_without_clips()
+        self.is_first = False
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)

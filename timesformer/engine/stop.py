@@ -29,6 +29,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._interrupts = 0
         self._process = os.getpid()
 
     @contextlib.contextmanager
@@ -47,7 +48,8 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a child that has not set its own handlers yet
             return
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             raise KeyboardInterrupt
         again = "; again: at once" if number == signal.SIGINT else ""
         os.write(2, f"\n{_MEANING[signal.Signals(number)]}: stopping after this step{again}\n".encode())

@@ -35,7 +35,7 @@ from timesformer.optim.build import build_ema, build_optimizer, build_schedule, 
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils import distributed
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
-from timesformer.utils.errors import Stopped
+from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator, torch_seed
 from timesformer.utils.sizes import height_width
@@ -99,15 +99,17 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     )
     state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
     state.restore(start)
+    first = start.position
+    del start  # the checkpoint in it is as large as the training's state
     max_epoch, eval_period, checkpoint_period = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD
     steps_per_epoch, log_period = len(loader), cfg.LOG_PERIOD
     warn_of_unused_keys(run, others=READ_BY_TEST)
     write_provenance(run, lists)
-    if start.position.epoch >= max_epoch:
-        log.info("already trained for %s of SOLVER.MAX_EPOCH %d: nothing to train", start.position, max_epoch)
+    if first.epoch >= max_epoch:
+        log.info("already trained for %s of SOLVER.MAX_EPOCH %d: nothing to train", first, max_epoch)
         return
-    steps_before = start.position.epoch * steps_per_epoch + start.position.step
-    run.events.start_at(step=steps_before)
+    steps_before = first.epoch * steps_per_epoch + first.step
+    run.events.start_at(epoch=first.epoch, step=steps_before)
     if rank == 0:
         show_input(run, loader.dataset, videos)
     progress = Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0)
@@ -115,13 +117,24 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
 
     def save(position: Position, *, is_best: bool = False) -> str:
         content = state.content(position)  # of all processes
+        if any(
+            totals["non_finite"] for totals in content["since_log"]
+        ):  # the next log line names the clips and ends it
+            return "Not saved, since the loss is NaN or infinite"
         if rank == 0:
             writer.write(content, position, is_best=is_best)
         return f"Saved after {position}; to go on: TRAIN.AUTO_RESUME True"
 
+    def save_and_stop(signal: int, position: Position) -> UserError:
+        told = save(position)
+        failed = distributed.all_gather(str(writer.wait() or "") if rank == 0 else "")[0]
+        return (
+            CheckpointError(failed) if failed else stopped(signal, told)
+        )  # a full disk is not to be met again and again
+
     with run.stop.heard(), writer if rank == 0 else nullcontext():
-        for epoch in range(start.position.epoch, max_epoch):
-            done_steps = start.position.step if epoch == start.position.epoch else 0
+        for epoch in range(first.epoch, max_epoch):
+            done_steps = first.step if epoch == first.epoch else 0
             loader.set_epoch(epoch, done_steps=done_steps)
             if not done_steps:
                 failures.start_epoch()
@@ -147,10 +160,10 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                         cached = cfg.DATA_LOADER.CACHE != "none"
                         log.info(what_limits(share, num_workers=loader.num_workers, num_cpus=cpus, cached=cached))
                 signal, save_now = chosen(stops), overdue > 0 or writer.due(progress.step)
-                if signal or (save_now and not is_last):
-                    told = save(Position(epoch, i + 1))
                 if signal:
-                    raise stopped(signal, told)
+                    raise save_and_stop(signal, Position(epoch, i + 1))
+                if save_now and (overdue or not is_last):
+                    save(Position(epoch, i + 1))
                 waiting_since = time.perf_counter()
             failures.judge()
 
@@ -160,7 +173,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 try:
                     metrics = validate(run, state.tested_model, val_loader, epoch, progress.step, val_videos)
                 except Stopped as stop:  # the steps of the epoch are done, its validation is not
-                    raise stopped(stop.signal, save(Position(epoch, steps_per_epoch))) from None
+                    raise save_and_stop(stop.signal, Position(epoch, steps_per_epoch)) from None
                 is_best = state.score(metrics)
             if (epoch + 1) % checkpoint_period == 0 or last or is_best or save_now:
                 save(Position(epoch + 1), is_best=is_best)
