@@ -210,7 +210,7 @@ def test_checkpoints_by_the_clock_change_nothing(tmp_path: Path, run: Callable[.
     assert run(tmp_path / "often", *base, "TRAIN.CHECKPOINT_PERIOD_MINUTES", 1e-9, "TRAIN.CHECKPOINT_KEEP", 0) == 0
     assert_same_run(tmp_path / "plain", tmp_path / "often")
     saved = [path.name for path in checkpoints.list_checkpoints(tmp_path / "often")][::-1]
-    steps = [f"_step_{step:06d}.pyth" for step in range(1, 6)]
+    steps = [f"_step_{step:06d}.pyth" for step in range(1, 7)]  # the last before the epoch's validation
     assert saved == [
         *(f"checkpoint_epoch_00000{step}" for step in steps),
         "checkpoint_epoch_00001.pyth",

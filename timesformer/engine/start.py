@@ -91,8 +91,15 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
 
 def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
     """The newest readable checkpoint of OUTPUT_DIR, the same one on every process."""
-    found = checkpoints.read_newest(run.cfg.OUTPUT_DIR, rename=run.events.is_main) if run.processes.rank == 0 else None
-    path = distributed.all_gather(found[0] if found else None)[0]
+    found, problem = None, ""
+    if run.processes.rank == 0:
+        try:
+            found = checkpoints.read_newest(run.cfg.OUTPUT_DIR, rename=run.events.is_main)
+        except CheckpointError as error:
+            problem = str(error)
+    path, problem = distributed.all_gather((found[0] if found else None, problem))[0]
+    if problem:
+        raise CheckpointError(problem)
     return found if found or path is None else (path, checkpoints.read_checkpoint(path))
 
 

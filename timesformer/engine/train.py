@@ -125,12 +125,13 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
             writer.write(content, position, is_best=is_best)
         return f"Saved after {position}; to go on: TRAIN.AUTO_RESUME True"
 
+    def failed_write() -> str:  # why the last checkpoint is not on the disk, on all processes
+        return distributed.all_gather(str(writer.wait() or "") if rank == 0 else "")[0]
+
     def save_and_stop(signal: int, position: Position) -> UserError:
         told = save(position)
-        failed = distributed.all_gather(str(writer.wait() or "") if rank == 0 else "")[0]
-        return (
-            CheckpointError(failed) if failed else stopped(signal, told)
-        )  # a full disk is not to be met again and again
+        failed = failed_write()  # then nobody is to start it again and again
+        return CheckpointError(failed) if failed else stopped(signal, told)
 
     with run.stop.heard(), writer if rank == 0 else nullcontext():
         for epoch in range(first.epoch, max_epoch):
@@ -177,6 +178,8 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 is_best = state.score(metrics)
             if (epoch + 1) % checkpoint_period == 0 or last or is_best or save_now:
                 save(Position(epoch + 1), is_best=is_best)
+        if failed := failed_write():
+            raise CheckpointError(failed)
     progress.close()
     if rank == 0:
         save_curves(run.events.history(), run.output_dir / "curves.png")
