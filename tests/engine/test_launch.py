@@ -153,7 +153,8 @@ def probe(processes: Processes, mode: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     with StopRequest().heard() as stop:
         distributed.barrier()
-        print("ready", flush=True)
+        if processes.rank == 0:  # one line: those of two processes may get mixed up
+            print("ready", flush=True)
         while mode == "stop":
             time.sleep(0.01)
             if number := chosen(distributed.totals(stop.votes())):
