@@ -140,10 +140,15 @@ def test_a_rendezvous_that_fails_says_where_after_a_bounded_wait(told: str) -> N
 # ---------------------------------------------------------------- real processes
 
 
+def say(line: str) -> None:
+    """Print a line in one piece: several processes write into the same pipe."""
+    os.write(1, f"{line}\n".encode())
+
+
 def probe(processes: Processes, mode: str) -> None:
     """What the processes of these tests do."""
     sums = distributed.totals([processes.rank, 1])
-    print(f"rank {processes.rank} {processes.local_rank} {processes.num_nodes} {sums} {processes.summary}", flush=True)
+    say(f"rank {processes.rank} {processes.local_rank} {processes.num_nodes} {sums} {processes.summary}")
     if processes.rank == 1:
         if mode == "crash":
             raise ValueError("the traceback that matters")
@@ -153,13 +158,13 @@ def probe(processes: Processes, mode: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     with StopRequest().heard() as stop:
         distributed.barrier()
-        if processes.rank == 0:  # one line: those of two processes may get mixed up
-            print("ready", flush=True)
+        if processes.rank == 0:
+            say("ready")
         while mode == "stop":
             time.sleep(0.01)
             if number := chosen(distributed.totals(stop.votes())):
                 time.sleep(0.5 if processes.rank == 0 else 0)  # the first one writes a checkpoint
-                print(f"rank {processes.rank} stops", flush=True)
+                say(f"rank {processes.rank} stops")
                 raise stopped(number)
 
 
