@@ -9,6 +9,8 @@ Letters: B clips, C channels, T frames, H W pixels, N patches per frame, D width
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,7 +95,7 @@ class DividedBlock(Block):
         return x + self.mlp(self.norm2(x))
 
 
-class GroupedBlock(Block):
+class GroupedBlock(Block, ABC):
     """Attention in steps among groups of patches, the last with the cls token; then MLP.
 
     Attributes:
@@ -109,9 +111,9 @@ class GroupedBlock(Block):
             self.add_module(f"{step}_attn", Attention(dim, num_heads, qkv_bias))
             self.add_module(f"{step}_fc", nn.Linear(dim, dim))
 
+    @abstractmethod
     def group_numbers(self, step: str, h: Tensor, w: Tensor, t: Tensor, grid: tuple[int, int]) -> Tensor:
         """The group of each patch, whose row, column and frame are given, (N*T,)."""
-        raise NotImplementedError
 
     def groups(self, step: str, num_frames: int, grid: tuple[int, int], device: torch.device) -> list[Tensor]:
         """Indices into the patches (N*T), a row for each group (G, L); groups of one size together."""

@@ -158,16 +158,19 @@ def _batches(cfg: CfgNode) -> Iterator[str]:
             f"TRAIN.BATCH_SIZE {batch} on NUM_SHARDS {shards} is more than GLOBAL_BATCH_SIZE {wanted}. "
             f"Type GLOBAL_BATCH_SIZE {batch * shards}{smaller}"
         )
-    processes = max(gpus, 1) if isinstance(gpus, int) else 1
+    told, processes = f"NUM_GPUS {gpus}", max(gpus, 1) if isinstance(gpus, int) else 1
+    if cfg.DIST.PROCESSES_PER_NODE != "auto":
+        processes = cfg.DIST.PROCESSES_PER_NODE
+        told = f"DIST.PROCESSES_PER_NODE {processes}"
     if batch % processes:
         yield (
-            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by NUM_GPUS {gpus}. "
+            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by {told}. "
             f"Type TRAIN.BATCH_SIZE {-(-batch // processes) * processes}"
         )
     if cfg.MIXUP.ENABLED and batch // processes < 2:
         yield (
             f"MIXUP.ENABLED needs two clips in a forward pass, found TRAIN.BATCH_SIZE {batch} on "
-            f"NUM_GPUS {gpus}. Type TRAIN.BATCH_SIZE {2 * processes} or MIXUP.ENABLED False"
+            f"{told}. Type TRAIN.BATCH_SIZE {2 * processes} or MIXUP.ENABLED False"
         )
 
 

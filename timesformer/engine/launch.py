@@ -47,6 +47,11 @@ class Processes:
         """Nodes that take part; every node starts equally many processes."""
         return self.world_size // self.local_world_size
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """What a loader needs to know of them."""
+        return {"rank": self.rank, "world_size": self.world_size, "local_world_size": self.local_world_size}
+
 
 @dataclass(frozen=True)
 class Plan:

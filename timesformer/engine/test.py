@@ -26,8 +26,7 @@ def test(run: Run, videos: VideoList) -> None:
     cfg, processes = run.cfg, run.processes
     model = build_model(cfg).to(run.device)
     load_test_weights(run, model, videos)
-    ranks = {name: getattr(processes, name) for name in ("rank", "world_size", "local_world_size")}
-    loader = build_eval_loader(cfg, videos, views=True, **ranks)
+    loader = build_eval_loader(cfg, videos, views=True, **processes.ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, others=READ_BY_TRAINING)

@@ -61,9 +61,8 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     cfg, rank = run.cfg, run.processes.rank
     videos, val_videos = lists["train"], lists["val"]
     dataset = {split: fingerprint(lists[split].records) for split in ("train", "val")}
-    ranks = {name: getattr(run.processes, name) for name in ("rank", "world_size", "local_world_size")}
-    loader = build_train_loader(cfg, videos, **ranks)
-    val_loader = build_eval_loader(cfg, val_videos, views=False, **ranks)
+    loader = build_train_loader(cfg, videos, **run.processes.ranks)
+    val_loader = build_eval_loader(cfg, val_videos, views=False, **run.processes.ranks)
     model = build_model(cfg).to(run.device)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     freeze_parameters(model, cfg)
@@ -117,9 +116,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
 
     def save(position: Position, *, is_best: bool = False) -> str:
         content = state.content(position)  # of all processes
-        if any(
-            totals["non_finite"] for totals in content["since_log"]
-        ):  # the next log line names the clips and ends it
+        if any(totals["non_finite"] for totals in content["since_log"]):  # the next log line names them
             return "Not saved, since the loss is NaN or infinite"
         if rank == 0:
             writer.write(content, position, is_best=is_best)
