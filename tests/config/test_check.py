@@ -98,6 +98,16 @@ def test_what_is_no_contradiction(words: str) -> None:
     load_config(None, words.split())
 
 
+@pytest.mark.parametrize(
+    "notation",
+    "rand rand-n2 rand-m11 rand-m7-w0 augmix-m3 rand-m7-inc0 m7 rand-m7-m8 "
+    "rand-m7-inc2 rand-m7-n0 rand-m7-m3 rand-m7-n1.5 rand-m7- rand-m7-n2-n2".split(),
+)
+def test_notation_of_rand_augment_that_is_not_understood(notation: str) -> None:
+    with pytest.raises(ConfigError, match=f"DATA.AUTO_AUGMENT '{notation}' is not RandAugment"):
+        load_config(None, ["DATA.AUTO_AUGMENT", notation])
+
+
 def test_a_key_with_a_problem_of_its_own_is_not_cross_checked() -> None:
     with pytest.raises(ConfigError, match="^1 problem "):
         load_config(

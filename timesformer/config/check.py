@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from timesformer.utils.sizes import height_width
 
 _AUTO_SIZES = {"LightTimeSformer": (384, 6)}  # EMBED_DIM and NUM_HEADS; of the other transformers (768, 12)
-_RAND_AUGMENT = r"rand(?=.*-m(10|\d(\.\d+)?)(-|$))(-(m|n|mstd|inc)\d+(\.\d+)?)+"
+_RAND_AUGMENT = r"(inc1,)?m(10|\d(\.\d+)?)(,mstd\d+(\.\d+)?)?(,n[1-9]\d*)?"  # its parts, sorted
 
 
 def check_config(cfg: CfgNode) -> list[str]:
@@ -223,7 +223,9 @@ def _labels(cfg: CfgNode) -> Iterator[str]:
 
 def _data(cfg: CfgNode) -> Iterator[str]:
     notation, names, frame = cfg.DATA.AUTO_AUGMENT, cfg.DATA.CLASS_NAMES_PATH, cfg.GESTURES.FRAME_SIZE
-    if cfg.TRAIN.ENABLE and notation and not re.fullmatch(_RAND_AUGMENT, notation):
+    head, *parts = notation.split("-")
+    understood = head == "rand" and re.fullmatch(_RAND_AUGMENT, ",".join(sorted(parts)))
+    if cfg.TRAIN.ENABLE and notation and not understood:
         yield (
             f"DATA.AUTO_AUGMENT {notation!r} is not RandAugment in timm's notation (m, the magnitude, from 0 to 10); "
             "for example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"

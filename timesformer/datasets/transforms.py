@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from timesformer.utils.errors import ConfigError
 from timesformer.utils.random import torch_seed
 
 cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
@@ -26,14 +24,6 @@ cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threa
 Size = tuple[int, int]  # height, width
 
 _MAGNITUDES = 31  # torchvision's number of RandAugment strengths; the last is magnitude 10
-
-
-class RandAugmentSettings(NamedTuple):
-    """What a notation such as ``rand-m7-n2-mstd0.5`` says."""
-
-    magnitude: float
-    num_ops: int = 2
-    magnitude_std: float = 0.0
 
 
 class TrainTransform:
@@ -50,9 +40,6 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter; 0: none.
         erase_prob: probability that one rectangle is painted over in all frames (Zhong et al., 2020).
         fill: the colour of erased and uncovered pixels, RGB in 0..1: the mean that normalisation subtracts.
-
-    Raises:
-        ConfigError: `auto_augment` cannot be read.
     """
 
     def __init__(
@@ -175,33 +162,13 @@ def to_model_input(clips: Tensor, *, mean: Sequence[float], std: Sequence[float]
     return clips.to(torch.float32).sub_(shift).div_(scale)
 
 
-def parse_rand_augment(notation: str) -> RandAugmentSettings:
-    """Read RandAugment in timm's notation: ``rand-m7-n2-mstd0.5-inc1``.
+def parse_rand_augment(notation: str) -> tuple[float, int, float]:
+    """Magnitude, operations per clip and spread of the magnitude in timm's notation, ``rand-m7-n2-mstd0.5-inc1``.
 
-    m: magnitude, 0 to 10 (required); n: operations per clip (2); mstd: standard deviation of m (0);
-    inc1: a larger magnitude means more change in every operation, as is always so in torchvision.
-
-    Raises:
-        ConfigError: anything else.
+    inc1, a larger magnitude means more change in every operation, is always so in torchvision.
     """
-    head, *parts = notation.split("-")
-    known = {"m": r"\d+(\.\d+)?", "n": r"[1-9]\d*", "mstd": r"\d+(\.\d+)?", "inc": "1"}
-    values: dict[str, float] = {}
-    problems = [] if head == "rand" else [f"it starts with {head!r}, not 'rand'"]
-    for part in parts:
-        name = next((name for name, number in known.items() if re.fullmatch(name + number, part)), None)
-        if name is None or name in values:
-            problems.append(f"{part!r} is not understood" if name is None else f"{name!r} is there twice")
-        else:
-            values[name] = float(part.removeprefix(name))
-    if not 0 <= values.get("m", -1) <= 10:
-        problems.append("the magnitude m must be there, from 0 to 10")
-    if problems:
-        raise ConfigError(
-            f"DATA.AUTO_AUGMENT {notation!r}: {'; '.join(problems)}. Write it like 'rand-m7-n2-mstd0.5-inc1' "
-            "(m magnitude 0 to 10, n operations per clip, mstd spread of the magnitude), or leave it empty."
-        )
-    return RandAugmentSettings(values["m"], int(values.get("n", 2)), values.get("mstd", 0.0))
+    found = dict(re.findall(r"-(m|n|mstd)([\d.]+)(?=-|$)", notation))
+    return float(found["m"]), int(found.get("n", 2)), float(found.get("mstd", 0))
 
 
 def scaled_size(frame_size: Sequence[int], short_side: int, crop_size: Size) -> Size:

@@ -166,7 +166,7 @@ class VideoDataset(Dataset[Sample]):
         guarded = timeout_sec > 0 or recycle_after > 0
         call = GuardedCall(self._read, timeout_sec=timeout_sec, recycle_after=recycle_after)
         self._guarded_read = call if guarded else None
-        self._hanging: dict[int, VideoReadError] = {}
+        self._hangs = torch.zeros(len(records), dtype=torch.bool).share_memory_()  # known to all loader processes
 
     def __len__(self) -> int:
         return len(self.records)
@@ -196,14 +196,15 @@ class VideoDataset(Dataset[Sample]):
         """
         if self._guarded_read is None or get_worker_info() is None:
             return self._read(index, generator)
-        if index in self._hanging:
-            raise self._hanging[index]
-        path = self.records[index].path
+        path, limit = self.records[index].path, self._guarded_read.timeout_sec
         try:
+            if self._hangs[index]:
+                raise TimeoutError
             return self._guarded_read(index, generator)
         except TimeoutError as error:
-            self._hanging[index] = VideoReadError(path, f"it hangs: {error} (DATA_LOADER.TIMEOUT)")
-            raise self._hanging[index] from error
+            self._hangs[index] = True
+            cause = f"it hangs: nothing came within {limit:g} s (DATA_LOADER.TIMEOUT)"
+            raise VideoReadError(path, cause) from error
         except ChildProcessError as error:
             raise VideoReadError(path, f"it crashes the decoder: {error}") from error
 

@@ -58,7 +58,7 @@ def preflight(
         dist.monitored_barrier(group, limit, wait_all_ranks=True)  # names the ranks that are missing
     _check_sum(processes, group)
     _check_same("the processes run different code", versions(), group)
-    lists = _together(read_lists, None)
+    lists = together(read_lists)
     _check_same("the lists of videos differ between processes", fingerprints(lists), group)
     if output_dir is not None:
         _check_folder(output_dir, processes.rank, group)
@@ -97,7 +97,7 @@ def fingerprints(lists: Mapping[str, VideoList]) -> dict[str, str]:
     return {f"the {split} list": fingerprint(videos.records) for split, videos in lists.items()}
 
 
-def _together(work: Callable[[], Result], group: dist.ProcessGroup | None) -> Result:
+def together(work: Callable[[], Result], group: dist.ProcessGroup | None = None) -> Result:
     """What `work` returns; when it raises a `UserError` on some process, every process raises what they all said."""
     error = result = None
     try:
@@ -139,7 +139,7 @@ def _check_sum(processes: Processes, group: dist.ProcessGroup) -> None:
         if any(number != expected for number in found):
             raise PreflightError(f"the sum over the ranks is {found} and not {expected}")
 
-    _together(judge, group)
+    together(judge, group)
 
 
 def _check_same(title: str, facts: Mapping[str, str], group: dist.ProcessGroup) -> None:
@@ -184,8 +184,8 @@ def _check_folder(folder: Path, rank: int, group: dist.ProcessGroup) -> None:
                 time.sleep(0.1)
 
     try:
-        _together(write, group)
-        _together(look, group)
+        together(write, group)
+        together(look, group)
     except PreflightError as error:
         raise PreflightError(f"{error}\nSet OUTPUT_DIR to a folder that all nodes share and may write to") from error
     finally:
