@@ -19,9 +19,9 @@ from tqdm import tqdm
 from timesformer.datasets.gesture_curves import CLASS_NAMES, MIRROR_PAIRS
 from timesformer.datasets.gesture_rendering import ENCODERS, render_clip, write_video
 from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.registry import DATASETS
 from timesformer.utils.sizes import height_width
 
 __all__ = ["CLASS_NAMES", "MIRROR_PAIRS", "Gestures", "Settings", "render_dataset"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from timesformer.datasets.list_files import find_list, parse_list
 from timesformer.datasets.records import VideoList, coverage_warnings, load_class_names
-from timesformer.datasets.registry import DATASETS
+from timesformer.utils.registry import DATASETS
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

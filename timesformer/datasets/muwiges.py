@@ -9,7 +9,7 @@ from typing import ClassVar
 from timesformer.datasets.gesture_curves import CLASS_NAMES
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.records import VideoList, wrong_num_classes
-from timesformer.datasets.registry import DATASETS
+from timesformer.utils.registry import DATASETS
 
 NUM_CLASSES = len(CLASS_NAMES)
 SUBJECT = re.compile(r"(?:^|[/\\_-])(?:[Ss]ubject|[Pp]erson|[Uu]ser|S|P)_?(\d+)(?=[/\\_.-]|$)")

@@ -20,8 +20,8 @@ from timesformer.datasets.records import (
     videos_by_stem,
     wrong_num_classes,
 )
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.errors import DataListError
+from timesformer.utils.registry import DATASETS
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

@@ -28,15 +28,11 @@ log = get_logger(__name__)
 NUM_WORST_CLIPS = 8
 
 
-class NothingScoredError(UserError):
-    """A test in which no video could be read."""
-
-
 def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predictions: Predictions) -> None:
     """Write every file of a test into the output folder and log the table.
 
     Raises:
-        NothingScoredError: no video could be read.
+        UserError: no video could be read.
     """
     cfg, folder = run.cfg, run.output_dir
     names = videos.class_names or [str(k) for k in range(cfg.MODEL.NUM_CLASSES)]
@@ -75,7 +71,7 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
     width = max(len(line) for line in lines)
     log.info("%s", "\n".join(["", "-" * width, *lines, "-" * width]))
     if not len(labels):
-        raise NothingScoredError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
+        raise UserError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:

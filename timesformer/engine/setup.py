@@ -16,15 +16,14 @@ import timesformer.datasets.build
 import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import to_model_input
 from timesformer.engine.events import RunEvents
 from timesformer.engine.launch import Processes
 from timesformer.engine.step import autocast_dtype
 from timesformer.engine.stop import StopRequest
-from timesformer.models.registry import MODELS
 from timesformer.utils.env import collect_versions
 from timesformer.utils.logging import get_logger, setup_logging
+from timesformer.utils.registry import DATASETS, MODELS
 
 log = get_logger(__name__)
 

@@ -18,7 +18,7 @@ from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.describe import describe_model
-from timesformer.engine.evaluate import evaluate_videos
+from timesformer.engine.evaluate import evaluate
 from timesformer.engine.events import Progress, what_limits
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
@@ -26,7 +26,7 @@ from timesformer.engine.parallel import parallelize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start
 from timesformer.engine.state import TrainingState, description
-from timesformer.engine.step import NonFiniteLossError, StepResult, StepTotals, TrainStep
+from timesformer.engine.step import StepResult, StepTotals, TrainStep
 from timesformer.engine.stop import chosen, stopped
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
@@ -234,8 +234,7 @@ def log_steps(
     """Log the steps since the last time, of all processes; waits for the device.
 
     Raises:
-        NonFiniteLossError: a loss is NaN or infinite; names the clips of the first such step.
-        TooManyFailuresError: see `FailureLog.add`.
+        UserError: a loss is NaN or infinite (names the clips of the first such step), or see `FailureLog.add`.
     """
     mine.settle()
     totals = distributed.all_gather(mine)
@@ -243,7 +242,7 @@ def log_steps(
         step = non_finite[0][0]
         bad = [videos.records[index] for its_step, index in non_finite if its_step == step]
         names = "\n".join(f"  {record.path} ({record.source})" for record in bad[:20])
-        raise NonFiniteLossError(
+        raise UserError(
             f"the loss became NaN or infinite at step {step} (epoch {epoch:.2f} or a little before), learning rate "
             f"{latest.lr:.3g}, for {len(bad)} clip(s):\n{names}\n"
             "Look at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
@@ -271,7 +270,7 @@ def validate(
 ) -> dict[str, float]:
     """Score the validation list with one centre view per video; deterministic."""
     cfg = run.cfg
-    predictions = evaluate_videos(run, model, loader, ensemble="mean", title="validation")
+    predictions = evaluate(run, model, loader, ensemble="mean", title="validation")
     run.warn_once(predictions.warnings)
     scores = predictions.scores
     metrics = summarize(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)

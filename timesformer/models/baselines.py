@@ -9,8 +9,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from timesformer.models.registry import MODELS
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
 
 
