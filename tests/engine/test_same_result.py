@@ -113,11 +113,10 @@ def train(
 
 def predict(words: list[str], *, num_videos: int, videos_per_batch: int) -> Predictions:
     """Scores of the first videos of the test list, two clips by three crops each; the third cannot be read."""
-    cfg = configured(words).cfg
+    cfg = configured([*words, "TEST.BATCH_SIZE", str(2 * videos_per_batch)]).cfg
     videos = without(load_list(cfg, "test"), (2,))
     torch.manual_seed(1)
     rank, world_size = distributed.rank(), distributed.world_size()
-    cfg.TEST.BATCH_SIZE = 2 * videos_per_batch
     run = SimpleNamespace(
         cfg=cfg,
         processes=Processes(rank, rank, world_size),

@@ -8,7 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from fvcore.common.config import CfgNode
 
 from timesformer.datasets.list_files import parse_list, raise_problems
 from timesformer.datasets.records import (
@@ -24,9 +25,6 @@ from timesformer.datasets.records import (
 )
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
-
-if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
