@@ -53,7 +53,7 @@ class FailureLog:
         for failure in failures:
             if failure.path not in self.known:
                 self.known[failure.path] = failure
-                log.warning("clip left out: %s (%s): %s", failure.path, failure.source, failure.cause)
+                log.warning("clip left out: %s", failure)
                 write_failures(list(self.known.values()), self.path)
         if self.tried >= JUDGE_AFTER_CLIPS:
             self.judge()
@@ -65,7 +65,7 @@ class FailureLog:
             UserError: naming the first ten videos.
         """
         if self.tried and self.failed > self.max_fraction * self.tried:
-            shown = "\n".join(f"  {f.path} ({f.source}): {f.cause}" for f in list(self.known.values())[:10])
+            shown = "\n".join(f"  {failure}" for failure in list(self.known.values())[:10])
             raise UserError(
                 f"{self.failed} of {self.tried} clips could not be read, more than DATA.MAX_FAILED_FRACTION "
                 f"{self.max_fraction:g}. First ones:\n{shown}\nMend or remove them, or raise DATA.MAX_FAILED_FRACTION."

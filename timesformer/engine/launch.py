@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from timesformer.config.check import batch_problems
 from timesformer.utils import distributed
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
-from timesformer.utils.signals import STOP_SIGNALS, ignore_stop_signals
+from timesformer.utils.signals import handling_stop_signals, ignore_stop_signals
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
 
@@ -194,10 +193,10 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
-        while not context.join(grace_period=GRACE_SECONDS):
-            pass
+        with handling_stop_signals(pass_on):
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
     except ProcessExitedException as error:
         if error.exit_code >= 0:  # the process has said why
             raise SystemExit(error.exit_code) from None
@@ -208,9 +207,6 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
             "stopped. After SIGKILL the memory was probably used up: a smaller TRAIN.BATCH_SIZE or DATA_LOADER."
             "NUM_WORKERS needs less"
         ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _spawned(local_rank: int, plan: Processes, *rest: Any) -> None:

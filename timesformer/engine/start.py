@@ -33,7 +33,7 @@ class Start:
         best_is_there: whether the best checkpoint so far is in OUTPUT_DIR.
     """
 
-    position: Position = Position(0, 0)  # noqa: RUF009 (frozen)
+    position: Position = Position()  # noqa: RUF009 (a tuple)
     path: str = ""
     content: Mapping[str, Any] | None = None
     best_is_there: bool = False
