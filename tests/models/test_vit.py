@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timesformer.config.defaults import get_cfg, set_value
+from timesformer.config.defaults import get_cfg
 from timesformer.models.attention import Attention
 from timesformer.models.drop_path import DropPath
 from timesformer.models.embeddings import sincos_1d, sincos_2d
 from timesformer.models.light import LightTimeSformer
 from timesformer.models.vit import ATTENTION_TYPES, TimeSformer, VisionTransformer
-from timesformer.utils.errors import ConfigError
 
 SMALL = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
 SMALL |= {"embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -148,18 +147,11 @@ def test_auto_sizes_are_those_of_the_class() -> None:
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("DATA.TEST_CROP_SIZE", 256, "DATA.TEST_CROP_SIZE 224"),
-        ("TIMESFORMER.PATCH_SIZE", 15, "15x15 patches"),
-        ("TIMESFORMER.NUM_HEADS", 7, "7 attention heads"),
-    ],
+    "sizes, message", [({"patch_size": 15}, "15x15 patches"), ({"num_heads": 7}, "7 attention heads")]
 )
-def test_sizes_that_do_not_fit_are_config_errors(key: str, value: int, message: str) -> None:
-    cfg = get_cfg()
-    set_value(cfg, key, value)
-    with pytest.raises(ConfigError, match=message):
-        TimeSformer.from_config(cfg)
+def test_sizes_that_do_not_fit_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TimeSformer(**sizes)
 
 
 def test_defect_20_importing_the_model_imports_nothing_heavy() -> None:
