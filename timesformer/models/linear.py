@@ -57,13 +57,14 @@ class Keeping(nn.Module):
 
     def _ready(self, x: Tensor, sources: tuple[Tensor | None, ...], make: Callable[[], Any]) -> Ready | None:
         """What `make` gives, weight and bias computed from `sources`, for the input `x`; None where nothing is kept."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
         if torch.is_grad_enabled():
             self._kept = None
             return None
         tensors = [tensor for tensor in sources if tensor is not None]
-        watched = torch.compiler.is_compiling() or torch.jit.is_tracing()
         alone = not (dist.is_available() and dist.is_initialized())
-        if watched or not alone or any(tensor.is_inference() for tensor in tensors):
+        if not alone or any(tensor.is_inference() for tensor in tensors):
             return None
         device = x.device.type
         cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
