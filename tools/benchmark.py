@@ -23,7 +23,7 @@ import torch
 from timesformer.config.defaults import KEY_BY_NAME
 from timesformer.engine.benchmark import TRANSFORMERS, loading_rate, measure
 from timesformer.engine.setup import load_run_config
-from timesformer.engine.step import autocast_dtype
+from timesformer.engine.step import choose_precision
 from timesformer.models.vit import ATTENTION_TYPES
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import exit_status
@@ -145,8 +145,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"{len(rows)} measured", end="\r", file=sys.stderr, flush=True)
     on_gpu = cfg.NUM_GPUS != 0 and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
-    dtype = autocast_dtype(cfg.PRECISION, torch.device("cuda" if on_gpu else "cpu")) or torch.float32
-    title = f"{device}, {str(dtype).removeprefix('torch.')}, {args.clips} clips a pass"
+    precision, _ = choose_precision(cfg.PRECISION, torch.device("cuda" if on_gpu else "cpu"))
+    title = f"{device}, {precision}{', compiled' * cfg.MODEL.COMPILE}, {args.clips} clips a pass"
     print(f"{title}; multiply-accumulates are those of a clip\n")
     show(table(rows))
     print(f"\nmatrix rate: {statistics.median(row['matrix_rate'] for row in rows) / 1e12:.3g} T multiply-accumulates/s")

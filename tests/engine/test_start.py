@@ -124,6 +124,15 @@ def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Ru
     assert run(tmp_path / "no average", *resume[:-4], "TRAIN.CHECKPOINT_FILE_PATH", path) == 0
 
 
+def test_another_precision_is_told(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+    path = checkpoints.checkpoint_path(first_run, Position(1))
+    resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
+    assert run(tmp_path, *resume, "PRECISION", "bf16") == 0
+    printed = capsys.readouterr().out
+    assert "it computed in fp32, now in bf16; to keep it: PRECISION fp32" in printed
+    assert "bf16 (PRECISION bf16)" in printed and content(tmp_path)["precision"] == "bf16"
+
+
 def test_defect_17_a_finished_checkpoint_says_so_instead_of_training_no_epoch(
     first_run: Path, tmp_path: Path, run: Run, capsys: Captured
 ) -> None:

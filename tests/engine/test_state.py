@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_the_moments_come_back_and_the_recipe_is_the_new_one() -> None:
     group = other.optimizer.param_groups[0]
     assert group["momentum"] == 0.5 and group["weight_decay"] == 0.1
     assert len(other.optimizer.state) == 2
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_fused_optimiser_goes_on_from_an_unfused_one(kind: type[torch.optim.Optimizer]) -> None:
+    states = [make_state(enabled=False) for _ in range(2)]
+    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    for state, fused in zip(states, (False, True), strict=True):
+        state.optimizer = kind(state.model.parameters(), lr=0.1, fused=fused, **settings)
+    plain, fused = states
+    take_steps(plain, 2)
+    fused.model.load_state_dict(plain.model.state_dict())
+    fused.restore(Start(Position(1), "w.pyth", copy.deepcopy(plain.content(Position(1)))))
+    assert fused.optimizer.param_groups[0]["fused"]
+    for state in states:
+        take_steps(state, 2)
+    torch.testing.assert_close(fused.model.state_dict(), plain.model.state_dict())
+    assert all(p.grad is not None for p in fused.model.parameters())
 
 
 def test_a_checkpoint_of_full_precision_has_no_scale_to_restore() -> None:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from timesformer.config import load_config
 from timesformer.datasets.loader import Batch
 from timesformer.datasets.video_dataset import Failure
-from timesformer.engine.step import TrainStep, autocast_dtype, eval_mode
+from timesformer.engine.step import TrainStep, autocast_dtype, choose_precision, eval_mode
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
@@ -133,9 +133,31 @@ def test_several_labels_per_clip() -> None:
     assert result.sums()[0] / 4 == pytest.approx(0.69, abs=0.3)
 
 
+@pytest.mark.parametrize("has_bf16, precision", [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_on_a_cpu_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    found, why = choose_precision("auto", torch.device("cpu"))
+    assert found == precision and why.startswith("PRECISION auto: this CPU")
+
+
+@pytest.mark.parametrize(
+    "capability, sharded, precision",
+    [(6, False, "fp32"), (7, False, "fp16"), (7, True, "fp32"), (8, False, "bf16"), (9, True, "bf16")],
+)
+def test_auto_by_generation_of_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: int, sharded: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= 8)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
+    assert choose_precision("auto", torch.device("cuda", 0), sharded=sharded)[0] == precision
+
+
 def test_precision() -> None:
     cpu = torch.device("cpu")
-    assert autocast_dtype("auto", cpu) is None and autocast_dtype("bf16", cpu) is torch.bfloat16
+    assert autocast_dtype("fp32", cpu) is None and autocast_dtype("bf16", cpu) is torch.bfloat16
     with pytest.raises(ConfigError, match="needs a GPU. Add: PRECISION bf16"):
         autocast_dtype("fp16", cpu)
 

@@ -33,6 +33,23 @@ def test_the_same_model_loads_whole(tmp_path: Path, attention_type: str, complet
     assert f"loaded {report.num_tensors} of {report.num_tensors} tensors, 100.0% of the parameters" in str(report)
 
 
+def test_a_model_without_values_takes_all_or_cannot_be_used(tmp_path: Path) -> None:
+    source, (whole, partial) = small(), (small().to("meta") for _ in range(2))
+    whole.model.norm.requires_grad_(False)
+    source.half()
+    path = saved(tmp_path, source)
+    load_weights(whole, path, complete=True)
+    assert equal(whole.to("cpu"), source.float().state_dict()) and whole.model.head.bias.dtype is torch.float32
+    assert [name for name, p in whole.named_parameters() if not p.requires_grad] == [
+        "model.norm.weight",
+        "model.norm.bias",
+    ]
+    partial.model.head = nn.Linear(24, 7, device="meta")
+    assert load_weights(partial, path).initialised
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        partial.to("cpu")
+
+
 def test_pretrained_model_in_python_says_what_it_did(tmp_path: Path) -> None:
     source = small()
     model = TimeSformer(**SMALL | {"num_classes": 7}, pretrained_model=str(saved(tmp_path, source)))

@@ -56,7 +56,9 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_settings_reach_the_optimiser(method: str, kind: type, settings: dict) -> None:
     optimizer = build_optimizer(model(), config(method))
     assert type(optimizer) is kind
-    assert all(group["lr"] == 0.01 and settings.items() <= group.items() for group in optimizer.param_groups)
+    assert all(
+        group["lr"] == 0.01 and group["fused"] and settings.items() <= group.items() for group in optimizer.param_groups
+    )
 
 
 def test_weight_decay_zero_still_trains_everything() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from timesformer.engine import benchmark as measured
 from timesformer.engine.measure import interleaved, memory_refused, multiply_accumulates, saved_for_backward
+from timesformer.engine.setup import load_run_config
 from tools import benchmark
 
 CPU = torch.device("cpu")
@@ -84,6 +85,16 @@ def test_what_is_kept_for_the_backward_pass() -> None:
     x = torch.randn(8, 4, requires_grad=True)
     assert saved_for_backward(lambda: (x * x).sum(), model) == 8 * 4 * 4
     assert saved_for_backward(lambda: model(x), model) == 8 * 4 * 4
+
+
+def test_a_model_is_without_values_until_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "check_compiler", lambda device: None)
+    subject = measured.Subject(load_run_config(None, [*TINY, "MODEL.COMPILE", "True"]).cfg, "timesformer", clips=2)
+    assert subject.executed("training") > 2 * subject.executed("forward")
+    assert all(parameter.is_meta for parameter in subject.model.parameters())
+    subject.place()
+    assert not any(parameter.is_meta for parameter in subject.model.parameters())
+    assert subject.model._compiled_call_impl is not None
 
 
 def test_work_is_counted_without_running() -> None:

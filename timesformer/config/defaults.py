@@ -50,7 +50,7 @@ KEYS: tuple[Key, ...] = (
     Key("DIST.PROCESSES_PER_NODE", "auto", "int|auto", "processes started on a node; auto: one per GPU, on a CPU one", low=1),
     Key("DIST.RENDEZVOUS_SECONDS", 300, "int", "longest wait at the start until all processes have found one another", low=1),
     Key("GLOBAL_BATCH_SIZE", 64, "int", "clips per optimiser step over all nodes; reached by accumulation", low=1),
-    Key("PRECISION", "auto", "str", "arithmetic of the model; auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16")),
+    Key("PRECISION", "auto", "str", "arithmetic of the model; auto: bf16 where CPU or GPU multiply it, fp16 on GPUs of compute capability 7, else fp32", ("auto", "fp32", "bf16", "fp16")),
     Key("LOG_PERIOD", 10, "int", "optimiser steps between two log lines", low=1),
     # ---------------------------------------------------------------- training
     Key("TRAIN.ENABLE", True, "bool", "train"),
@@ -86,6 +86,7 @@ KEYS: tuple[Key, ...] = (
     Key("MODEL.ATTN_DROP_RATE", 0.0, "float", "dropout on attention weights", low=0, high=0.99),
     Key("MODEL.DROP_PATH_RATE", 0.1, "float", "stochastic depth of the last block; grows linearly from 0", low=0, high=0.99),
     Key("MODEL.RECOMPUTE", "none", "str", "what the backward pass computes again instead of keeping it: cheap, norms and GELUs; blocks, each whole block (least memory, about a third more time)", ("none", "cheap", "blocks")),
+    Key("MODEL.COMPILE", False, "bool", "torch.compile for training and tests: a minute or more for each size of batch, then faster; draws dropout otherwise"),
     Key("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "str", "space-time attention (paper, Figure 2)", ("divided_space_time", "joint_space_time", "space_only", "sparse_local_global", "axial")),
     Key("TIMESFORMER.PRETRAINED_MODEL", "", "str", "weights the model starts from: a file, timm:NAME, hf:ID or a Hugging Face folder; a head of another size starts anew"),
     Key("TIMESFORMER.PATCH_SIZE", 16, "int", "side of a square patch in pixels", low=1),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from timesformer.datasets.build import build_train_loader, load_list
 from timesformer.datasets.loader import Batch
 from timesformer.datasets.transforms import to_model_input
+from timesformer.engine.compiling import check_compiler, compile_model
 from timesformer.engine.measure import (
     OUT_OF_MEMORY,
     interleaved,
@@ -97,14 +98,11 @@ class Subject:
         self.device = torch.device("cuda" if cfg.NUM_GPUS != 0 and torch.cuda.is_available() else "cpu")
         self.dtype = autocast_dtype(cfg.PRECISION, self.device)
         self.shape = (3, cfg.DATA.NUM_FRAMES, *height_width(cfg.DATA.TRAIN_CROP_SIZE))
-        self.cfg, self.num_clips = cfg, clips
+        self.cfg, self.name, self.num_clips = cfg, name, clips
         self.to_input = partial(
             to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER
         )
-        self.model = build_model(cfg)
-        vit = self.model.model if isinstance(self.model, TimeSformer) else None
-        if name == TRANSFORMERS:
-            self.model = HuggingFaceTimeSformer(self.model)
+        self.model, vit = self._build("meta")  # what is only counted needs no memory
         self.facts = {
             "model": name,
             "attention": vit.attention_type if vit else "",
@@ -116,15 +114,26 @@ class Subject:
         }
         self.passes = {"forward": self.forward, "training": self.train}
 
+    def _build(self, device: str | torch.device) -> tuple[nn.Module, VisionTransformer | None]:
+        """The model, and the vision transformer that it is or whose weights it has."""
+        with torch.device(device):
+            model = build_model(self.cfg)
+            vit = model.model if isinstance(model, TimeSformer) else None
+            return (HuggingFaceTimeSformer(model) if self.name == TRANSFORMERS else model), vit
+
     def executed(self, name: str) -> int:
         """Multiply-accumulates of a clip in a pass."""
         total = multiply_accumulates(self.model, self.shape, clips=self.num_clips, backward=name == "training")
         return total // self.num_clips
 
     def place(self) -> None:
-        """Bring model and clips to the device."""
-        self.held_before = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
-        self.model.to(self.device)
+        """Build the model on the device, when it is not there yet, and draw clips."""
+        if next(self.model.parameters()).is_meta:
+            self.held_before = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
+            self.model, _ = self._build(self.device)
+            if self.cfg.MODEL.COMPILE and self.name == PROJECT:
+                check_compiler(self.device)
+                compile_model(self.model)
         numbers, clips = list(range(self.num_clips)), torch.randint(0, 256, (self.num_clips, *self.shape))
         self.clips = clips.to(self.device, torch.uint8)
         self.batch = Batch(

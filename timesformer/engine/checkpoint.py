@@ -8,7 +8,7 @@ A checkpoint is self-contained: tensors and plain values only, in one dictionary
     optimizer_state   scaler_state
     epoch             index of the last finished epoch, -1 before the first
     step              optimiser steps done of the epoch under way, 0 between two epochs
-    num_processes     of the run that wrote it
+    num_processes, precision          of the run that wrote it
     best_score        of the validations so far
     clips_tried, clips_failed         of the epoch under way
     since_log         of each process, what it adds to the next log line
@@ -44,7 +44,7 @@ _FILE_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
 # Keys that may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_DIFFER = re.compile(
     r"OUTPUT_DIR|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_PERIOD|PRECISION|SOLVER\.MAX_EPOCH"
-    r"|DIST\..*|MODEL\.RECOMPUTE"
+    r"|DIST\..*|MODEL\.(RECOMPUTE|COMPILE)"
     r"|(TEST|TENSORBOARD|DATA_LOADER)\..*|TRAIN\.(CHECKPOINT_.*|ENABLE|BATCH_SIZE|AUTO_RESUME|EVAL_PERIOD)"
     r"|TRAIN\.(FINETUNE|ALLOW_PARTIAL_LOAD)|TIMESFORMER\.PRETRAINED_MODEL"
     r"|DATA\.(CLASS_NAMES_PATH|PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)"

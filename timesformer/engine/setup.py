@@ -17,11 +17,14 @@ import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.transforms import to_model_input
+from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.engine.launch import Processes
-from timesformer.engine.step import autocast_dtype
+from timesformer.engine.step import PRECISIONS, choose_precision
 from timesformer.engine.stop import StopRequest
+from timesformer.utils import distributed
 from timesformer.utils.env import collect_versions
+from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
 from timesformer.utils.registry import DATASETS, MODELS
 
@@ -58,7 +61,7 @@ class Run:
         loaded: the configuration with where each value came from.
         processes: rank, world size and device.
         output_dir: where everything is written.
-        dtype: of autocast, None for fp32.
+        precision: fp32, bf16 or fp16.
         to_input: uint8 clips (B, C, T, H, W) on the device to the model's normalised float input.
         events: metrics.jsonl and TensorBoard.
         stop: the signal that asked this process to stop, if any.
@@ -68,7 +71,7 @@ class Run:
     loaded: LoadedConfig
     processes: Processes
     output_dir: Path
-    dtype: torch.dtype | None
+    precision: str
     to_input: Callable[[Tensor], Tensor]
     events: RunEvents
     stop: StopRequest = field(default_factory=StopRequest)
@@ -87,13 +90,22 @@ class Run:
         return self.loaded.cfg
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """That of autocast, None for fp32."""
+        return PRECISIONS[self.precision]
+
+    @property
     def device(self) -> torch.device:
         """The device of this process."""
         return self.processes.device
 
 
 def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True) -> Run:
-    """Start the log, seed torch, choose the arithmetic; `writes` is False for a check, which leaves no file."""
+    """Start the log, seed torch, choose the arithmetic; `writes` is False for a check, which leaves no file.
+
+    Raises:
+        ConfigError: this machine cannot compute as PRECISION or MODEL.COMPILE ask for.
+    """
     cfg = loaded.cfg
     output_dir = Path(cfg.OUTPUT_DIR)
     is_main = processes.rank == 0
@@ -101,16 +113,20 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
     for line in loaded.advice:
         log.info("note: %s", line)
     torch.manual_seed(cfg.RNG_SEED + processes.rank)
-    dtype = autocast_dtype(cfg.PRECISION, processes.device)
-    arithmetic = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+    sharded = cfg.DIST.STRATEGY == "fsdp"
+    precision, why = choose_precision(cfg.PRECISION, processes.device, sharded=sharded)
+    if len(found := set(distributed.all_gather(precision))) > 1:
+        raise ConfigError(f"PRECISION auto is {' and '.join(sorted(found))} on these devices. Type PRECISION fp32")
+    if cfg.MODEL.COMPILE:
+        check_compiler(processes.device)
     into = f", output in {output_dir}" if writes else ""
-    log.info("%s, %s%s", processes.summary, arithmetic, into)
+    log.info("%s, %s (%s)%s", processes.summary, precision, why, into)
     board = Path(cfg.TENSORBOARD.LOG_DIR or output_dir / "tensorboard") if cfg.TENSORBOARD.ENABLE else None
     return Run(
         loaded=loaded,
         processes=processes,
         output_dir=output_dir,
-        dtype=dtype,
+        precision=precision,
         to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
         events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main and writes),
     )

@@ -39,6 +39,13 @@ class Start:
     best_is_there: bool = False
 
 
+def resumes(run: Run) -> bool:
+    """Whether `find_start` loads every weight, or fails."""
+    train = run.cfg.TRAIN
+    from_file = bool(train.CHECKPOINT_FILE_PATH) and not train.FINETUNE
+    return from_file or checkpoints.newest_checkpoint(run.cfg.OUTPUT_DIR) is not None
+
+
 def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], dataset: Mapping[str, str]) -> Start:
     """Load what the configuration asks to start from into the model, and say which of the three it is.
 
@@ -48,7 +55,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
 
     Args:
         run: the run.
-        model: gets the weights.
+        model: gets the weights; it may be on torch's meta device when `resumes(run)`.
         class_names: of the data, empty when unknown.
         dataset: fingerprint of each list (train, val).
 
@@ -133,12 +140,14 @@ def _resume(
             before,
             run.processes.world_size,
         )
+    if (precision := content.get("precision")) not in (None, run.precision):
+        log.info("it computed in %s, now in %s; to keep it: PRECISION %s", precision, run.precision, precision)
     return Start(position, path, content, best_is_there=checkpoints.best_path(run.cfg.OUTPUT_DIR).is_file())
 
 
 def _load(run: Run, model: nn.Module, path: str, content: Mapping[str, Any], dataset: Mapping[str, str]) -> None:
     try:
-        model.load_state_dict(content["model_state"])
+        model.load_state_dict(content["model_state"], assign=next(model.parameters()).is_meta)
     except RuntimeError as error:
         differ = "\n".join(checkpoints.differences(content, run.cfg, dataset)) or f"  {error}"
         raise CheckpointError(

@@ -102,9 +102,7 @@ class TrainingState:
 
     def _restore_optimizer(self, saved: Mapping[str, Any], path: str) -> None:
         """Moments and step counts of the checkpoint; rates, decay and the like stay those of this run."""
-        groups = self.optimizer.param_groups
-        mine = [{name: value for name, value in group.items() if name != "params"} for group in groups]
-        theirs = saved["param_groups"]
+        groups, theirs = self.optimizer.param_groups, saved["param_groups"]
         shapes = [[(len(g["params"]), "betas" in g) for g in one] for one in (theirs, groups)]  # SGD has no betas
         if shapes[0] != shapes[1]:
             raise CheckpointError(
@@ -112,9 +110,8 @@ class TrainingState:
                 "TRAIN.TRAINABLE_BLOCKS, and its optimiser's state does not fit. Set these as they were there, or "
                 "start a new training from its weights: TRAIN.FINETUNE True"
             )
-        load_full_state(self.optimizer, saved)
-        for group, own in zip(self.optimizer.param_groups, mine, strict=True):
-            group.update(own)
+        merged = [own | {"params": group["params"]} for own, group in zip(groups, theirs, strict=True)]
+        load_full_state(self.optimizer, {**saved, "param_groups": merged})
 
 
 def description(
@@ -124,6 +121,7 @@ def description(
     return {
         "format": FORMAT,
         "num_processes": run.processes.world_size,
+        "precision": run.precision,
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),
         "preprocessing": preprocessing_of(run.cfg),

@@ -24,18 +24,37 @@ if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast for `PRECISION`, None for plain fp32.
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(wanted: str, device: torch.device, *, sharded: bool = False) -> tuple[str, str]:
+    """The precision that `PRECISION` means on a device, and why.
+
+    Args:
+        wanted: auto takes what the device multiplies fastest of what training takes.
+        sharded: under FSDP2, which does without fp16 (see `config/check.py`).
 
     Raises:
         ConfigError: fp16 without a GPU.
     """
-    if precision == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else None
-    if precision == "fp16" and device.type != "cuda":
+    if wanted == "fp16" and device.type != "cuda":
         raise ConfigError("PRECISION fp16 needs a GPU. Add: PRECISION bf16 (or fp32)")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if wanted != "auto":
+        return wanted, f"PRECISION {wanted}"
+    if device.type != "cuda":
+        if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+            return "bf16", "PRECISION auto: this CPU multiplies it"
+        return "fp32", "PRECISION auto: this CPU has neither avx512_bf16 nor AMX"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "PRECISION auto: this GPU multiplies it"
+    if torch.cuda.get_device_capability(device)[0] == 7 and not sharded:
+        return "fp16", "PRECISION auto: this GPU has no bf16"
+    return "fp32", f"PRECISION auto: this GPU has no bf16, and fp16 is {'not for fsdp' if sharded else 'slow'}"
+
+
+def autocast_dtype(precision: str, device: torch.device, *, sharded: bool = False) -> torch.dtype | None:
+    """The dtype of autocast for `PRECISION`, None for plain fp32; see `choose_precision`."""
+    return PRECISIONS[choose_precision(precision, device, sharded=sharded)[0]]
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate
 from timesformer.engine.report import write_report
@@ -24,12 +26,16 @@ log = get_logger(__name__)
 def test(run: Run, videos: VideoList) -> None:
     """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures."""
     cfg, processes = run.cfg, run.processes
-    model = build_model(cfg).to(run.device)
+    with torch.device("meta"):  # every weight comes from the file
+        model = build_model(cfg)
     load_test_weights(run, model, videos)
+    model.to(run.device)
     loader = build_eval_loader(cfg, videos, views=True, **processes.ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, others=READ_BY_TRAINING)
+    if cfg.MODEL.COMPILE:
+        compile_model(model)
     with run.stop.heard():
         predictions = evaluate(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
     run.warn_once(predictions.warnings)

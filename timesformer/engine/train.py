@@ -17,6 +17,7 @@ from timesformer.datasets.loader import Batch, EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
+from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.evaluate import evaluate
 from timesformer.engine.events import Progress, what_limits
@@ -24,7 +25,7 @@ from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
 from timesformer.engine.parallel import parallelize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
-from timesformer.engine.start import find_start
+from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import StepResult, StepTotals, TrainStep
 from timesformer.engine.stop import chosen, stopped
@@ -61,8 +62,10 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     dataset = {split: fingerprint(lists[split].records) for split in ("train", "val")}
     loader = build_train_loader(cfg, videos, **run.processes.ranks)
     val_loader = build_eval_loader(cfg, val_videos, views=False, **run.processes.ranks)
-    model = build_model(cfg).to(run.device)
+    with torch.device("meta" if resumes(run) else "cpu"):
+        model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
+    model.to(run.device)
     freeze_parameters(model, cfg)
     describe_model(run, model)
     ema = build_ema(model, cfg)
@@ -73,6 +76,10 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         world_size=run.processes.world_size,
         average=ema and ema.module,
     )
+    if cfg.MODEL.COMPILE:
+        compile_model(model)
+        if ema is not None:
+            compile_model(ema.module)
     optimizer = build_optimizer(model, cfg)
     schedule = build_schedule(cfg)
     log.info("%s, at most %d at a time in each process", describe_rate(cfg), loader.sampler.micro_batch)

@@ -42,6 +42,7 @@ def load_weights(
     clip gets the image model's features, and training lets time in.
 
     Args:
+        model: on torch's meta device it takes the tensors themselves, and what does not come from `source` stays there.
         source: a file, a Hugging Face folder, "timm:NAME" or "hf:REPO_ID".
         complete: every tensor has to come from the source, as for a test. Otherwise, for fine-tuning, a head of
             another size starts anew, and `MIN_COVERAGE` of the backbone is enough.
@@ -57,7 +58,8 @@ def load_weights(
     allow_partial = allow_partial and not complete
     new, report = _plan(model, weights, complete=complete, allow_partial=allow_partial, class_names=list(class_names))
     own = model.state_dict()
-    model.load_state_dict({name: new.get(strip_prefixes(name), tensor) for name, tensor in own.items()})
+    state = {name: new.get(strip_prefixes(name), tensor).to(tensor.dtype) for name, tensor in own.items()}
+    model.load_state_dict(state, assign=next(model.parameters()).is_meta)
     return report
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from timesformer.optim.freezing import freeze
 from timesformer.optim.schedule import make_schedule
@@ -33,7 +34,7 @@ def freeze_parameters(model: nn.Module, cfg: CfgNode) -> None:
 
 
 def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over the parameters that have gradients.
+    """SGD, Adam or AdamW over the parameters that have gradients, in torch's fused form where it has one.
 
     Weight decay is for matrices only: biases, norms and what `model.no_weight_decay()` names go without. With
     SOLVER.LAYER_DECAY d below 1 a group's `lr_scale` is d per layer below the head (as in BEiT, Bao et al., ICLR 2022).
@@ -64,9 +65,10 @@ def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
             momentum=solver.MOMENTUM,
             dampening=solver.DAMPENING,
             nesterov=solver.NESTEROV,
+            fused=None if isinstance(next(model.parameters()), DTensor) else True,  # torch has none for shards
         )
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[solver.OPTIMIZING_METHOD]
-    return optimizer(groups, lr=base_lr, betas=tuple(solver.BETAS))
+    return optimizer(groups, lr=base_lr, betas=tuple(solver.BETAS), fused=True)
 
 
 def rate_scale(cfg: CfgNode) -> float:
