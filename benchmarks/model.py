@@ -69,14 +69,12 @@ def logits(model: nn.Module, clips: Tensor, dtype: torch.dtype | None) -> Tensor
 
 def forward(model: nn.Module, clips: Tensor, dtype: torch.dtype | None) -> None:
     """A pass without gradients."""
-    model.eval()
     with torch.no_grad():
         logits(model, clips, dtype)
 
 
 def training(model: nn.Module, clips: Tensor, dtype: torch.dtype | None) -> None:
     """A forward and a backward pass."""
-    model.train()
     F.cross_entropy(
         logits(model, clips, dtype), torch.zeros(len(clips), dtype=torch.long, device=clips.device)
     ).backward()
@@ -122,6 +120,8 @@ def compare(scheme: str, args: argparse.Namespace, device: torch.device) -> dict
                 for form, model in models.items()
                 for precision in args.precisions
             }
+            for model in models.values():
+                model.train(name == "training")
             for run_once in works.values():
                 run_once()
             seconds = interleaved(works, device=device, repeats=args.repeats)

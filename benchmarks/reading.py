@@ -1,8 +1,9 @@
 """Compares the CPU time of reading a clip's frames with the textbook way's, on videos encoded on the spot.
 
 The textbook way decodes the file up to the end of the clip, converts every frame to RGB and keeps the few
-that are wanted. Prints medians of interleaved runs; trust the ratios, not the milliseconds. "again" is reading a
-file that the process has read before, as every epoch but the first does; "cached" is DATA_LOADER.CACHE.
+that are wanted. Prints medians of runs interleaved in an order drawn anew each time, as the next way bears what
+one leaves in caches and heap; trust the ratios, not the milliseconds. "again" is reading a file that the process
+has read before, as every epoch but the first does; "cached" is DATA_LOADER.CACHE.
 The pictures are drifting texture with noise, which is hard to compress; those of a real film are better:
 
     python benchmarks/reading.py --repeats 15 --film my_clip.mp4
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -145,10 +147,10 @@ def main() -> None:
                     raise SystemExit(f"{name}: {way} gives other frames than the textbook way")
             times: dict[str, list[float]] = {way: [] for way in WAYS}
             for _ in range(options.repeats):
-                for way, read in WAYS.items():
+                for way in random.sample(list(WAYS), len(WAYS)):
                     if way == "cached":
-                        read_cached(path, sampler)  # the file has just changed
-                    times[way].append(cpu_ms(read, path, sampler))
+                        read_cached(path, sampler)  # the file may have changed
+                    times[way].append(cpu_ms(WAYS[way], path, sampler))
             medians = {way: statistics.median(each) for way, each in times.items()}
             cells = "".join(f"{ms:9.1f}{medians['textbook'] / ms:6.1f}x" for ms in medians.values())
             print(f"{name:42}{cells}")

@@ -35,7 +35,7 @@ from timesformer.optim.build import build_optimizer
 from timesformer.utils import distributed
 from timesformer.utils.env import available_cpus
 from timesformer.utils.sizes import height_width
-from timesformer.visualization.scaling import save_scaling
+from timesformer.visualization.benchmark import save_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ("ddp", "fsdp")
@@ -246,13 +246,14 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     panels = []
     for gbit in sorted({row["network_gbit"] for row in rows}):
         here = [row for row in rows if row["network_gbit"] == gbit and row["strategy"] == "ddp"]
-        bands = []
+        lines = []
         for count in sorted({row["accumulation"] for row in here}):
             line = [row for row in here if row["accumulation"] == count]
-            columns = {key: [row[key] for row in line] for key in ("low", "high")}
-            bands.append({"name": f"accumulation {count}", "processes": [row["gpus"] for row in line], **columns})
-        panels.append({"title": f"{gbit:g} Gbit/s a node", "bands": bands})
-    save_scaling(panels, path, title)
+            columns = {key: [row[name] for row in line] for key, name in (("x", "gpus"), ("y", "high"), ("low", "low"))}
+            lines.append({"name": f"accumulation {count}", **columns})
+        labels = {"title": f"{gbit:g} Gbit/s a node", "xlabel": "processes", "ylabel": "efficiency (%)"}
+        panels.append({**labels, "axes": {"ylim": (0, 104)}, "lines": lines})
+    save_lines(panels, path, title)
 
 
 def main(argv: list[str] | None = None) -> None:

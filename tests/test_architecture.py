@@ -44,7 +44,7 @@ HOMES = {
     "huggingface_hub": {"models.weight_files"},
     "transformers": {"engine.benchmark"},
     "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
-                   "visualization.contact_sheets", "visualization.comparison", "visualization.scaling",
+                   "visualization.contact_sheets", "visualization.comparison",
                    "visualization.benchmark"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},

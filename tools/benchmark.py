@@ -27,7 +27,7 @@ from timesformer.engine.step import choose_precision
 from timesformer.models.vit import ATTENTION_TYPES
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import exit_status
-from timesformer.visualization.benchmark import save_costs
+from timesformer.visualization.benchmark import save_lines
 
 
 def table(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -99,7 +99,8 @@ def panels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for key, group in grouped(here, "attention", "model").items()
             ]
             title = f"{rows[0]['pass']}, {least[fixed]} {'pixels' if fixed == 'side' else 'frames'}"
-            found.append({"title": title, "xlabel": label, "ylabel": ylabel, "lines": lines})
+            scale = {"yscale": "log"}  # what grows linearly rises by one decade in a decade
+            found.append({"title": title, "xlabel": label, "ylabel": ylabel, "axes": scale, "lines": lines})
     return found
 
 
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(cfg.OUTPUT_DIR) / "benchmark"
     out.mkdir(parents=True, exist_ok=True)
     (out / "benchmark.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
-    save_costs(panels(rows), out / "benchmark.png", f"What a clip costs: {title}")
+    save_lines(panels(rows), out / "benchmark.png", f"What a clip costs: {title}")
     print(f"{out / 'benchmark.json'}, {out / 'benchmark.png'}")
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from timesformer.datasets.gestures import DEFAULT_FRAME_SIZE, HARD_FRAME_SIZE, render_dataset
+from timesformer.datasets.gestures import DEFAULT_FRAME_SIZE, HARD_FRAME_SIZE, Settings, render_dataset
 from timesformer.utils.errors import UserError
 
 
@@ -20,14 +20,15 @@ def main() -> int:
     parser.add_argument("--hard", action="store_true", help="clutter, little contrast, small hand")
     parser.add_argument("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="mpeg4 (default): .avi, h264: .mp4")
     parser.add_argument("--processes", type=int, help="default: as many as the CPUs this process may use")
-    options = vars(parser.parse_args())
-    options["frame_size"] = options["frame_size"] or (HARD_FRAME_SIZE if options["hard"] else DEFAULT_FRAME_SIZE)
+    options = parser.parse_args()
+    size = tuple(options.frame_size or (HARD_FRAME_SIZE if options.hard else DEFAULT_FRAME_SIZE))
+    settings = Settings(options.seed, tuple(options.num_subjects), size, options.hard, options.codec)
     try:
-        render_dataset(**options)
+        render_dataset(options.folder, settings, processes=options.processes)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{options['folder']} is complete")
+    print(f"{options.folder} is complete")
     return 0
 
 

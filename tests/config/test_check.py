@@ -40,7 +40,7 @@ CASES = [
     ("GESTURES.NUM_SUBJECTS [1]", "GESTURES.NUM_SUBJECTS needs 3 numbers"),
     ("TRAIN.BATCH_SIZE 40 NUM_SHARDS 2", "Type GLOBAL_BATCH_SIZE 80 or TRAIN.BATCH_SIZE 32"),
     ("TRAIN.BATCH_SIZE 8 NUM_GPUS 3", "Type TRAIN.BATCH_SIZE 9"),
-    ("TRAIN.BATCH_SIZE 8 DIST.PROCESSES_PER_NODE 3", "by DIST.PROCESSES_PER_NODE 3. Type TRAIN.BATCH_SIZE 9"),
+    ("TRAIN.BATCH_SIZE 8 DIST.PROCESSES_PER_NODE 3", "by 3 processes on a node. Type TRAIN.BATCH_SIZE 9"),
     ("SOLVER.MOMENTUM 0", "Type SOLVER.NESTEROV False"),
     ("SOLVER.DAMPENING 0.1", "Type SOLVER.NESTEROV False"),
     ("SHARD_ID 1", "Type SHARD_ID 0 or NUM_SHARDS 2"),
@@ -96,6 +96,16 @@ def test_the_override_printed_mends_it(words: str, message: str) -> None:
 )
 def test_what_is_no_contradiction(words: str) -> None:
     load_config(None, words.split())
+
+
+WRONG_NOTATIONS = """rand rand-n2 rand-m11 rand-m7-w0 augmix-m3 rand-m7-inc0 m7 rand-m7-m8
+    rand-m7-inc2 rand-m7-n0 rand-m7-m3 rand-m7-n1.5 rand-m7- rand-m7-n2-n2"""
+
+
+@pytest.mark.parametrize("notation", WRONG_NOTATIONS.split())
+def test_notation_of_rand_augment_that_is_not_understood(notation: str) -> None:
+    with pytest.raises(ConfigError, match=f"DATA.AUTO_AUGMENT '{notation}' is not RandAugment"):
+        load_config(None, ["DATA.AUTO_AUGMENT", notation])
 
 
 def test_a_key_with_a_problem_of_its_own_is_not_cross_checked() -> None:

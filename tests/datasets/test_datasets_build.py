@@ -24,10 +24,10 @@ from timesformer.datasets.frame_samplers import (
 )
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.records import VideoList, VideoRecord
-from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import ConfigError, DataListError
+from timesformer.utils.registry import DATASETS
 
 SMALL_CROPS = ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"]
 
@@ -242,14 +242,10 @@ def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build.num_workers(0, 1, on_gpu=True) == 0 and build.num_workers(20, 4, on_gpu=False) == 20
 
 
-def test_mixing(videos: VideoList) -> None:
+def test_mixing() -> None:
     assert build.build_mixer(config()) is None
     mixer = build.build_mixer(config(MIXUP__ENABLED=True, MIXUP__PROB=0.5))
     assert isinstance(mixer, ClipMixer) and mixer.prob == 0.5
-    with pytest.raises(ConfigError, match="TRAIN.BATCH_SIZE to at least 8"):
-        build.build_train_loader(
-            config(MIXUP__ENABLED=True, TRAIN__BATCH_SIZE=4), videos, world_size=4, local_world_size=4
-        )
 
 
 # ---------------------------------------------------------------- cache and limits
@@ -275,6 +271,6 @@ def test_the_cache_is_announced_shared_and_limited(
     assert one is not None and two is not None and torch.equal(one, two)  # 48 x 64 is not above the largest scale
     assert "not exactly" not in caplog.text
     build.build_train_dataset(config(**settings, DATA__TRAIN_JITTER_SCALES=[40, 44]), videos)
-    assert "5 of 5 videos are larger than the largest of DATA.TRAIN_JITTER_SCALES [40, 44]" in caplog.text
+    assert "5 of the videos that were opened are larger than the largest of DATA.TRAIN_JITTER_SC" in caplog.text
     with pytest.raises(ConfigError, match=r"more than DATA_LOADER.CACHE_GB 0. Type DATA_LOADER.CACHE_GB 1, or"):
         build.build_train_dataset(config(**settings, DATA_LOADER__CACHE_GB=0.0), videos)

@@ -18,7 +18,7 @@ from timesformer.datasets.gesture_rendering import FPS, render_clip
 from timesformer.datasets.gestures import Gestures, Settings, render_dataset
 from timesformer.utils.errors import ConfigError, DataListError
 
-SMALL = {"num_subjects": (1, 1, 1), "frame_size": (32, 40), "processes": 1}
+SMALL = Settings(num_subjects=(1, 1, 1), frame_size=(32, 40))
 PARTNER = dict(enumerate(range(len(CLASS_NAMES)))) | dict(MIRROR_PAIRS) | {b: a for a, b in MIRROR_PAIRS}
 seeds = st.integers(0, 2**32)
 
@@ -115,7 +115,7 @@ def test_pixels_depend_on_seed_person_and_class_alone() -> None:
 
 def test_files_are_equal_to_the_byte_and_hold_what_was_rendered(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        render_dataset(tmp_path / name, **SMALL)
+        render_dataset(tmp_path / name, SMALL, processes=1)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.avi"))
     assert len(files) == 3 * 12
     for file in files:
@@ -126,7 +126,7 @@ def test_files_are_equal_to_the_byte_and_hold_what_was_rendered(tmp_path: Path) 
 
 
 def test_h264_and_hard_rendering(tmp_path: Path) -> None:
-    render_dataset(tmp_path, **SMALL | {"codec": "h264", "hard": True})
+    render_dataset(tmp_path, SMALL._replace(codec="h264", hard=True))
     decoded, fps = decode(tmp_path / "test/S002_G12.mp4")
     expected = clip(split=2, label=11, hard=True)
     assert fps == FPS and decoded.shape == expected.shape
@@ -158,37 +158,37 @@ def test_an_interrupted_rendering_goes_on_and_a_complete_one_is_reused(
 
     monkeypatch.setattr(gestures, "write_video", write_seven)
     with pytest.raises(KeyboardInterrupt):
-        render_dataset(tmp_path, **SMALL)
+        render_dataset(tmp_path, SMALL, processes=1)
     monkeypatch.undo()
     assert not (tmp_path / "train.csv").exists()
     before = {path: path.stat().st_mtime_ns for path in written}
 
-    render_dataset(tmp_path, **SMALL)
+    render_dataset(tmp_path, SMALL, processes=1)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
     assert len(files) == 36 + 5  # nothing unfinished is left
     assert {path: path.stat().st_mtime_ns for path in written} == before
     complete = {path: path.stat().st_mtime_ns for path in files}
-    render_dataset(tmp_path, **SMALL)
+    render_dataset(tmp_path, SMALL, processes=1)
     assert {path: path.stat().st_mtime_ns for path in files} == complete
 
 
 def test_several_processes_render_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    people = {"num_subjects": (2, 1, 1), "frame_size": (16, 16)}
+    people = Settings(num_subjects=(2, 1, 1), frame_size=(16, 16))
     for processes in (1, 2):
-        render_dataset(tmp_path / str(processes), **people, processes=processes)
+        render_dataset(tmp_path / str(processes), people, processes=processes)
     assert f"rendering 48 gesture clips into {tmp_path / '2'} (2 processes)" in capsys.readouterr().out
     for path in (tmp_path / "1").rglob("*.avi"):
         assert path.read_bytes() == (tmp_path / "2" / path.relative_to(tmp_path / "1")).read_bytes()
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    render_dataset(tmp_path / "gestures", **SMALL)
+    render_dataset(tmp_path / "gestures", SMALL, processes=1)
     with pytest.raises(ConfigError, match='"seed": 0.*not.*"seed": 1.*DATA.PATH_TO_DATA_DIR'):
-        render_dataset(tmp_path / "gestures", **SMALL, seed=1)
+        render_dataset(tmp_path / "gestures", SMALL._replace(seed=1))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/train.csv").write_text("a.avi 0\n")
     with pytest.raises(ConfigError, match="holds files that are not generated gestures"):
-        render_dataset(tmp_path / "mine", **SMALL)
+        render_dataset(tmp_path / "mine", SMALL, processes=1)
     assert (tmp_path / "mine/train.csv").read_text() == "a.avi 0\n"
 
 
@@ -202,7 +202,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_rendered_name_their_key(tmp_path: Path, change: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=f"GESTURES.{key}"):
-        render_dataset(tmp_path, **SMALL | change)
+        render_dataset(tmp_path, SMALL._replace(**change))
 
 
 def test_from_config_lists_records_with_subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

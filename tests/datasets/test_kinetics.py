@@ -8,8 +8,8 @@ import pytest
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.kinetics import Kinetics
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.errors import DataListError
+from timesformer.utils.registry import DATASETS
 
 
 @pytest.mark.parametrize("folder", [".", "metadata"])

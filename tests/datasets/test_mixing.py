@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from timesformer.datasets.mixing import ClipMixer
-from timesformer.utils.errors import ConfigError
 
 
 def make_mixer(mixup: float = 0.8, cutmix: float = 1.0, prob: float = 1.0, switch: float = 0.5) -> ClipMixer:
@@ -102,8 +101,3 @@ def test_global_random_state_is_untouched() -> None:
     state = torch.get_rng_state()
     make_mixer()(*make_batch(8), 0, range(8))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_both_kinds_off_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"MIXUP\.ALPHA 0\.0 and MIXUP\.CUTMIX_ALPHA 0\.0"):
-        make_mixer(mixup=0.0, cutmix=0.0)

@@ -21,7 +21,6 @@ from timesformer.datasets.transforms import (
     scaled_size,
     to_model_input,
 )
-from timesformer.utils.errors import ConfigError
 
 GOLDEN = load_file(Path(__file__).parents[1] / "data" / "transforms.safetensors")
 SHAPES = ("landscape", "portrait", "square")
@@ -241,11 +240,3 @@ def test_rand_augment_never_flips() -> None:
 def test_notation_of_rand_augment() -> None:
     assert parse_rand_augment("rand-m7-n4-mstd0.5-inc1") == (7.0, 4, 0.5)
     assert parse_rand_augment("rand-m9") == (9.0, 2, 0.0)
-
-
-@pytest.mark.parametrize(
-    "notation", ["rand", "rand-n2", "rand-m11", "rand-m7-w0", "augmix-m3", "rand-m7-inc0", "m7", "rand-m7-m8"]
-)
-def test_unknown_notation_is_shown(notation: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{notation}'.*rand-m7-n2"):
-        train_transform(auto_augment=notation)

@@ -71,11 +71,12 @@ def test_in_the_background_the_state_of_the_moment_is_written(tmp_path: Path, mo
 
 FULL_DISK = """
 import resource, sys, torch
+from pathlib import Path
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.utils.errors import CheckpointError
 
-folder, background = sys.argv[1], sys.argv[2] == "background"
+folder, background = Path(sys.argv[1]), sys.argv[2] == "background"
 with CheckpointWriter(folder, in_background=background) as writer:
     writer.write({"model_state": {"w": torch.ones(1000)}}, Position(1), is_best=True)
     writer.wait()

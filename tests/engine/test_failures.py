@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from timesformer.datasets.video_dataset import Failure
-from timesformer.engine.failures import FailureLog, TooManyFailuresError
+from timesformer.engine.failures import FailureLog
+from timesformer.utils.errors import UserError
 
 
 def failures(*numbers: int) -> list[Failure]:
@@ -28,10 +29,10 @@ def test_each_video_is_listed_once_with_its_line_and_cause(tmp_path: Path) -> No
 def test_too_many_are_judged_after_a_hundred_clips_or_at_the_end_of_the_epoch() -> None:
     log = FailureLog(max_fraction=0.1, path=None)
     log.add(failures(0, 1, 2, 90, 91), asked=range(8))  # 3 of 8, but too early to say; 90 and 91 were replacements
-    with pytest.raises(TooManyFailuresError, match=r"3 of 8 clips.*\n  v0.mp4 \(train.csv:1\): empty file"):
+    with pytest.raises(UserError, match=r"3 of 8 clips.*\n  v0.mp4 \(train.csv:1\): empty file"):
         log.judge()
     log.add([], asked=range(8, 100))  # 3 of 100
-    with pytest.raises(TooManyFailuresError, match="11 of 108"):
+    with pytest.raises(UserError, match="11 of 108"):
         log.add(failures(*range(8)), asked=range(8))
     log.start_epoch()
     log.add(failures(0), asked=range(100))

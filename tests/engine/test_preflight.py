@@ -14,7 +14,7 @@ import torch.distributed as dist
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.engine import preflight as module
 from timesformer.engine.launch import Processes
-from timesformer.engine.preflight import PreflightError, preflight
+from timesformer.engine.preflight import preflight
 from timesformer.utils import distributed
 from timesformer.utils.errors import DataListError, UserError
 
@@ -25,7 +25,7 @@ OTHER = {"train": VideoList([VideoRecord("b.mp4", 0, "train.csv:1")])}
 def refused(rank: int, pattern: str, lists: Callable[[], dict[str, VideoList]], folder: Path | None) -> UserError:
     """The error of this process; both have one that matches."""
     with pytest.raises(UserError, match=pattern) as error:
-        preflight(Processes(rank, rank, 2, 2, torch.device("cpu")), lists, output_dir=folder)
+        preflight(Processes(rank, rank, 2, 2), lists, output_dir=folder)
     told = distributed.all_gather((type(error.value), str(error.value)))
     assert told[0] == told[1]
     return error.value
@@ -38,7 +38,7 @@ def one_of_two(rank: int, folder: str) -> None:
     def unreadable() -> dict[str, VideoList]:
         raise DataListError("there is no train.csv")
 
-    lists = preflight(Processes(rank, rank, 2, 2, torch.device("cpu")), lambda: GOOD, output_dir=out)
+    lists = preflight(Processes(rank, rank, 2, 2), lambda: GOOD, output_dir=out)
     assert lists == GOOD
     distributed.barrier()
     assert list(out.iterdir()) == []
@@ -65,8 +65,8 @@ def one_of_two(rank: int, folder: str) -> None:
     distributed.barrier()
     module.SECONDS, since = 1, time.monotonic()
     if rank == 0:
-        with pytest.raises(PreflightError, match=r"rank 0: some processes did not answer within 1 s"):
-            preflight(Processes(0, 0, 2, 2, torch.device("cpu")), lambda: GOOD, output_dir=out)
+        with pytest.raises(UserError, match=r"rank 0: some processes did not answer within 1 s"):
+            preflight(Processes(0, 0, 2, 2), lambda: GOOD, output_dir=out)
         assert time.monotonic() - since < 20
     else:
         dist.new_group(backend="gloo")
@@ -79,6 +79,6 @@ def test_two_processes_find_out_what_is_wrong_between_them(tmp_path: Path) -> No
 
 
 def test_one_process_has_nothing_to_agree_on(tmp_path: Path) -> None:
-    alone = Processes(0, 0, 1, 1, torch.device("cpu"))
+    alone = Processes()
     assert preflight(alone, lambda: GOOD, output_dir=tmp_path / "out") == GOOD
     assert list(tmp_path.iterdir()) == []

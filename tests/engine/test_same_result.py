@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.transforms import to_model_input
 from timesformer.engine.evaluate import Predictions, evaluate
+from timesformer.engine.launch import Processes
 from timesformer.engine.parallel import full_state, parallelize
 from timesformer.engine.setup import load_run_config
 from timesformer.engine.step import TrainStep
@@ -111,28 +113,21 @@ def train(
 
 def predict(words: list[str], *, num_videos: int, videos_per_batch: int) -> Predictions:
     """Scores of the first videos of the test list, two clips by three crops each; the third cannot be read."""
-    cfg = configured(words).cfg
+    cfg = configured([*words, "TEST.BATCH_SIZE", str(2 * videos_per_batch)]).cfg
     videos = without(load_list(cfg, "test"), (2,))
     torch.manual_seed(1)
-    return evaluate(
-        build_model(cfg),
-        EvalLoader(
-            build_eval_dataset(cfg, replace(videos, records=videos.records[:num_videos]), views=True),
-            videos_per_batch=videos_per_batch,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-        ),
+    rank, world_size = distributed.rank(), distributed.world_size()
+    run = SimpleNamespace(
+        cfg=cfg,
+        processes=Processes(rank, rank, world_size),
         device=torch.device("cpu"),
         dtype=None,
         to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
-        views_per_forward=2 * videos_per_batch,
-        ensemble="mean",
-        multi_label=False,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        show_progress=False,
-        title="test",
-        stop_votes=StopRequest().votes,
+        stop=StopRequest(),
     )
+    dataset = build_eval_dataset(cfg, replace(videos, records=videos.records[:num_videos]), views=True)
+    loader = EvalLoader(dataset, videos_per_batch=videos_per_batch, rank=rank, world_size=world_size)
+    return evaluate(run, build_model(cfg), loader, ensemble="mean", title="test")
 
 
 EVALUATIONS = [{"num_videos": n, "videos_per_batch": size} for n, size in ((12, 12), (12, 1), (11, 5), (1, 4))]

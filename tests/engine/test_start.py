@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ import torch
 
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
+from timesformer.engine.start import _newest_for_all
 from timesformer.engine.weights import input_differences
+from timesformer.utils import distributed
+from timesformer.utils.errors import UserError
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -157,6 +161,29 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path, run: Run, c
     printed = capsys.readouterr().out
     assert "cut off" in printed and "Going back to checkpoint_epoch_00001.pyth" in printed
     torch.testing.assert_close(content(tmp_path)["model_state"], before["model_state"], rtol=0, atol=0)
+
+
+def two_nodes(rank: int, folder: str, path: str) -> None:
+    """The second does not see yet what the first has written."""
+    distributed.join(f"file://{folder}/meeting", rank=rank, world_size=2, hosts_store=False, backend="gloo", seconds=60)
+    run = SimpleNamespace(
+        cfg=SimpleNamespace(OUTPUT_DIR=str(Path(path).parents[1])),
+        processes=SimpleNamespace(rank=rank),
+        events=SimpleNamespace(is_main=rank == 0),
+    )
+    found = _newest_for_all(run)
+    assert found is not None and str(found[0]) == path and found[1]["model_state"]
+    read = checkpoints.read_checkpoint
+    if rank == 1:
+        checkpoints.read_checkpoint = lambda _: read("gone.pyth")
+    with pytest.raises(UserError, match=r"rank 1: .*gone.pyth"):
+        _newest_for_all(run)
+    distributed.barrier()
+
+
+def test_a_checkpoint_that_one_process_cannot_read_ends_all(first_run: Path, tmp_path: Path) -> None:
+    path = checkpoints.newest_checkpoint(first_run)
+    torch.multiprocessing.spawn(two_nodes, args=(str(tmp_path), str(path)), nprocs=2)
 
 
 def test_the_test_takes_the_average_when_it_is_on(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:

@@ -8,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from timesformer.datasets.loader import Batch, collate
+from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
+from timesformer.engine.train import show_input
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., int]
@@ -39,13 +43,27 @@ def test_a_run_leaves_everything_that_explains_it(tmp_path: Path, run: Run, caps
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         *("config.yaml", "versions.json", "dataset.json", "metrics.jsonl", "results.json", "predictions.csv"),
-        *("missing_videos.csv", "curves.png", "confusion.png", "per_class.png", "log.txt", "tensorboard"),
+        *("missing_videos.csv", "input_clips.png", "curves.png"),
+        *("confusion.png", "per_class.png", "log.txt", "tensorboard"),
     }
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["SOLVER"]["MAX_EPOCH"] == 2
     rows = history(tmp_path, "train")
     assert len(rows) == 4 and rows[-1]["epoch"] == 2.0  # 24 clips in steps of 16 and 8
     assert {"loss", "top1", "lr", "clips_per_sec", "data_wait", "distinct_frames"} <= set(rows[0])
     assert [row["epoch"] for row in history(tmp_path, "val")] == [1.0, 2.0]
+
+
+def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
+    """Nothing is read for the picture: a video that hangs is the loader's business."""
+    clips = torch.zeros(2, 3, 4, 16, 16, dtype=torch.uint8)
+    batches = [Batch(clips, [0, (1, 2)], [1, 0], [0, 1], [1, 1], [4, 4], [], []), collate([])]
+    shown: list[str] = []
+    run = SimpleNamespace(output_dir=tmp_path, events=SimpleNamespace(clips=lambda name, *_, **__: shown.append(name)))
+    videos = VideoList([VideoRecord(f"{name}.mp4", 0, "train.csv:1") for name in "ab"], ["wave", "clap"])
+    assert all(a is b for a, b in zip(show_input(run, iter(batches), videos), batches, strict=True))
+    assert shown == ["train/input"] and (tmp_path / "input_clips.png").stat().st_size > 0
+    (tmp_path / "input_clips.png").unlink()
+    assert len(list(show_input(run, [collate([])], videos))) == 1 and not list(tmp_path.iterdir())
 
 
 def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp_path: Path, run: Run) -> None:

@@ -27,6 +27,13 @@ def small(attention_type: str = DIVIDED, **sizes: Any) -> TimeSformer:
     return model
 
 
+def one_after_the_other(
+    self: nn.Module, x: Tensor, first: nn.Linear, second: nn.Linear, *, dropout: nn.Dropout, drop_path: nn.Module
+) -> Tensor:
+    """What `LinearPair.forward` stands for."""
+    return second(drop_path(dropout(first(x))))
+
+
 def copy_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,15 +12,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.textbook import TextbookTimeSformer
-from tests.models.small_models import small
-from timesformer.models.attention import DropPath, LinearPair
+from tests.models.small_models import one_after_the_other, small
+from timesformer.models.linear import LinearPair
 from timesformer.models.vit import ATTENTION_TYPES, VisionTransformer
 
 DROPS = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.5}
-
-
-def unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LinearPair, "_product", lambda *_: None)
 
 
 def run(model: nn.Module, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,7 +55,7 @@ def test_folding_and_the_last_block_change_no_logit_and_no_gradient(
     clips = torch.randn(4, 3, 4, 32, 32)
     fewer = run(model, clips)
     model.model.all_tokens = True
-    unfolded(monkeypatch)
+    monkeypatch.setattr(LinearPair, "forward", one_after_the_other)
     assert_same(fewer, run(model, clips))
 
 
@@ -72,85 +66,6 @@ def test_same_as_the_textbook(attention_type: str) -> None:
     textbook.load_state_dict(model.state_dict())
     clips = torch.randn(2, 3, 4, 32, 32)
     assert_same(run(model, clips), run(textbook, clips))
-
-
-def test_a_dropped_row_still_gets_the_second_bias() -> None:
-    pair, x = LinearPair(), torch.randn(5, 40, 8)
-    first, second, dropped = nn.Linear(8, 8), nn.Linear(8, 8), DropPath(0.5).train()
-    torch.manual_seed(0)
-    folded = pair(x, first, second, dropout=nn.Dropout(0.0), drop_path=dropped)
-    torch.manual_seed(0)
-    factor = dropped.row_factor(x)
-    torch.testing.assert_close(folded, second(factor * first(x)))
-    assert (factor == 0).any() and torch.equal(folded[factor[:, 0, 0] == 0][0, 0], second.bias)
-
-
-def change_in_place(model: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        model.model.blocks[0].temporal_fc.weight.mul_(2)
-    return model
-
-
-def change_by_loading(model: nn.Module) -> nn.Module:
-    model.load_state_dict({name: tensor * 1.1 for name, tensor in model.state_dict().items()})
-    return model
-
-
-def change_by_a_step(model: nn.Module) -> nn.Module:
-    with torch.enable_grad():
-        model(torch.randn(2, 3, 4, 32, 32)).sum().backward()
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
-    return model
-
-
-def change_by_averaging(model: nn.Module) -> nn.Module:
-    own = [tensor.detach() for tensor in model.state_dict().values()]
-    torch._foreach_lerp_(own, [tensor + 1 for tensor in own], 0.5)
-    return model
-
-
-def change_by_pointing_elsewhere(model: nn.Module) -> nn.Module:
-    model.model.blocks[0].temporal_attn.proj.weight.data = torch.randn(24, 24)
-    return model
-
-
-def change_inside_data(model: nn.Module) -> nn.Module:
-    model.model.blocks[0].temporal_fc.weight.data.mul_(2)
-    return model.eval()
-
-
-CHANGES = [change_in_place, change_by_loading, change_by_a_step, change_by_averaging, change_by_pointing_elsewhere]
-CHANGES += [change_inside_data, nn.Module.double, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_kept_product_follows_the_weights(change: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, clips = small().eval(), torch.randn(2, 3, 4, 32, 32)
-    with torch.no_grad():
-        model(clips)
-        model = change(model)
-        clips = clips.to(model.model.head.weight.dtype)
-        kept = model(clips)
-        unfolded(monkeypatch)
-        torch.testing.assert_close(kept, model(clips), atol=1e-5, rtol=1e-4)
-
-
-def test_the_product_is_kept_without_gradients_only_and_by_precision() -> None:
-    model, clips = small().eval(), torch.randn(2, 3, 4, 32, 32)
-    pair = model.model.blocks[0].temporal_pair
-    model(clips)
-    assert pair._kept is None
-    with torch.inference_mode():
-        model(clips)
-        kept = pair._kept
-        model(clips)
-        assert pair._kept is kept and kept[2][0].dtype == torch.float32
-        with torch.autocast("cpu", torch.bfloat16):
-            model(clips)
-        assert pair._kept[2][0].dtype == torch.bfloat16
-    model(clips).sum().backward()
-    assert "_pair" not in " ".join(model.state_dict()) and copy.deepcopy(pair)._kept is None
-    assert model.train().model.blocks[0].temporal_pair._kept is None
 
 
 @pytest.mark.parametrize("recompute", ["cheap", "blocks"])

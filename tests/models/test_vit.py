@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timesformer.config.defaults import get_cfg, set_value
-from timesformer.models import attention as attention_module
-from timesformer.models.attention import Attention, DropPath
+from timesformer.config.defaults import get_cfg
+from timesformer.models.attention import Attention
+from timesformer.models.drop_path import DropPath
 from timesformer.models.embeddings import sincos_1d, sincos_2d
 from timesformer.models.light import LightTimeSformer
 from timesformer.models.vit import ATTENTION_TYPES, TimeSformer, VisionTransformer
-from timesformer.utils.errors import ConfigError
 
 SMALL = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
 SMALL |= {"embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -65,14 +64,6 @@ def test_only_space_only_is_blind_to_order(attention_type: str) -> None:
     with torch.no_grad():
         same = torch.allclose(model(clip), model(clip.flip(2)), atol=1e-4)
     assert same == (attention_type == "space_only")
-
-
-def test_both_forms_of_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    attention = Attention(24, 3, qkv_bias=True, attn_drop=0.0, proj_drop=0.0)
-    x = torch.randn(4, 8, 24)
-    explicit = attention(x)
-    monkeypatch.setattr(attention_module, "FEW_TOKENS", {})
-    torch.testing.assert_close(attention(x), explicit)
 
 
 @pytest.mark.parametrize("frames", [8, 33])
@@ -156,18 +147,11 @@ def test_auto_sizes_are_those_of_the_class() -> None:
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("DATA.TEST_CROP_SIZE", 256, "DATA.TEST_CROP_SIZE 224"),
-        ("TIMESFORMER.PATCH_SIZE", 15, "15x15 patches"),
-        ("TIMESFORMER.NUM_HEADS", 7, "7 attention heads"),
-    ],
+    "sizes, message", [({"patch_size": 15}, "15x15 patches"), ({"num_heads": 7}, "7 attention heads")]
 )
-def test_sizes_that_do_not_fit_are_config_errors(key: str, value: int, message: str) -> None:
-    cfg = get_cfg()
-    set_value(cfg, key, value)
-    with pytest.raises(ConfigError, match=message):
-        TimeSformer.from_config(cfg)
+def test_sizes_that_do_not_fit_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TimeSformer(**sizes)
 
 
 def test_defect_20_importing_the_model_imports_nothing_heavy() -> None:

@@ -86,8 +86,8 @@ def test_activations_match(attention_type: str) -> None:
             block.temporal_attn.qkv.register_forward_hook(keep(f"block{i}.temporal_qkv"))
     model(golden["clip"])
     for i, block in enumerate(model.blocks if attention_type == "divided_space_time" else []):
-        q, k, v = seen[f"block{i}.temporal_qkv"].unflatten(2, (3, 4, -1)).transpose(1, 3).unbind(2)
-        seen[f"block{i}.temporal_attn"] = block.temporal_attn.proj(block.temporal_attn.mix(q, k, v))
+        mixed = block.temporal_attn.mix(seen[f"block{i}.temporal_qkv"])
+        seen[f"block{i}.temporal_attn"] = block.temporal_attn.proj(mixed)
     patches = seen["patch_embed"]  # (B, T, N, D) or (B, N, T, D); the golden rows are (b t)
     seen["patch_embed"] = (patches if attention_type == "space_only" else patches.transpose(1, 2)).flatten(0, 1)
     names = {name.removeprefix("act.") for name in golden if name.startswith("act.")}

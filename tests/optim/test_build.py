@@ -7,7 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.baselines import Baseline
+from timesformer.models.build import build_model
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer
 from timesformer.optim.freezing import freeze
@@ -107,7 +107,7 @@ def test_frozen_layers_do_not_change_the_rates_of_the_others() -> None:
 def test_layer_decay_needs_a_model_that_tells_its_layers() -> None:
     cfg = config("sgd")
     cfg.SOLVER.LAYER_DECAY, cfg.MODEL.MODEL_NAME = 0.75, "r3d_18"
-    baseline = Baseline("r3d_18").build([(3, 4, 16, 16)], num_classes=3)
+    baseline = build_model(cfg)
     with pytest.raises(ConfigError, match="SOLVER.LAYER_DECAY 0.75 .* r3d_18 has none. Type SOLVER.LAYER_DECAY 1"):
         build_optimizer(baseline, cfg)
 

@@ -57,6 +57,15 @@ def test_cpu_quota_of_a_container_counts(tmp_path: Path, files: dict[str, str], 
     assert env.available_cpus() >= 1
 
 
+def test_free_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 200000\n")
+    for limit in ("max", "1000000"):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        free = env.free_memory(tmp_path)
+        assert free == 500_000 if limit != "max" else free is None or free > 10**6
+
+
 STEP = {"SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "4", "SLURM_LOCALID": "0", "SLURM_NODEID": "2",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "rack1-n[02-03],gpu7", "SLURM_JOB_ID": "123456",
         "SLURM_STEP_ID": "1"}  # fmt: skip

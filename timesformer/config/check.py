@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from timesformer.utils.sizes import height_width
 
 _AUTO_SIZES = {"LightTimeSformer": (384, 6)}  # EMBED_DIM and NUM_HEADS; of the other transformers (768, 12)
-_RAND_AUGMENT = r"rand(?=.*-m(10|\d(\.\d+)?)(-|$))(-(m|n|mstd|inc)\d+(\.\d+)?)+"
+_RAND_AUGMENT = r"(inc1,)?m(10|\d(\.\d+)?)(,mstd\d+(\.\d+)?)?(,n[1-9]\d*)?"  # its parts, sorted
 
 
 def check_config(cfg: CfgNode) -> list[str]:
@@ -146,31 +146,33 @@ def _schedule(cfg: CfgNode) -> Iterator[str]:
 
 
 def _batches(cfg: CfgNode) -> Iterator[str]:
-    batch, wanted, gpus = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, cfg.NUM_GPUS
-    shard, shards = cfg.SHARD_ID, cfg.NUM_SHARDS
+    shard, shards, gpus = cfg.SHARD_ID, cfg.NUM_SHARDS, cfg.NUM_GPUS
     if shard >= shards:
         yield f"SHARD_ID {shard} must be below NUM_SHARDS {shards}. Type SHARD_ID 0 or NUM_SHARDS {shard + 1}"
+    processes = gpus if cfg.DIST.PROCESSES_PER_NODE == "auto" else cfg.DIST.PROCESSES_PER_NODE
+    yield from batch_problems(cfg, shards, max(processes, 1) if isinstance(processes, int) else 1)
+
+
+def batch_problems(cfg: CfgNode, nodes: int, processes: int) -> Iterator[str]:
+    """What is wrong with the batches of `nodes` nodes with so many processes each, one line each."""
+    batch, wanted = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE
     if not cfg.TRAIN.ENABLE:
         return
-    if batch * shards > wanted:
-        smaller = f" or TRAIN.BATCH_SIZE {wanted // shards}" if wanted >= shards else ""
+    if batch * nodes > wanted:
+        smaller = wanted // nodes // processes * processes
         yield (
-            f"TRAIN.BATCH_SIZE {batch} on NUM_SHARDS {shards} is more than GLOBAL_BATCH_SIZE {wanted}. "
-            f"Type GLOBAL_BATCH_SIZE {batch * shards}{smaller}"
+            f"TRAIN.BATCH_SIZE {batch} on {nodes} node(s) is more than GLOBAL_BATCH_SIZE {wanted}. "
+            f"Type GLOBAL_BATCH_SIZE {batch * nodes}" + (f" or TRAIN.BATCH_SIZE {smaller}" if smaller else "")
         )
-    told, processes = f"NUM_GPUS {gpus}", max(gpus, 1) if isinstance(gpus, int) else 1
-    if cfg.DIST.PROCESSES_PER_NODE != "auto":
-        processes = cfg.DIST.PROCESSES_PER_NODE
-        told = f"DIST.PROCESSES_PER_NODE {processes}"
     if batch % processes:
         yield (
-            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by {told}. "
+            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by {processes} processes on a node. "
             f"Type TRAIN.BATCH_SIZE {-(-batch // processes) * processes}"
         )
     if cfg.MIXUP.ENABLED and batch // processes < 2:
         yield (
-            f"MIXUP.ENABLED needs two clips in a forward pass, found TRAIN.BATCH_SIZE {batch} on "
-            f"{told}. Type TRAIN.BATCH_SIZE {2 * processes} or MIXUP.ENABLED False"
+            f"MIXUP.ENABLED needs two clips in a forward pass, found TRAIN.BATCH_SIZE {batch} on {processes} "
+            f"process(es) of a node. Type TRAIN.BATCH_SIZE {2 * processes} or MIXUP.ENABLED False"
         )
 
 
@@ -223,7 +225,9 @@ def _labels(cfg: CfgNode) -> Iterator[str]:
 
 def _data(cfg: CfgNode) -> Iterator[str]:
     notation, names, frame = cfg.DATA.AUTO_AUGMENT, cfg.DATA.CLASS_NAMES_PATH, cfg.GESTURES.FRAME_SIZE
-    if cfg.TRAIN.ENABLE and notation and not re.fullmatch(_RAND_AUGMENT, notation):
+    head, *parts = notation.split("-")
+    understood = head == "rand" and re.fullmatch(_RAND_AUGMENT, ",".join(sorted(parts)))
+    if cfg.TRAIN.ENABLE and notation and not understood:
         yield (
             f"DATA.AUTO_AUGMENT {notation!r} is not RandAugment in timm's notation (m, the magnitude, from 0 to 10); "
             "for example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"

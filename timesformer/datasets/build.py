@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,14 +26,14 @@ from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.readers import resolve_backend
 from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
-from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
 from timesformer.datasets.video_info import VideoInfo
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
-from timesformer.utils.errors import ConfigError, DataListError
+from timesformer.utils.errors import DataListError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
+from timesformer.utils.registry import DATASETS
 from timesformer.utils.sizes import height_width
 
 log = get_logger(__name__)
@@ -177,15 +178,16 @@ def build_cache(
         return len(chosen) or info.num_frames
 
     backend = resolve_backend(cfg.DATA.DECODING_BACKEND)
-    measured = cache.measure(videos.records, lambda record: open_record(record, backend=backend), count_frames)
-    told = f"DATA_LOADER.CACHE {kind}: {measured} of frames in {place}"
-    check_space(place, told, measured.num_bytes, measured.stored_bytes, limit_gb=loader.CACHE_GB)
-    log.info("%s, %.2f GB of them stored already", told, measured.stored_bytes / GB)
-    if measured.num_inexact:
+    opened = partial(open_record, backend=backend)
+    size, num_bytes, stored_bytes, num_inexact = cache.measure(videos.records, opened, count_frames)
+    told = f"DATA_LOADER.CACHE {kind}: {size} of frames in {place}"
+    check_space(place, told, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
+    log.info("%s, %.2f GB of them stored already", told, stored_bytes / GB)
+    if num_inexact:
         log.info(
-            "%d of %d videos are larger than the largest of DATA.TRAIN_JITTER_SCALES %s: they are stored at that size "
-            "and clips are scaled from it, which is not exactly what they are without a cache",
-            *(measured.num_inexact, measured.num_measured, cfg.DATA.TRAIN_JITTER_SCALES),
+            "%d of the videos that were opened are larger than the largest of DATA.TRAIN_JITTER_SCALES %s: they are "
+            "stored at that size and clips are scaled from it, which is not exactly what they are without a cache",
+            *(num_inexact, cfg.DATA.TRAIN_JITTER_SCALES),
         )
     return cache
 
@@ -200,21 +202,11 @@ def build_train_loader(
         videos: the list to train on.
         rank, world_size: this process and how many there are.
         local_world_size: how many of them share this node's piece and CPUs.
-
-    Raises:
-        ConfigError: pieces of one clip cannot be mixed.
     """
-    micro_batch = max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
-    if cfg.MIXUP.ENABLED and micro_batch == 1:
-        raise ConfigError(
-            f"MIXUP.ENABLED mixes pairs of clips, but TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {local_world_size} "
-            "process(es) gives each one clip at a time. "
-            f"Set TRAIN.BATCH_SIZE to at least {2 * local_world_size}, or MIXUP.ENABLED False."
-        )
     return TrainLoader(
         build_train_dataset(cfg, videos),
         global_batch=cfg.GLOBAL_BATCH_SIZE,
-        micro_batch=micro_batch,
+        micro_batch=max(1, cfg.TRAIN.BATCH_SIZE // local_world_size),
         pairs=cfg.MIXUP.ENABLED,
         rank=rank,
         world_size=world_size,

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,26 +62,13 @@ class StoredSize:
         return self.fixed or self(frame_size) == frame_size
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What storing a list of videos takes.
+class Measured(NamedTuple):
+    """What storing a list of videos takes."""
 
-    Attributes:
-        num_bytes: of all frames.
-        stored_bytes: of those that are stored already.
-        num_videos, num_measured: different files, and those that were opened to tell the size.
-        num_inexact: of the opened ones, those whose clips the cache changes.
-    """
-
-    num_bytes: int
-    stored_bytes: int
-    num_videos: int
-    num_measured: int
-    num_inexact: int
-
-    def __str__(self) -> str:
-        about = "" if self.num_measured == self.num_videos else f"about (by {self.num_measured} of them) "
-        return f"{self.num_videos} videos, {about}{self.num_bytes / GB:.2f} GB"
+    told: str  # the number of videos and what they take
+    num_bytes: int  # of all frames
+    stored_bytes: int  # of those that are stored already
+    num_inexact: int  # of the videos that were opened to tell the size, those whose clips the cache changes
 
 
 @dataclass(frozen=True)
@@ -129,13 +116,10 @@ class FrameCache:
                     num_inexact += not self.stored_size.is_exact(size)
             except VideoReadError:
                 continue  # the run will name it
-        return Measured(
-            num_bytes=num_bytes * len(chosen) // max(len(picks), 1),
-            stored_bytes=sum(file.stat().st_size for file in videos if file.exists()),
-            num_videos=len(chosen),
-            num_measured=len(picks),
-            num_inexact=num_inexact,
-        )
+        num_bytes = num_bytes * len(chosen) // max(len(picks), 1)
+        about = "" if len(picks) == len(chosen) else f"about (by {len(picks)} of them) "
+        told = f"{len(chosen)} videos, {about}{num_bytes / GB:.2f} GB"
+        return Measured(told, num_bytes, sum(file.stat().st_size for file in videos if file.exists()), num_inexact)
 
     def load(self, record: VideoRecord) -> _Entry | None:
         """What is stored of `record`; None if that is nothing, of an older file or half of a file."""

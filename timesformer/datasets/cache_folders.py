@@ -9,12 +9,15 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
+from timesformer.utils.env import free_memory
 from timesformer.utils.errors import ConfigError
 
 SHARED_MEMORY = Path("/dev/shm")
 GB = 1e9
+LEFT_AFTER_SEC = 3600.0  # half a file that has not grown for so long
 
 _held: dict[Path, int] = {}  # folders in shared memory that this process uses: descriptors of their locks
 
@@ -29,6 +32,9 @@ def disk_folder(folder: str) -> Path:
     path = Path(folder) if folder else home / "timesformer" / "frames"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for left in path.glob("*.writing"):  # by processes that were killed; others write on
+            if time.time() - left.stat().st_mtime > LEFT_AFTER_SEC:
+                left.unlink()
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         problem = f"DATA_LOADER.CACHE disk cannot write into {path}: {error.strerror}"
@@ -91,8 +97,7 @@ def check_space(folder: Path, told: str, num_bytes: int, stored_bytes: int, *, l
     in_memory = SHARED_MEMORY in folder.parents
     free = shutil.disk_usage(folder).free
     if in_memory:
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = min(free, 1024 * int(facts["MemAvailable"].split()[0]))
+        free = min(free, free_memory() or free)
     if num_bytes - stored_bytes > free:
         other = "DATA_LOADER.CACHE disk" if in_memory else "DATA_LOADER.CACHE_DIR /a/folder/with/space"
         raise ConfigError(f"{told}, where {free / GB:.2f} GB are free. Type {other}, or DATA_LOADER.CACHE none")

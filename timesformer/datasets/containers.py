@@ -17,7 +17,7 @@ def open_container(path: str) -> InputContainer:
         VideoReadError: it is missing, empty, text, or no media file; the cause says which.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             head = file.read(1024)
     except OSError as error:
         cause = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
@@ -25,7 +25,8 @@ def open_container(path: str) -> InputContainer:
     if problem := _not_media(head):
         raise VideoReadError(path, problem)
     try:
-        return av.open(f"file:{path}", metadata_errors="replace")  # "file:": a name may have a colon in it
+        known = "avi" if head.startswith(b"RIFF") and head[8:12] == b"AVI " else None  # spares FFmpeg a guess
+        return av.open(f"file:{path}", format=known, metadata_errors="replace")  # "file:": a name may have a colon
     except (av.error.FFmpegError, OSError) as error:
         cause = f"it is not a video that FFmpeg can open: {error.strerror}"
         if b"ftyp" in head[:16]:

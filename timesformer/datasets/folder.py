@@ -8,7 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from fvcore.common.config import CfgNode
 
 from timesformer.datasets.list_files import parse_list, raise_problems
 from timesformer.datasets.records import (
@@ -22,11 +23,8 @@ from timesformer.datasets.records import (
     shorten,
     wrong_num_classes,
 )
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.errors import DataListError
-
-if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
+from timesformer.utils.registry import DATASETS
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from timesformer.datasets.gesture_curves import CLASS_NAMES, MIRROR_PAIRS
 from timesformer.datasets.gesture_rendering import ENCODERS, render_clip, write_video
 from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.registry import DATASETS
 from timesformer.utils.sizes import height_width
 
 __all__ = ["CLASS_NAMES", "MIRROR_PAIRS", "Gestures", "Settings", "render_dataset"]
@@ -44,21 +44,13 @@ class Clip(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """All that the pixels depend on.
+    """All that the pixels depend on."""
 
-    Attributes:
-        seed: of every random choice.
-        num_subjects: people in train, val and test; each makes every gesture once.
-        frame_size: (height, width) in pixels, both even.
-        hard: clutter, little contrast and a small hand.
-        codec: a key of `ENCODERS`.
-    """
-
-    seed: int
-    num_subjects: tuple[int, int, int]
-    frame_size: tuple[int, int]
-    hard: bool
-    codec: str
+    seed: int = 0  # of every random choice
+    num_subjects: tuple[int, int, int] = (60, 10, 20)  # people in train, val and test; each makes every gesture once
+    frame_size: tuple[int, int] = DEFAULT_FRAME_SIZE  # (height, width) in pixels, both even
+    hard: bool = False  # clutter, little contrast and a small hand
+    codec: str = "mpeg4"  # a key of `ENCODERS`
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot be rendered."""
@@ -122,7 +114,7 @@ class Gestures:
         Raises:
             ConfigError: the folder holds something else.
         """
-        render_dataset(self.folder, **self.settings._asdict())
+        render_dataset(self.folder, self.settings)
         records = [
             VideoRecord(str(self.folder / clip.path), clip.label, f"{self.split}.csv:{line}", subject=clip.subject)
             for line, clip in enumerate(self.settings.clips(SPLITS.index(self.split)), start=1)
@@ -130,16 +122,7 @@ class Gestures:
         return VideoList(records, list(CLASS_NAMES), [])
 
 
-def render_dataset(
-    folder: str | Path,
-    *,
-    seed: int = 0,
-    num_subjects: Sequence[int] = (60, 10, 20),
-    frame_size: Sequence[int] = DEFAULT_FRAME_SIZE,
-    hard: bool = False,
-    codec: str = "mpeg4",
-    processes: int | None = None,
-) -> None:
+def render_dataset(folder: Path, settings: Settings, *, processes: int | None = None) -> None:
     """Render the clips that `folder` lacks, and its lists.
 
     A folder that is complete is left as it is, an interrupted rendering goes on, and processes that start
@@ -148,15 +131,13 @@ def render_dataset(
 
     Args:
         folder: new, empty, or made by this function with the same settings.
-        seed, num_subjects, frame_size, hard, codec: see `Settings`.
+        settings: of the pixels.
         processes: how many to render with; None takes the CPUs this process may use.
 
     Raises:
         ConfigError: settings that cannot be rendered, or a folder that holds something else.
     """
-    settings = Settings(seed, tuple(num_subjects), tuple(frame_size), hard, codec)  # type: ignore[arg-type]
     settings.check()
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         _claim(folder, settings)

@@ -107,7 +107,6 @@ class GuardedCall(Generic[T]):
         """How a process ended that should not have."""
         process.pipe.close()
         self._process = None
-        _, status = os.waitpid(process.pid, 0)
-        if os.WIFSIGNALED(status):
-            return f"its process ended by signal {signal.Signals(os.WTERMSIG(status)).name}"
-        return f"its process ended with status {os.waitstatus_to_exitcode(status)}"
+        status = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+        how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        return f"its process ended {how}"

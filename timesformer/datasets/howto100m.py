@@ -10,8 +10,8 @@ from functools import cache
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.list_files import SEPARATORS, Row, base_folder, build_records, read_lines
 from timesformer.datasets.records import VIDEO_EXTENSIONS, VideoList, videos_by_stem
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.errors import DataListError
+from timesformer.utils.registry import DATASETS
 
 # What a column may be called, most telling name first.
 COLUMNS = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from fvcore.common.config import CfgNode
 
 from timesformer.datasets.list_files import find_list, parse_list
 from timesformer.datasets.records import VideoList, coverage_warnings, load_class_names
-from timesformer.datasets.registry import DATASETS
-
-if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
+from timesformer.utils.registry import DATASETS
 
 
 @DATASETS.register("kinetics")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -93,36 +93,21 @@ def contiguous_share(items: Sequence[T], part: int, num_parts: int) -> Sequence[
     return items[start : start + size + (part < longer)]
 
 
+@dataclass(eq=False)
 class StepBatchSampler(Sampler[list[SampleKey]]):
-    """The micro-batches of one process, epoch by epoch.
+    """The micro-batches of one process, epoch by epoch."""
 
-    Args:
-        num_records: length of the dataset.
-        global_batch: clips of an optimiser step over all processes; an epoch's last step takes what is left.
-        micro_batch: most clips of one forward pass.
-        pairs: keep places 2j and 2j + 1 of a step together; an odd `micro_batch` above 1 then counts as the even one
-            below it.
-        rank, world_size: this process and how many there are.
-        seed: of the shuffle, together with the epoch.
-        shuffle: False keeps the order of the records.
-    """
+    num_records: int  # length of the dataset
+    _: KW_ONLY
+    global_batch: int  # clips of an optimiser step over all processes; an epoch's last step takes what is left
+    micro_batch: int  # most clips of one forward pass
+    pairs: bool = False  # keep places 2j and 2j + 1 of a step together; an odd micro_batch then counts as one less
+    rank: int = 0  # this process among all
+    world_size: int = 1
+    seed: int = 0  # of the shuffle, together with the epoch
 
-    def __init__(
-        self,
-        num_records: int,
-        *,
-        global_batch: int,
-        micro_batch: int,
-        pairs: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
-    ) -> None:
-        assert num_records >= 1 and global_batch >= 1 and micro_batch >= 1 and 0 <= rank < world_size
-        self.num_records, self.global_batch, self.micro_batch = num_records, global_batch, micro_batch
-        self.unit = 2 if pairs else 1  # places that are never cut apart
-        self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
+    def __post_init__(self) -> None:
+        self.unit = 2 if self.pairs else 1  # places that are never cut apart
         self.epoch = self.done_steps = 0
 
     def set_epoch(self, epoch: int, *, done_steps: int = 0) -> None:
@@ -135,8 +120,6 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
 
     def order(self, epoch: int) -> np.ndarray:
         """Index of the record at each place of the epoch, int64 (num_records,)."""
-        if not self.shuffle:
-            return np.arange(self.num_records)
         # (seed, epoch, index) belongs to the clip `index`; no clip has the index num_records
         return numpy_generator(self.seed, epoch, self.num_records).permutation(self.num_records)
 
@@ -169,7 +152,7 @@ def _cut(keys: list[SampleKey], size: int, unit: int) -> list[list[SampleKey]]:
 
 
 class TrainLoader:
-    """Shuffled training batches, grouped by optimiser step.
+    """Shuffled training batches, grouped by optimiser step; `plan` are the arguments of `StepBatchSampler`.
 
     Example:
         >>> loader.set_epoch(3)
@@ -179,28 +162,10 @@ class TrainLoader:
     """
 
     def __init__(
-        self,
-        dataset: Dataset[Sample],
-        *,
-        global_batch: int,
-        micro_batch: int,
-        pairs: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
+        self, dataset: Dataset[Sample], *, num_workers: int = 0, pin_memory: bool = False, **plan: Any
     ) -> None:
         self.dataset, self.num_workers = dataset, num_workers
-        self.sampler = StepBatchSampler(
-            len(dataset),  # type: ignore[arg-type]
-            global_batch=global_batch,
-            micro_batch=micro_batch,
-            pairs=pairs,
-            rank=rank,
-            world_size=world_size,
-            seed=seed,
-        )
+        self.sampler = StepBatchSampler(len(dataset), **plan)  # type: ignore[arg-type]
         self._loader = _data_loader(dataset, self.sampler, num_workers, pin_memory, persistent=True)
 
     def set_epoch(self, epoch: int, *, done_steps: int = 0) -> None:

@@ -6,56 +6,38 @@ Letters: B clips, C channels, T frames, H W pixels, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from timesformer.utils.errors import ConfigError
 from timesformer.utils.random import numpy_generator, torch_seed
 
 _STREAM = 1  # keeps these random numbers apart from a clip's own, whose key is (seed, epoch, index)
 
 
+@dataclass(kw_only=True)
 class ClipMixer:
     """Mixes each clip with its partner: places 2j and 2j+1 of the epoch's order.
 
     Mixup (Zhang et al., 2018) averages the two clips; CutMix (Yun et al., 2019) exchanges one rectangle, the
     same in every frame. The targets are weighed as the pixels are.
     A clip whose partner is not in the batch stays as it is.
-
-    Args:
-        num_classes: K, the width of the targets.
-        mixup_alpha, cutmix_alpha: parameters of the Beta distributions; 0 switches the one off.
-        prob: probability that a pair is mixed at all.
-        switch_prob: probability of CutMix when both are on.
-        seed: seed of the run.
-
-    Raises:
-        ConfigError: both are off.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        mixup_alpha: float,
-        cutmix_alpha: float,
-        prob: float,
-        switch_prob: float,
-        seed: int,
-    ) -> None:
-        if mixup_alpha <= 0 and cutmix_alpha <= 0:
-            raise ConfigError(
-                f"MIXUP.ENABLED is True, but MIXUP.ALPHA {mixup_alpha} and MIXUP.CUTMIX_ALPHA {cutmix_alpha} "
-                "switch both kinds of mixing off. Set one of them above 0, or MIXUP.ENABLED False."
-            )
+    num_classes: int  # K, the width of the targets
+    mixup_alpha: float  # parameter of the Beta distribution; 0 switches mixup off
+    cutmix_alpha: float  # likewise
+    prob: float  # that a pair is mixed at all
+    switch_prob: float  # of CutMix when both are on
+    seed: int  # of the run
+
+    def __post_init__(self) -> None:
         from torchvision.transforms import v2  # seconds: not at import of this file
 
-        self.mixup = v2.MixUp(alpha=mixup_alpha, num_classes=num_classes) if mixup_alpha > 0 else None
-        self.cutmix = v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes) if cutmix_alpha > 0 else None
-        self.prob = prob
-        self.switch_prob = switch_prob
-        self.seed = seed
+        mixup, cutmix = self.mixup_alpha, self.cutmix_alpha
+        self.mixup = v2.MixUp(alpha=mixup, num_classes=self.num_classes) if mixup > 0 else None
+        self.cutmix = v2.CutMix(alpha=cutmix, num_classes=self.num_classes) if cutmix > 0 else None
 
     def __call__(self, clips: Tensor, targets: Tensor, epoch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mix the pairs of one batch; the inputs stay unchanged.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import ClassVar
 
 from timesformer.datasets.gesture_curves import CLASS_NAMES
 from timesformer.datasets.kinetics import Kinetics
-from timesformer.datasets.records import VideoList, wrong_num_classes
-from timesformer.datasets.registry import DATASETS
+from timesformer.datasets.records import wrong_num_classes
+from timesformer.utils.registry import DATASETS
 
 NUM_CLASSES = len(CLASS_NAMES)
-SUBJECT = re.compile(r"(?:^|[/\\_-])(?:[Ss]ubject|[Pp]erson|[Uu]ser|S|P)_?(\d+)(?=[/\\_.-]|$)")
 
 
 @DATASETS.register("muwiges")
@@ -36,13 +33,3 @@ class MuWiGes(Kinetics):
         """The class names and their first words, G1 .. G12."""
         first_words = {name.split()[0]: label for label, name in enumerate(names)}
         return first_words | super().label_names(names)
-
-    def read(self, path: str, names: list[str]) -> VideoList:
-        """The records of the list file `path`, with subjects where paths tell them (`S07`, `user_7`)."""
-        found = super().read(path, names)
-        subjects = (SUBJECT.search(record.path) for record in found.records)
-        records = [
-            replace(record, subject=match[1]) if match else record
-            for record, match in zip(found.records, subjects, strict=True)
-        ]
-        return VideoList(records, warnings=found.warnings)

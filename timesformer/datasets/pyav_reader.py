@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import dropwhile
 from typing import cast
 
 import av
@@ -28,6 +29,7 @@ from timesformer.utils.errors import VideoReadError
 
 _MAX_UNCODED_PICTURE_BYTES = 19  # MPEG-4 packets up to this size may say "no picture here", as FFmpeg sees it
 _MAX_SURVEYS = 4096  # that a process remembers: some ten MB
+_MAX_HELD_BYTES = 2**24  # of a file whose packets wait in memory, from its survey on, for being decoded
 _MAX_SHORTFALL = 0.05  # of the promised duration; a file that lacks more is called truncated
 
 
@@ -36,38 +38,40 @@ class PyAVReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._packets: list[av.Packet[VideoStream]] = []  # all, where the survey kept them
+        self._begun: dict[int | None, list[av.VideoFrame]] = {}  # by pts of the packet behind which the decoder stands
         self._container = open_container(path)
         try:
             self._stream = first_video_stream(self._container, path)
             status = os.stat(path)
             file = path, status.st_size, status.st_mtime_ns
-            self._survey = _surveys.get(file) or _survey(self._container, self._stream, path)
-            _remember(file, self._survey)
-            num_frames, damage = len(self._survey.pts), None
-            if not self._survey.trusted:
-                num_frames, damage = _count_frames(*file)
-            self.info = _describe(self._stream, self._survey, num_frames, damage)
+            if (survey := _surveys.get(file)) is None:
+                survey, self._packets, self._begun = _survey(self._container, self._stream, file)
+                _remember(file, survey)
         except BaseException:
             self.close()
             raise
+        self._survey, self.info = survey, survey.info
         self._reformatter = VideoReformatter()
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Frames by place in display order: uint8 RGB (len(indices), H, W, 3); see `readers.VideoReader`."""
-        wanted, inverse = np.unique(np.asarray(indices, np.int64), return_inverse=True)
-        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
+        survey, places = self._survey, [int(i) for i in indices]
+        wanted = sorted(set(places))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
             beyond = wanted[0] if wanted[0] < 0 else wanted[-1]
             cause = f"frame {beyond} was asked for; it has {self.info.num_frames}, from 0"
             raise VideoReadError(self._path, cause)
-        frames = np.empty((len(wanted), self.info.height, self.info.width, 3), np.uint8)
-        if self._survey.trusted:
-            missing = {int(self._survey.pts[i]): slot for slot, i in enumerate(wanted)}
+        frames = np.empty((len(wanted), *survey.coded_size, 3), np.uint8)
+        names = survey.pts[wanted].tolist() if survey.trusted else wanted
+        missing: dict[int | None, int] = {name: slot for slot, name in enumerate(names)}
+        if survey.trusted:
             self._read_by_seeking(missing, frames)
-        else:
-            missing = {int(i): slot for slot, i in enumerate(wanted)}
         if missing:
             self._read_linearly(missing, frames, wanted)
-        return frames if np.array_equal(inverse, np.arange(len(wanted))) else frames[inverse]
+        if places != wanted:
+            frames = frames[np.searchsorted(wanted, places)]
+        return np.ascontiguousarray(_upright(frames, survey.matrix))
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -79,47 +83,55 @@ class PyAVReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _read_by_seeking(self, missing: dict[int, int], frames: np.ndarray) -> None:
-        """Fills slots of `frames` from {pts: slot}, one seek a keyframe; leaves in `missing` the rest."""
-        keys = self._survey.key_pts
-        groups: dict[int, dict[int, int]] = {}
-        for pts, slot in missing.items():
-            key = int(keys[np.searchsorted(keys, pts, side="right") - 1])
-            groups.setdefault(key, {})[pts] = slot
+    def _read_by_seeking(self, missing: dict[int | None, int], frames: np.ndarray) -> None:
+        """Fills slots of `frames` from {pts: slot}, one keyframe at a time; leaves in `missing` the rest."""
+        keys, wanted = self._survey.key_pts, list(missing)
+        groups: dict[int, set[int | None]] = {}
+        before = np.searchsorted(keys, np.array(wanted, np.int64), side="right") - 1
+        for pts, key in zip(wanted, keys[before].tolist(), strict=True):
+            groups.setdefault(key, set()).add(pts)
         try:
             for key, group in groups.items():
-                for pts, frame in self._decode_group(key, set(group)):
-                    frames[group[pts]] = self._to_rgb(frame)
-                    del missing[pts]
+                for frame in self._decode_group(key, group):
+                    frames[missing.pop(frame.pts)] = self._to_rgb(frame)
         except av.error.FFmpegError:
             return  # the linear decode finds out what of the rest can be read, and names the cause
 
-    def _decode_group(self, key: int, wanted: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_group(self, key: int, wanted: set[int | None]) -> Iterator[av.VideoFrame]:
         """The frames with the wanted pts, decoded from the keyframe at pts `key`; fewer where seeking fails.
 
         Pictures shown before a keyframe but stored after it (open GOP) need the keyframe before: they belong
         to its group, and what the decoder makes of them here is passed over.
         """
-        codec = self._stream.codec_context
-        self._container.seek(key, stream=self._stream, backward=True)
-        landed, unsent = False, set(wanted)
-        for packet in self._container.demux(self._stream):
-            if not landed and (packet.pts is None or packet.pts > key):
-                return
-            landed = True
-            codec.skip_frame = "DEFAULT" if not packet.size or packet.pts in wanted else "NONREF"
-            frames = packet.decode()
-            unsent.discard(packet.pts)
-            if drain := not unsent and packet.size > 0 and not self._survey.interlaced:
-                frames += self._stream.decode(None)  # what follows in the file is not needed
-            for frame in frames:
+        codec, unsent = self._stream.codec_context, set(wanted)
+        for packet in self._packets_from(key):
+            # no packet after the last wanted one is needed: what the decoder holds back is asked for instead
+            drain = not packet.size or not (unsent or self._survey.interlaced)
+            codec.skip_frame = "DEFAULT" if drain or packet.pts in wanted else "NONREF"
+            for frame in self._begun.pop(packet.pts, None) or codec.decode(None if drain else packet):
                 if frame.pts in wanted:
                     wanted.remove(frame.pts)
-                    yield frame.pts, frame
+                    yield frame
             if drain or not wanted:
                 return
+            unsent.discard(packet.pts)
 
-    def _read_linearly(self, missing: dict[int, int], frames: np.ndarray, wanted: np.ndarray) -> None:
+    def _packets_from(self, key: int) -> Iterator[av.Packet[VideoStream]]:
+        """The packets from the keyframe at pts `key` on, or from one before it; none where seeking fails."""
+        if self._packets:
+            if key not in self._begun:
+                self._begun = {}
+                self._stream.codec_context.flush_buffers()
+            yield from dropwhile(lambda packet: packet.pts != key, self._packets)
+            return
+        self._container.seek(key, stream=self._stream, backward=True)
+        packets = self._container.demux(self._stream)
+        first = next(packets)
+        if first.pts is not None and first.pts <= key:
+            yield first
+            yield from packets
+
+    def _read_linearly(self, missing: dict[int | None, int], frames: np.ndarray, wanted: list[int]) -> None:
         """Fills slots from {pts or place: slot} by decoding from the start.
 
         Raises:
@@ -130,7 +142,7 @@ class PyAVReader:
         try:
             for frame in _decode_from_start(self._path):
                 place = frame.pts if self._survey.trusted else num_decoded
-                slot = missing.pop(place, None) if place is not None else None
+                slot = missing.pop(place, None)
                 num_decoded += 1
                 if slot is not None:
                     frames[slot] = self._to_rgb(frame)
@@ -138,15 +150,15 @@ class PyAVReader:
                         return
         except av.error.FFmpegError as error:
             cause = f"then: {error.strerror}"
-        first = int(wanted[min(missing.values())])
+        first = wanted[min(missing.values())]
         counts = f"{num_decoded} of its {self.info.num_frames} frames can"
         raise VideoReadError(self._path, f"frame {first} cannot be decoded: {counts}, {cause}")
 
     def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 (height, width, 3), upright. A frame of another size is scaled to that of the first."""
+        """uint8 (height, width, 3), not turned yet. A frame of another size is scaled to that of the first."""
         height, width = self._survey.coded_size
         rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return _upright(rgb.to_ndarray(), self._survey.matrix)
+        return rgb.to_ndarray()
 
 
 @dataclass(frozen=True)
@@ -154,21 +166,19 @@ class _Survey:
     """What the packets of a stream and its first frame say.
 
     Attributes:
+        info: what the user is told.
         trusted: whether packets and frames correspond one to one, by pts.
         pts: of the packets, in display order, in units of the stream's time base; int64.
         key_pts: of the keyframes among them.
-        num_packets: those without pts, too.
-        end: pts of the end of the last packet, in the same units.
         interlaced: whether a frame may come in two packets.
         coded_size: height and width as stored, in pixels.
         matrix: of display, as FFmpeg keeps it: rows (a, b, u), (c, d, v), (x, y, w); int32.
     """
 
+    info: VideoInfo
     trusted: bool
     pts: np.ndarray
     key_pts: np.ndarray
-    num_packets: int
-    end: int
     interlaced: bool
     coded_size: tuple[int, int]
     matrix: np.ndarray
@@ -184,64 +194,85 @@ def _remember(file: tuple[str, int, int], survey: _Survey) -> None:
     _surveys[file] = survey
 
 
-def _survey(container: InputContainer, stream: VideoStream, path: str) -> _Survey:
-    """Passes over all packets, decoding the first frame only.
+def _survey(
+    container: InputContainer, stream: VideoStream, file: tuple[str, int, int]
+) -> tuple[_Survey, list[av.Packet[VideoStream]], dict[int | None, list[av.VideoFrame]]]:
+    """Passes over all packets, decoding one frame only.
+
+    Returns:
+        What there is to know; and if the file is small and can be trusted, its packets and, by the pts of the
+        only one that was decoded, what the decoder gave for it.
 
     Raises:
         VideoReadError: no frame can be decoded.
     """
     codec = stream.codec_context
     packets: list[tuple[int | None, bool]] = []  # pts, keyframe
+    held: list[av.Packet[VideoStream]] = []
+    begun: dict[int | None, list[av.VideoFrame]] = {}
     odd = False
     smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
     end = 0
     frame: av.VideoFrame | None = None
-    damage = ""
+    damage: str | None = None
     try:
         for packet in container.demux(stream):
             if packet.size:
                 packets.append((packet.pts, packet.is_keyframe))
                 odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
+            if file[1] <= _MAX_HELD_BYTES:
+                held.append(packet)
             if frame is None:
-                frame = next(iter(packet.decode()), None)
+                if pictures := packet.decode():
+                    begun = {packet.pts: pictures}
+                elif packet.is_keyframe:  # others may come to be shown before it: do not wait for them
+                    pictures = stream.decode(None)
+                    codec.flush_buffers()
+                frame = next(iter(pictures), None)
     except av.error.FFmpegError as error:
         damage = str(error.strerror)
     if frame is None:
-        raise VideoReadError(path, f"none of its frames can be decoded: {damage or 'it seems to have none'}")
+        raise VideoReadError(file[0], f"none of its frames can be decoded: {damage or 'it seems to have none'}")
     stamps = [pts for pts, _ in packets if pts is not None]
     complete = len(set(stamps)) == len(packets)  # all present, none twice
-    elementary = bool(container.format.flags & cast("int", Flags.no_timestamps.value))
+    guessed = bool(container.format.flags & cast("int", Flags.no_timestamps.value)) or container.format.name == "mpeg"
     reordered_avi = container.format.name == "avi" and bool(codec.has_b_frames)
-    matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
-    return _Survey(
-        trusted=complete
+    trusted = (
+        complete
         and packets[0] == (min(stamps), True)  # starts with a keyframe, and that is shown first
-        and not (odd or damage or elementary or reordered_avi),
+        and not (odd or damage or guessed or reordered_avi)
+    )
+    num_frames, damage = (len(stamps), None) if trusted else _count_frames(*file)
+    fps, warnings = _rate_and_warnings(stream, len(packets), end)
+    if damage:
+        warnings.append(f"{num_frames} of {len(packets)} frames can be decoded, then: {damage}")
+    side_data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3) if side_data else np.eye(3, dtype=np.int32)
+    height, width = _upright(np.empty((1, frame.height, frame.width)), matrix).shape[1:]
+    survey = _Survey(
+        info=VideoInfo(num_frames=num_frames, fps=fps, height=height, width=width, warnings=tuple(warnings)),
+        trusted=trusted,
         pts=np.sort(np.array(stamps, np.int64)),
         key_pts=np.sort(np.array([pts for pts, is_key in packets if is_key and pts is not None], np.int64)),
-        num_packets=len(packets),
-        end=end,
         interlaced=frame.interlaced_frame,
         coded_size=(frame.height, frame.width),
-        matrix=np.frombuffer(bytes(matrix), np.int32).reshape(3, 3) if matrix else np.eye(3, dtype=np.int32),
+        matrix=matrix,
     )
+    return (survey, held, begun) if trusted and held else (survey, [], {})
 
 
-def _describe(stream: VideoStream, survey: _Survey, num_frames: int, damage: str | None) -> VideoInfo:
-    """The facts and warnings that survey and count give."""
+def _rate_and_warnings(stream: VideoStream, num_packets: int, end: int) -> tuple[float, list[str]]:
+    """Frames per second and what to warn of, from header and packets; the last of them ends at pts `end`."""
     fps, warnings = usable_fps(stream.average_rate, stream.guessed_rate)
     promised = stream.frames
     if not promised and (promised_sec := _promised_sec(stream)):
-        missing_sec = promised_sec - survey.end * float(stream.time_base or 0)
+        missing_sec = promised_sec - end * float(stream.time_base or 0)
         if missing_sec > _MAX_SHORTFALL * promised_sec:
-            promised = survey.num_packets + round(missing_sec * fps)
-    if promised > survey.num_packets:
-        warnings.append(f"the header promises {promised} frames and {survey.num_packets} are there (truncated?)")
-    if damage:
-        warnings.append(f"{num_frames} of {survey.num_packets} frames can be decoded, then: {damage}")
-    height, width = _upright(np.empty(survey.coded_size), survey.matrix).shape
-    return VideoInfo(num_frames=num_frames, fps=fps, height=height, width=width, warnings=tuple(warnings))
+            promised = num_packets + round(missing_sec * fps)
+    if promised > num_packets:
+        warnings.append(f"the header promises {promised} frames and {num_packets} are there (truncated?)")
+    return fps, warnings
 
 
 def _promised_sec(stream: VideoStream) -> float:
@@ -276,10 +307,10 @@ def _decode_from_start(path: str) -> Iterator[av.VideoFrame]:
         yield from container.decode(first_video_stream(container, path))
 
 
-def _upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turns and mirrors `image` (H, W, ...) to the nearest right angle of x' = a x + c y, y' = b x + d y."""
+def _upright(images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turns and mirrors `images` (N, H, W, ...) to the nearest right angle of x' = a x + c y, y' = b x + d y."""
     (a, b), (c, d) = matrix[:2, :2]
     if abs(b) > abs(a):
-        image = image.swapaxes(0, 1)
+        images = images.swapaxes(1, 2)
         a, d = c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return images[:, :: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

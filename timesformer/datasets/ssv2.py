@@ -9,22 +9,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
+
+from fvcore.common.config import CfgNode
 
 from timesformer.datasets.list_files import SEPARATORS, base_folder, find_list, raise_problems, read_lines
 from timesformer.datasets.records import (
     VideoList,
     VideoRecord,
     coverage_warnings,
+    load_class_names,
     shorten,
     videos_by_stem,
-    wrong_num_classes,
 )
-from timesformer.datasets.registry import DATASETS
 from timesformer.utils.errors import DataListError
-
-if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
+from timesformer.utils.registry import DATASETS
 
 PREFIX = "something-something-v2-"  # of the official files; those of the newer archive go without
 FOLDERS = (".", "labels", "metadata")
@@ -106,7 +105,7 @@ class Ssv2:
         Raises:
             DataListError: files are missing or do not fit together.
         """
-        names = self._labels()
+        names = load_class_names(self._find("labels.json", ADVICE["train"]), self.num_classes)
         annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
         records, warnings = self._frames(annotations, labels) if self.input == "frames" else self._videos(labels)
         if self.split == "train":
@@ -116,22 +115,11 @@ class Ssv2:
     def _find(self, name: str, advice: str) -> str:
         return find_list(self.data_dir, [PREFIX + name, name], folders=FOLDERS, advice=advice)
 
-    def _labels(self) -> list[str]:
-        """Label texts in label order."""
-        path = self._find("labels.json", ADVICE["train"])
-        labels = {text: int(label) for text, label in _read_json(path, dict).items()}
-        if len(labels) != self.num_classes:
-            raise wrong_num_classes(path, len(labels), self.num_classes)
-        raise_problems(
-            path, [] if sorted(labels.values()) == [*range(len(labels))] else ["labels are not 0, 1, 2, ..."]
-        )
-        return sorted(labels, key=labels.__getitem__)
-
     def _annotations(self, labels: dict[str, int]) -> tuple[str, dict[str, int]]:
         """Path of the annotation file, and video id to label."""
         path = self._find(ANNOTATIONS[self.split], ADVICE[self.split])
         if path.endswith(".json"):
-            entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path, list)]
+            entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path)]
         else:
             entries = [
                 (text[0], text[-1]) for text in (re.split("[;,]", line, maxsplit=1) for _, line in read_lines(path))
@@ -229,12 +217,12 @@ def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
     raise_problems(path, problems, f"Each line should have the {len(columns)} fields of the header: {header!r}")
 
 
-def _read_json(path: str, kind: type) -> Any:
+def _read_json(path: str) -> list[dict[str, Any]]:
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
     except ValueError as error:
         raise DataListError(f"{path} is not readable json: {error}") from error
-    if not isinstance(content, kind):
-        raise DataListError(f"{path} should hold a json {kind.__name__}, but holds a {type(content).__name__}")
+    if not isinstance(content, list):
+        raise DataListError(f"{path} should hold a json list, but holds a {type(content).__name__}")
     return content

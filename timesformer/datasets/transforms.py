@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from timesformer.utils.errors import ConfigError
 from timesformer.utils.random import torch_seed
 
 cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
@@ -28,63 +27,31 @@ Size = tuple[int, int]  # height, width
 _MAGNITUDES = 31  # torchvision's number of RandAugment strengths; the last is magnitude 10
 
 
-class RandAugmentSettings(NamedTuple):
-    """What a notation such as ``rand-m7-n2-mstd0.5`` says."""
-
-    magnitude: float
-    num_ops: int = 2
-    magnitude_std: float = 0.0
-
-
+@dataclass(kw_only=True)
 class TrainTransform:
-    """Random crop, flip and colours of one training clip, the same for all its frames.
+    """Random crop, flip and colours of one training clip, the same for all its frames."""
 
-    Args:
-        crop_size: height and width of the result, in pixels.
-        jitter_scales: range of the frame's short side before the crop, in pixels; where that would leave the
-            frame smaller than the crop, the frame is scaled to cover the crop.
-        crop_mode: "crop" scales and crops; "full" resizes the whole frame to the crop size, cutting nothing.
-        inverse_uniform: draw the short side uniformly in 1/size, as the SSv2 recipes do.
-        flip: flip left-right in half of the calls.
-        auto_augment: RandAugment in timm's notation (see `parse_rand_augment`); empty: none.
-        color_jitter: strength of brightness, contrast and saturation jitter; 0: none.
-        erase_prob: probability that one rectangle is painted over in all frames (Zhong et al., 2020).
-        fill: the colour of erased and uncovered pixels, RGB in 0..1: the mean that normalisation subtracts.
+    crop_size: Size  # of the result, in pixels
+    jitter_scales: tuple[int, int]  # range of the short side before the crop, which the frame always covers
+    crop_mode: str  # "crop" scales and crops; "full" resizes the whole frame to the crop size, cutting nothing
+    inverse_uniform: bool  # draw the short side uniformly in 1/size, as the SSv2 recipes do
+    flip: bool  # left-right in half of the calls
+    auto_augment: str  # RandAugment in timm's notation (see `parse_rand_augment`); empty: none
+    color_jitter: float  # strength of brightness, contrast and saturation jitter; 0: none
+    erase_prob: float  # probability that one rectangle is painted over in all frames (Zhong et al., 2020)
+    fill: Sequence[float]  # colour of erased and uncovered pixels, RGB in 0..1: the mean that normalisation subtracts
 
-    Raises:
-        ConfigError: `auto_augment` cannot be read.
-    """
-
-    def __init__(
-        self,
-        *,
-        crop_size: Size,
-        jitter_scales: tuple[int, int],
-        crop_mode: str,
-        inverse_uniform: bool,
-        flip: bool,
-        auto_augment: str,
-        color_jitter: float,
-        erase_prob: float,
-        fill: Sequence[float],
-    ) -> None:
-        assert crop_mode in ("crop", "full"), crop_mode
-        assert all(0 <= value <= 1 for value in fill), fill
-        self.crop_size = crop_size
-        self.jitter_scales = jitter_scales
-        self.crop_mode = crop_mode
-        self.inverse_uniform = inverse_uniform
-        self.flip = flip
-        self.fill = [float(round(value * 255)) for value in fill]
-        self.rand_augment = parse_rand_augment(auto_augment) if auto_augment else None
+    def __post_init__(self) -> None:
+        self.fill = [float(round(value * 255)) for value in self.fill]
+        self.rand_augment = parse_rand_augment(self.auto_augment) if self.auto_augment else None
         self.colors: list[Callable[[Tensor], Tensor]] = []
-        if auto_augment or color_jitter > 0 or erase_prob > 0:
+        if self.auto_augment or self.color_jitter > 0 or self.erase_prob > 0:
             from torchvision.transforms import v2  # seconds: not at import of this file
 
-            if color_jitter > 0:
-                self.colors.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-            if erase_prob > 0:
-                self.colors.append(v2.RandomErasing(p=erase_prob, value=self.fill, inplace=True))
+            if self.color_jitter > 0:
+                self.colors.append(v2.ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter))
+            if self.erase_prob > 0:
+                self.colors.append(v2.RandomErasing(p=self.erase_prob, value=self.fill, inplace=True))
 
     def __call__(self, frames: np.ndarray, generator: np.random.Generator) -> tuple[Tensor, bool]:
         """Frames (T, H, W, 3) uint8 to a clip (C, T, h, w) uint8, and whether it was flipped."""
@@ -128,25 +95,19 @@ class TrainTransform:
         return [v2.RandAugment(1, level, _MAGNITUDES, **how) for level in levels]
 
 
+@dataclass(kw_only=True)
 class EvalTransform:
-    """The fixed views of a validation or test clip.
+    """The fixed views of a validation or test clip."""
 
-    Args:
-        crop_size: height and width of the result, in pixels.
-        num_crops: 1 (centre) or 3 (left, centre, right where the frame has more to spare in width; else top,
-            centre, bottom).
-        crop_mode: "crop" scales the frame to just cover the crop, then crops; "full" resizes the whole frame
-            to the crop size, which leaves one view whatever `num_crops` says.
-        short_side: scale the frame to this short side where that covers the crop. (The original scales to
-            its smallest jitter scale when it takes one crop, to the crop size when it takes three.)
-    """
+    crop_size: Size  # of the result, in pixels
+    num_crops: int  # 1 (centre) or 3 (left, centre, right where there is more to spare in width; else top to bottom)
+    crop_mode: str  # "crop" scales the frame to just cover the crop, then crops; "full" resizes it: one view
+    # The frame is scaled to this short side where that covers the crop. (The original scales to its smallest jitter
+    # scale when it takes one crop, to the crop size when it takes three.)
+    short_side: int = 0
 
-    def __init__(self, *, crop_size: Size, num_crops: int, crop_mode: str, short_side: int = 0) -> None:
-        assert crop_mode in ("crop", "full") and num_crops in (1, 3), (crop_mode, num_crops)
-        self.crop_size = crop_size
-        self.num_crops = num_crops if crop_mode == "crop" else 1
-        self.crop_mode = crop_mode
-        self.short_side = short_side
+    def __post_init__(self) -> None:
+        self.num_crops = self.num_crops if self.crop_mode == "crop" else 1
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Frames (T, H, W, 3) uint8 to views (V, C, T, h, w) uint8, V = `num_crops`."""
@@ -175,33 +136,13 @@ def to_model_input(clips: Tensor, *, mean: Sequence[float], std: Sequence[float]
     return clips.to(torch.float32).sub_(shift).div_(scale)
 
 
-def parse_rand_augment(notation: str) -> RandAugmentSettings:
-    """Read RandAugment in timm's notation: ``rand-m7-n2-mstd0.5-inc1``.
+def parse_rand_augment(notation: str) -> tuple[float, int, float]:
+    """Magnitude, operations per clip and spread of the magnitude in timm's notation, ``rand-m7-n2-mstd0.5-inc1``.
 
-    m: magnitude, 0 to 10 (required); n: operations per clip (2); mstd: standard deviation of m (0);
-    inc1: a larger magnitude means more change in every operation, as is always so in torchvision.
-
-    Raises:
-        ConfigError: anything else.
+    inc1, a larger magnitude means more change in every operation, is always so in torchvision.
     """
-    head, *parts = notation.split("-")
-    known = {"m": r"\d+(\.\d+)?", "n": r"[1-9]\d*", "mstd": r"\d+(\.\d+)?", "inc": "1"}
-    values: dict[str, float] = {}
-    problems = [] if head == "rand" else [f"it starts with {head!r}, not 'rand'"]
-    for part in parts:
-        name = next((name for name, number in known.items() if re.fullmatch(name + number, part)), None)
-        if name is None or name in values:
-            problems.append(f"{part!r} is not understood" if name is None else f"{name!r} is there twice")
-        else:
-            values[name] = float(part.removeprefix(name))
-    if not 0 <= values.get("m", -1) <= 10:
-        problems.append("the magnitude m must be there, from 0 to 10")
-    if problems:
-        raise ConfigError(
-            f"DATA.AUTO_AUGMENT {notation!r}: {'; '.join(problems)}. Write it like 'rand-m7-n2-mstd0.5-inc1' "
-            "(m magnitude 0 to 10, n operations per clip, mstd spread of the magnitude), or leave it empty."
-        )
-    return RandAugmentSettings(values["m"], int(values.get("n", 2)), values.get("mstd", 0.0))
+    found = dict(re.findall(r"-(m|n|mstd)([\d.]+)(?=-|$)", notation))
+    return float(found["m"]), int(found.get("n", 2)), float(found.get("mstd", 0))
 
 
 def scaled_size(frame_size: Sequence[int], short_side: int, crop_size: Size) -> Size:

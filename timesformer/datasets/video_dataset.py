@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -127,46 +127,30 @@ def sample_record(
     return first + frame_sampler(last - first, info.fps, generator)
 
 
+@dataclass(eq=False)
 class VideoDataset(Dataset[Sample]):
-    """Clips of a list of videos.
+    """Clips of a list of videos."""
 
-    Args:
-        records: the videos.
-        frame_sampler: chooses the frames (see frame_samplers.py).
-        transform: `TrainTransform` when `training`, else `EvalTransform`.
-        training: random clips, other ones each epoch; a video that cannot be read is replaced by another one
-            of the same class. Otherwise the clips depend on seed and index alone, and nothing is replaced.
-        seed: of all random choices.
-        backend: decoder of video files.
-        flip_label_map: label to label, for clips that the transform flipped (both directions given).
-        cache: stored frames, or None to decode always.
-        timeout_sec: in loader processes, a video that takes longer is one that cannot be read; 0: no limit.
-        recycle_after: in loader processes, clips after which the process that decodes is replaced; 0: never.
-    """
+    records: Sequence[VideoRecord]
+    _: KW_ONLY
+    frame_sampler: FrameSampler  # chooses the frames (see frame_samplers.py)
+    transform: Callable[..., Any]  # `TrainTransform` when `training`, else `EvalTransform`
+    # Random clips, other ones each epoch; a video that cannot be read is replaced by another one of the same class.
+    # Otherwise the clips depend on seed and index alone, and nothing is replaced.
+    training: bool
+    seed: int = 0  # of all random choices
+    backend: str = "pyav"  # decoder of video files
+    flip_label_map: Mapping[int, int] = field(default_factory=dict)  # of flipped clips (both directions given)
+    cache: FrameCache | None = None  # stored frames; None: decode always
+    timeout_sec: float = 0.0  # in loader processes, a video that takes longer is one that cannot be read; 0: no limit
+    recycle_after: int = 0  # in loader processes, clips after which the process that decodes is replaced; 0: never
 
-    def __init__(
-        self,
-        records: Sequence[VideoRecord],
-        *,
-        frame_sampler: FrameSampler,
-        transform: Callable[..., Any],
-        training: bool,
-        seed: int = 0,
-        backend: str = "pyav",
-        flip_label_map: Mapping[int, int] | None = None,
-        cache: FrameCache | None = None,
-        timeout_sec: float = 0.0,
-        recycle_after: int = 0,
-    ) -> None:
-        self.records = records
-        self.frame_sampler, self.transform, self.training = frame_sampler, transform, training
-        self.seed, self.backend = seed, backend
-        self.flip_label_map = dict(flip_label_map or {})
-        self.cache = cache
-        guarded = timeout_sec > 0 or recycle_after > 0
-        call = GuardedCall(self._read, timeout_sec=timeout_sec, recycle_after=recycle_after)
+    def __post_init__(self) -> None:
+        guarded = self.timeout_sec > 0 or self.recycle_after > 0
+        call = GuardedCall(self._read, timeout_sec=self.timeout_sec, recycle_after=self.recycle_after)
         self._guarded_read = call if guarded else None
-        self._hanging: dict[int, VideoReadError] = {}
+        # Known to all loader processes.
+        self._hangs = torch.zeros(len(self.records), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -196,14 +180,15 @@ class VideoDataset(Dataset[Sample]):
         """
         if self._guarded_read is None or get_worker_info() is None:
             return self._read(index, generator)
-        if index in self._hanging:
-            raise self._hanging[index]
         path = self.records[index].path
         try:
+            if self._hangs[index]:
+                raise TimeoutError
             return self._guarded_read(index, generator)
         except TimeoutError as error:
-            self._hanging[index] = VideoReadError(path, f"it hangs: {error} (DATA_LOADER.TIMEOUT)")
-            raise self._hanging[index] from error
+            self._hangs[index] = True
+            cause = f"it hangs: nothing came within {self.timeout_sec:g} s (DATA_LOADER.TIMEOUT)"
+            raise VideoReadError(path, cause) from error
         except ChildProcessError as error:
             raise VideoReadError(path, f"it crashes the decoder: {error}") from error
 

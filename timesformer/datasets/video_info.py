@@ -35,7 +35,7 @@ class VideoInfo:
 def usable_fps(*rates: Fraction | float | None) -> tuple[float, list[str]]:
     """The first of `rates` that a video can have; when there is none, an assumed one and a warning."""
     for rate in rates:
-        if rate and MIN_FPS <= rate <= MAX_FPS:
+        if rate and MIN_FPS <= float(rate) <= MAX_FPS:
             return float(rate), []
     told = "its frame rate" if not any(rates) else f"a frame rate from {MIN_FPS:g} to {MAX_FPS:g}"
     return ASSUMED_FPS, [f"the file does not say {told}; {ASSUMED_FPS:g} frames a second are assumed"]

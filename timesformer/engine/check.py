@@ -39,15 +39,11 @@ MAX_VIDEOS = 1000  # of each list that the check decodes
 _CPU_BACKWARD_LIMIT = 1_000_000_000_000
 
 
-class CheckFailedError(UserError):
-    """The check found something that would spoil the run."""
-
-
 def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     """Open the videos of every list, build everything, and take one clip through the model.
 
     Raises:
-        CheckFailedError: naming what is wrong; other UserErrors for configuration and lists.
+        UserError: naming what is wrong.
     """
     cfg = run.cfg
     unreadable: set[str] = set()
@@ -78,7 +74,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     for setting in absent:
         log.warning("%s does not exist: the run will stop there", setting)
     if unreadable:
-        raise CheckFailedError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
+        raise UserError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
     log.info("check passed")
 
 
@@ -113,7 +109,7 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList, start: Start) -> No
     samples = (dataset[SampleKey(0, i, i)] for i in range(len(dataset)))
     found = next(((sample, sample.views[:1]) for sample in samples if sample.views is not None), None)
     if found is None:
-        raise CheckFailedError("not one video of the list can be read; look at the table above")
+        raise UserError("not one video of the list can be read; look at the table above")
     sample, clip = found  # (1, C, T, H, W)
     work = summarize(model, clip.shape[1:]).multiply_accumulates_per_clip
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
@@ -130,4 +126,4 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList, start: Start) -> No
             loss = float(model.eval()(run.to_input(clip.to(run.device))).float().logsumexp(dim=1))
         log.info("one clip, forward: logits of shape (1, %d)", cfg.MODEL.NUM_CLASSES)
     if not math.isfinite(loss):
-        raise CheckFailedError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")
+        raise UserError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")

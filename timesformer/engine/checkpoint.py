@@ -24,9 +24,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
@@ -52,17 +51,11 @@ _MAY_DIFFER = re.compile(
 )
 
 
-@dataclass(frozen=True, order=True)
-class Position:
-    """A moment of training between two optimiser steps.
+class Position(NamedTuple):
+    """A moment of training between two optimiser steps."""
 
-    Attributes:
-        epoch: finished epochs.
-        step: finished optimiser steps of the epoch under way.
-    """
-
-    epoch: int = 0
-    step: int = 0
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished optimiser steps of the epoch under way
 
     def __str__(self) -> str:
         epochs = f"{self.epoch} epoch{'' if self.epoch == 1 else 's'}"

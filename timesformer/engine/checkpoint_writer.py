@@ -6,9 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from threading import Thread
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,33 +21,23 @@ from timesformer.utils.logging import get_logger
 log = get_logger(__name__)
 
 
+@dataclass(eq=False)
 class CheckpointWriter:
     """Writes the checkpoints of one run; use it as a context manager, which waits for the last one.
 
     A write that fails (a full disk, say) is an error in the log, leaves the earlier checkpoints as they are, and does
     not end the training: the next one may succeed. Only when the run ends on a failed write does it raise.
-
-    Args:
-        output_dir: the files go to its folder `checkpoints`.
-        period_steps: a checkpoint is due every so many optimiser steps; 0: never.
-        period_minutes: a checkpoint is overdue when the last is so old; 0: never.
-        keep: newest checkpoints that stay, besides the best one; 0: all.
-        in_background: copy the state and write it in a thread.
-        about: what every checkpoint holds besides the state.
     """
 
-    def __init__(
-        self,
-        output_dir: str | Path,
-        *,
-        period_steps: int = 0,
-        period_minutes: float = 0.0,
-        keep: int = 0,
-        in_background: bool = False,
-        about: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        self.output_dir, self.keep, self.in_background, self.about = Path(output_dir), keep, in_background, about
-        self.period_steps, self.period_seconds = period_steps, 60 * period_minutes
+    output_dir: Path  # the files go to its folder `checkpoints`
+    _: KW_ONLY
+    period_steps: int = 0  # a checkpoint is due every so many optimiser steps; 0: never
+    period_minutes: float = 0.0  # a checkpoint is overdue when the last is so old; 0: never
+    keep: int = 0  # newest checkpoints that stay, besides the best one; 0: all
+    in_background: bool = False  # copy the state and write it in a thread
+    about: Mapping[str, Any] = field(default_factory=dict)  # what every checkpoint holds besides the state
+
+    def __post_init__(self) -> None:
         self.last_written = time.monotonic()
         self._thread: Thread | None = None
         self._error: CheckpointError | None = None
@@ -67,7 +58,7 @@ class CheckpointWriter:
 
     def overdue(self) -> bool:
         """Whether the last checkpoint (or the start of the run) is older than the period in minutes."""
-        return 0 < self.period_seconds <= time.monotonic() - self.last_written
+        return 0 < 60 * self.period_minutes <= time.monotonic() - self.last_written
 
     def write(self, state: Mapping[str, Any], position: Position, *, is_best: bool = False) -> None:
         """Write a checkpoint, and make it the best one too with `is_best`; waits for the one before it."""

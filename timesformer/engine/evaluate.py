@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,41 +61,29 @@ def join_views(logits: Tensor, method: str, *, multi_label: bool) -> Tensor:
     return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).mean(dim=0)
 
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: EvalLoader,
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    to_input: Callable[[Tensor], Tensor],
-    views_per_forward: int,
-    ensemble: str,
-    multi_label: bool,
-    num_classes: int,
-    show_progress: bool,
-    title: str,
-    stop_votes: Callable[[], list[int]] = list,
-) -> Predictions:
+def evaluate(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
     """Predict every video of `loader`; on every process the gathered result of all.
 
     Args:
+        run: the run.
         model: (b, C, T, H, W) float to logits (b, K).
         loader: yields this process's share of the videos.
-        views_per_forward: largest number of views in one forward pass.
-        to_input: uint8 views (b, C, T, H, W) on the device to the model's input.
-        stop_votes: see `StopRequest.votes`; of nothing: no signal stops it.
+        ensemble: how the views of a video are joined; see `join_views`.
+        title: of the progress bar.
 
     Raises:
         Stopped: on every process when one got a signal.
     """
-    distributed.broadcast_buffers(model)
+    cfg, processes = run.cfg, run.processes
+    views_per_forward = max(1, cfg.TEST.BATCH_SIZE // processes.local_world_size)
+    shows = processes.rank == 0 and sys.stderr.isatty()
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with eval_mode(model):
-        for batch in tqdm(loader, desc=title, disable=not show_progress, leave=False, unit="batch"):
-            if any(stop_votes()):
+    with whole(model), eval_mode(model), torch.inference_mode():
+        distributed.broadcast_buffers(model)
+        for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch"):
+            if any(run.stop.votes()):
                 break
             missing += batch.failures
             warnings += batch.warnings
@@ -104,51 +91,24 @@ def evaluate(
                 continue
             parts = []
             for views in batch.clips.split(views_per_forward):
-                with autocast(device, dtype):
-                    parts.append(model(to_input(views.to(device, non_blocking=True))))
+                with autocast(run.device, run.dtype):
+                    parts.append(model(run.to_input(views.to(run.device, non_blocking=True))))
             logits = torch.cat(parts).float().cpu()
             for index, label, views_of_video, distinct in zip(
                 batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
             ):
-                scores = join_views(views_of_video, ensemble, multi_label=multi_label)
+                scores = join_views(views_of_video, ensemble, multi_label=cfg.DATA.MULTI_LABEL)
                 rows.append((index, label, scores.numpy(), distinct))
-    if signal := chosen(distributed.totals(stop_votes())):
+    if signal := chosen(distributed.totals(run.stop.votes())):
         raise stopped(signal)
-    everything = [row for share in distributed.all_gather(rows) for row in share]
-    everything.sort(key=lambda row: row[0])
-    all_missing = [failure for share in distributed.all_gather(missing) for failure in share]
+    shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)
+    all_rows, all_missing, all_warnings = ([item for share in column for item in share] for column in shares)
+    all_rows.sort(key=lambda row: row[0])
     return Predictions(
-        indices=np.array([row[0] for row in everything], dtype=np.int64),
-        labels=[row[1] for row in everything],
-        scores=np.stack([row[2] for row in everything]) if everything else np.empty((0, num_classes)),
+        indices=np.array([row[0] for row in all_rows], dtype=np.int64),
+        labels=[row[1] for row in all_rows],
+        scores=np.stack([row[2] for row in all_rows]) if all_rows else np.empty((0, cfg.MODEL.NUM_CLASSES)),
         missing=sorted(all_missing, key=lambda failure: failure.index),
-        distinct_frames=np.array([row[3] for row in everything]),
-        warnings=[line for share in distributed.all_gather(warnings) for line in share],
+        distinct_frames=np.array([row[3] for row in all_rows]),
+        warnings=all_warnings,
     )
-
-
-def evaluate_videos(
-    run: Run,
-    model: nn.Module,
-    loader: EvalLoader,
-    *,
-    ensemble: str,
-    title: str,
-) -> Predictions:
-    """`evaluate` with the settings of a run."""
-    cfg, processes = run.cfg, run.processes
-    with whole(model):
-        return evaluate(
-            model,
-            loader,
-            device=run.device,
-            dtype=run.dtype,
-            to_input=run.to_input,
-            views_per_forward=max(1, cfg.TEST.BATCH_SIZE // processes.local_world_size),
-            ensemble=ensemble,
-            multi_label=cfg.DATA.MULTI_LABEL,
-            num_classes=cfg.MODEL.NUM_CLASSES,
-            show_progress=processes.rank == 0 and sys.stderr.isatty(),
-            title=title,
-            stop_votes=run.stop.votes,
-        )

@@ -15,10 +15,6 @@ log = get_logger(__name__)
 JUDGE_AFTER_CLIPS = 100
 
 
-class TooManyFailuresError(UserError):
-    """More clips than `DATA.MAX_FAILED_FRACTION` could not be read."""
-
-
 class FailureLog:
     """Failures of the training clips, epoch by epoch.
 
@@ -50,14 +46,14 @@ class FailureLog:
             asked: dataset indices of the clips that the step asked for.
 
         Raises:
-            TooManyFailuresError: after 100 clips, when the failed share is above the limit.
+            UserError: after 100 clips, when the failed share is above the limit.
         """
         self.tried += len(asked)
         self.failed += len({failure.index for failure in failures} & set(asked))
         for failure in failures:
             if failure.path not in self.known:
                 self.known[failure.path] = failure
-                log.warning("clip left out: %s (%s): %s", failure.path, failure.source, failure.cause)
+                log.warning("clip left out: %s", failure)
                 write_failures(list(self.known.values()), self.path)
         if self.tried >= JUDGE_AFTER_CLIPS:
             self.judge()
@@ -66,11 +62,11 @@ class FailureLog:
         """Stop when too much of the epoch so far has failed.
 
         Raises:
-            TooManyFailuresError: naming the first ten videos.
+            UserError: naming the first ten videos.
         """
         if self.tried and self.failed > self.max_fraction * self.tried:
-            shown = "\n".join(f"  {f.path} ({f.source}): {f.cause}" for f in list(self.known.values())[:10])
-            raise TooManyFailuresError(
+            shown = "\n".join(f"  {failure}" for failure in list(self.known.values())[:10])
+            raise UserError(
                 f"{self.failed} of {self.tried} clips could not be read, more than DATA.MAX_FAILED_FRACTION "
                 f"{self.max_fraction:g}. First ones:\n{shown}\nMend or remove them, or raise DATA.MAX_FAILED_FRACTION."
             )

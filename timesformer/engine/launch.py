@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,31 +15,39 @@ from fvcore.common.config import CfgNode
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 
+from timesformer.config.check import batch_problems
 from timesformer.utils import distributed
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
-from timesformer.utils.signals import STOP_SIGNALS, ignore_stop_signals
+from timesformer.utils.signals import handling_stop_signals, ignore_stop_signals
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
 
 
 @dataclass(frozen=True)
 class Processes:
-    """What one process knows about all of them.
+    """What one process knows about all of them, and how they come about; as it is, one process on the CPU.
 
     Attributes:
         rank, world_size: this process among all, from 0, and how many there are.
         local_rank, local_world_size: the same among those of this node.
-        device: of this process.
-        summary: how many on how many nodes, on what, and who started them, in one line.
+        gpus: GPUs that this process sees and may use; 0 for the CPU.
+        backend: of torch.distributed; with GPUs also gloo, for what is exchanged in host memory.
+        started_by: "torchrun" (or what sets the same environment), "srun", or "" for this program, which starts all of
+            this node, of which `rank` and `local_rank` are then the first one's.
+        address: where the processes meet; "" for a free port of this machine.
+        hosted: somebody listens there already; otherwise the process of rank 0 will.
     """
 
-    rank: int
-    local_rank: int
-    world_size: int
-    local_world_size: int
-    device: torch.device
-    summary: str = ""
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    gpus: int = 0
+    backend: str = "gloo"
+    started_by: str = ""
+    address: str = ""
+    hosted: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -48,47 +55,27 @@ class Processes:
         return self.world_size // self.local_world_size
 
     @property
-    def ranks(self) -> dict[str, int]:
-        """What a loader needs to know of them."""
-        return {"rank": self.rank, "world_size": self.world_size, "local_world_size": self.local_world_size}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the processes of a run come about.
-
-    Attributes:
-        started_by: "torchrun" (or what sets the same environment), "srun", or "" for this program.
-        rank, local_rank: of this process; of the first on this node where this program starts them.
-        world_size, local_world_size: processes in all, and on each node.
-        gpus: GPUs that this process sees and may use; 0 for the CPU.
-        backend: of torch.distributed; with GPUs also gloo, for what is exchanged in host memory.
-        address: where the processes meet; "" for a free port of this machine.
-        hosted: somebody listens there already; otherwise the process of rank 0 will.
-    """
-
-    started_by: str
-    rank: int
-    local_rank: int
-    world_size: int
-    local_world_size: int
-    gpus: int
-    backend: str
-    address: str = ""
-    hosted: bool = False
-
-    @property
-    def num_nodes(self) -> int:
-        """Nodes that take part."""
-        return self.world_size // self.local_world_size
-
-    @property
     def device(self) -> torch.device:
         """The device of `local_rank`; a task that sees one GPU has it for itself (--gpus-per-task)."""
         return torch.device("cuda", self.local_rank % self.gpus) if self.gpus else torch.device("cpu")
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """What a loader needs to know of them."""
+        return {"rank": self.rank, "world_size": self.world_size, "local_world_size": self.local_world_size}
 
-def plan_launch(cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, init_method: str = "") -> Plan:
+    @property
+    def summary(self) -> str:
+        """How many on how many nodes, on what, and who started them, in one line."""
+        threads = f"{torch.get_num_threads()} CPU thread(s)"
+        if self.world_size == 1:
+            return f"one process on {self.device}, {threads}"
+        where = f"{self.gpus} visible GPU(s)" if self.gpus else "CPU"
+        started = f"{self.backend}, started by {self.started_by or 'this program'}"
+        return f"{self.world_size} processes on {self.num_nodes} node(s), {where}, {threads} each, {started}"
+
+
+def plan_launch(cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, init_method: str = "") -> Processes:
     """Decide who starts how many processes, from what is known before any of them meet.
 
     Args:
@@ -130,7 +117,7 @@ def plan_launch(cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, ini
     if not even:
         raise ConfigError(f"every node must start equally many processes: give {starter} a number per node "
                           "(srun --ntasks-per-node, torchrun --nproc-per-node)")  # fmt: skip
-    plan = Plan(starter, *ranks, min(gpus, visible_gpus), backend, address, hosted)
+    plan = Processes(*ranks, min(gpus, visible_gpus), backend, starter, address, hosted)
     _check_gpus(cfg, plan, visible_gpus, own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", 2**31)) >= ranks[3])
     if starter and per_node not in ("auto", plan.local_world_size):
         raise ConfigError(
@@ -142,7 +129,8 @@ def plan_launch(cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, ini
             f"NUM_SHARDS is {shards}, but {starter} started processes on {plan.num_nodes} node(s). "
             f"Add: NUM_SHARDS {plan.num_nodes}"
         )
-    _check_batches(cfg, plan)
+    if problems := [*batch_problems(cfg, plan.num_nodes, plan.local_world_size)]:
+        raise ConfigError("\n".join(problems))
     return plan
 
 
@@ -157,7 +145,7 @@ def _master(environ: Mapping[str, str]) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def _check_gpus(cfg: CfgNode, plan: Plan, visible: int, own_gpu: bool) -> None:
+def _check_gpus(cfg: CfgNode, plan: Processes, visible: int, own_gpu: bool) -> None:
     """Enough GPUs for NUM_GPUS and for the processes; `own_gpu`: a process may see only the one that is its own."""
     wanted, local = cfg.NUM_GPUS, plan.local_world_size
     if own_gpu and visible == 1:
@@ -170,29 +158,6 @@ def _check_gpus(cfg: CfgNode, plan: Plan, visible: int, own_gpu: bool) -> None:
         raise ConfigError(
             f"{local} processes on this node, but only {plan.gpus} GPU(s) for them. Start fewer with "
             f"{fewer.get(plan.started_by, f'DIST.PROCESSES_PER_NODE {plan.gpus}')}, or add: NUM_GPUS 0 to run on CPUs"
-        )
-
-
-def _check_batches(cfg: CfgNode, plan: Plan) -> None:
-    """What the configuration's own checks know only for NUM_SHARDS and NUM_GPUS, with the real numbers."""
-    batch, wanted, nodes, local = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, plan.num_nodes, plan.local_world_size
-    if not cfg.TRAIN.ENABLE:
-        return
-    if batch % local:
-        raise ConfigError(
-            f"TRAIN.BATCH_SIZE {batch} cannot be shared evenly by {local} processes on a node. "
-            f"Add: TRAIN.BATCH_SIZE {-(-batch // local) * local}"
-        )
-    if batch * nodes > wanted:
-        smaller = wanted // nodes // local * local
-        raise ConfigError(
-            f"TRAIN.BATCH_SIZE {batch} on {nodes} node(s) is more than GLOBAL_BATCH_SIZE {wanted}. "
-            f"Add: GLOBAL_BATCH_SIZE {batch * nodes}" + (f", or TRAIN.BATCH_SIZE {smaller}" if smaller else "")
-        )
-    if cfg.MIXUP.ENABLED and batch // local < 2:
-        raise ConfigError(
-            f"MIXUP.ENABLED needs two clips in a forward pass, but TRAIN.BATCH_SIZE {batch} gives each of {local} "
-            f"processes one. Add: TRAIN.BATCH_SIZE {2 * local}, or MIXUP.ENABLED False"
         )
 
 
@@ -228,10 +193,10 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
-        while not context.join(grace_period=GRACE_SECONDS):
-            pass
+        with handling_stop_signals(pass_on):
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
     except ProcessExitedException as error:
         if error.exit_code >= 0:  # the process has said why
             raise SystemExit(error.exit_code) from None
@@ -242,29 +207,23 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
             "stopped. After SIGKILL the memory was probably used up: a smaller TRAIN.BATCH_SIZE or DATA_LOADER."
             "NUM_WORKERS needs less"
         ) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _spawned(local_rank: int, plan: Plan, *rest: Any) -> None:
+def _spawned(local_rank: int, plan: Processes, *rest: Any) -> None:
     os.setpgid(0, 0)  # Ctrl-C comes once, from the process that started this one
     plan = replace(plan, rank=plan.rank + local_rank, local_rank=local_rank)
     if status := exit_status(lambda: _run(plan, *rest)):
         sys.exit(status)
 
 
-def _run(plan: Plan, seconds: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _run(plan: Processes, seconds: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Be one process: its device, its share of the threads, the group, the work."""
     if plan.gpus:
         torch.cuda.set_device(plan.device)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cpus() // processes_that_share_cpus(plan.local_world_size)))
-    processes = Processes(
-        plan.rank, plan.local_rank, plan.world_size, plan.local_world_size, plan.device, _summary(plan)
-    )
     if plan.world_size == 1:
-        main(processes, *args)
+        main(plan, *args)
         return
 
     @record  # hands torchrun the traceback of the process that failed first
@@ -278,7 +237,7 @@ def _run(plan: Plan, seconds: int, main: Callable[..., None], args: tuple[Any, .
                 backend=plan.backend,
                 seconds=seconds,
             )
-            main(processes, *args)
+            main(plan, *args)
         except UserError as error:
             return error
         return None
@@ -293,12 +252,3 @@ def _run(plan: Plan, seconds: int, main: Callable[..., None], args: tuple[Any, .
     dist.destroy_process_group()
     if error:
         raise error
-
-
-def _summary(plan: Plan) -> str:
-    nodes, threads = plan.num_nodes, torch.get_num_threads()
-    if plan.world_size == 1:
-        return f"one process on {plan.device}, {threads} CPU thread(s)"
-    where = f"{plan.gpus} visible GPU(s)" if plan.gpus else "CPU"
-    started = f"{plan.backend}, started by {plan.started_by or 'this program'}"
-    return f"{plan.world_size} processes on {nodes} node(s), {where}, {threads} CPU thread(s) each, {started}"

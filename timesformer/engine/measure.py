@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from timesformer.utils.env import free_memory
+
 Name = TypeVar("Name")
 Work = Callable[[], object]
 
@@ -107,7 +109,7 @@ def memory_refused(device: torch.device) -> Iterator[None]:
 
     Elsewhere the context does nothing: a GPU refuses by itself.
     """
-    free = _free_bytes()
+    free = free_memory()
     if device.type == "cuda" or free is None:
         yield
         return
@@ -125,16 +127,3 @@ def memory_refused(device: torch.device) -> Iterator[None]:
         raise MemoryError(str(error)) from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _free_bytes() -> int | None:
-    """Memory that this process may still take, by the kernel and the control group; None where nobody tells."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no limit
-        group = Path("/sys/fs/cgroup")
-        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return free

@@ -29,10 +29,6 @@ SECONDS = 20  # for everything but the reading of the lists
 SECONDS_OF_A_SHARED_FOLDER = 5  # until a node may see what another has written
 
 
-class PreflightError(UserError):
-    """The processes cannot work together; the message names the hosts and ranks, and what is wrong there."""
-
-
 def preflight(
     processes: Processes, read_lists: Callable[[], dict[str, VideoList]], *, output_dir: Path | None
 ) -> dict[str, VideoList]:
@@ -46,8 +42,7 @@ def preflight(
         output_dir: where the run will write; None when it will not.
 
     Raises:
-        PreflightError: the same on every process.
-        UserError: of `read_lists`, when it is the same on every process.
+        UserError: the same on every process, that of `read_lists` too.
     """
     if processes.world_size == 1:
         return read_lists()
@@ -58,7 +53,7 @@ def preflight(
         dist.monitored_barrier(group, limit, wait_all_ranks=True)  # names the ranks that are missing
     _check_sum(processes, group)
     _check_same("the processes run different code", versions(), group)
-    lists = _together(read_lists, None)
+    lists = together(read_lists)
     _check_same("the lists of videos differ between processes", fingerprints(lists), group)
     if output_dir is not None:
         _check_folder(output_dir, processes.rank, group)
@@ -73,7 +68,7 @@ def _all_answer() -> Iterator[None]:
         yield
     except RuntimeError as error:
         cause = str(error).partition("\n")[0]
-        raise PreflightError(f"{_place()}: some processes did not answer within {SECONDS} s ({cause})") from error
+        raise UserError(f"{_place()}: some processes did not answer within {SECONDS} s ({cause})") from error
 
 
 def _gather(value: Result, group: dist.ProcessGroup | None) -> list[Result]:
@@ -97,7 +92,7 @@ def fingerprints(lists: Mapping[str, VideoList]) -> dict[str, str]:
     return {f"the {split} list": fingerprint(videos.records) for split, videos in lists.items()}
 
 
-def _together(work: Callable[[], Result], group: dist.ProcessGroup | None) -> Result:
+def together(work: Callable[[], Result], group: dist.ProcessGroup | None = None) -> Result:
     """What `work` returns; when it raises a `UserError` on some process, every process raises what they all said."""
     error = result = None
     try:
@@ -110,7 +105,7 @@ def _together(work: Callable[[], Result], group: dist.ProcessGroup | None) -> Re
         return result  # type: ignore[return-value]
     if len(messages) == 1 and error:
         raise error
-    raise PreflightError("\n".join(f"{place}: {message}" for place, message in told if message))
+    raise UserError("\n".join(f"{place}: {message}" for place, message in told if message))
 
 
 def _check_sum(processes: Processes, group: dist.ProcessGroup) -> None:
@@ -132,14 +127,14 @@ def _check_sum(processes: Processes, group: dist.ProcessGroup) -> None:
             thread.start()
             thread.join(SECONDS / 2)
             if len(found) == 1:
-                raise PreflightError(
+                raise UserError(
                     f"{device} exchanges nothing with the others. NCCL says why with NCCL_DEBUG=INFO in the "
                     "environment; often NCCL_SOCKET_IFNAME must name the network interface"
                 )
         if any(number != expected for number in found):
-            raise PreflightError(f"the sum over the ranks is {found} and not {expected}")
+            raise UserError(f"the sum over the ranks is {found} and not {expected}")
 
-    _together(judge, group)
+    together(judge, group)
 
 
 def _check_same(title: str, facts: Mapping[str, str], group: dist.ProcessGroup) -> None:
@@ -153,14 +148,14 @@ def _check_same(title: str, facts: Mapping[str, str], group: dist.ProcessGroup) 
         if len(places) > 1:
             lines += [f"  {name}: {value} ({_some(where)})" for value, where in places.items()]
     if lines:
-        raise PreflightError(f"{title}:\n" + "\n".join(lines) + "\nUse one folder of code and data that all nodes see")
+        raise UserError(f"{title}:\n" + "\n".join(lines) + "\nUse one folder of code and data that all nodes see")
 
 
 def _check_folder(folder: Path, rank: int, group: dist.ProcessGroup) -> None:
     """Every process writes a file, all see that of the first one, and the first one sees all.
 
     Raises:
-        PreflightError: see above.
+        UserError: see above.
     """
     (token,) = {*_gather(f"{time.time_ns():x}" if rank == 0 else None, group)} - {None}
     world = dist.get_world_size(group)
@@ -171,23 +166,23 @@ def _check_folder(folder: Path, rank: int, group: dist.ProcessGroup) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             files[rank].write_text(_place())
         except OSError as error:
-            raise PreflightError(f"cannot write into OUTPUT_DIR {folder}: {error.strerror}") from error
+            raise UserError(f"cannot write into OUTPUT_DIR {folder}: {error.strerror}") from error
 
     def look() -> None:
         deadline = time.monotonic() + SECONDS_OF_A_SHARED_FOLDER
         for file in files if rank == 0 else files[:1]:
             while not file.exists():
                 if time.monotonic() > deadline:
-                    raise PreflightError(
+                    raise UserError(
                         f"OUTPUT_DIR {folder} does not show what rank {file.name.rpartition('_')[2]} has written there"
                     )
                 time.sleep(0.1)
 
     try:
-        _together(write, group)
-        _together(look, group)
-    except PreflightError as error:
-        raise PreflightError(f"{error}\nSet OUTPUT_DIR to a folder that all nodes share and may write to") from error
+        together(write, group)
+        together(look, group)
+    except UserError as error:
+        raise UserError(f"{error}\nSet OUTPUT_DIR to a folder that all nodes share and may write to") from error
     finally:
         with contextlib.suppress(OSError):  # it was never written
             files[rank].unlink()

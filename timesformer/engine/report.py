@@ -20,7 +20,7 @@ from timesformer.engine.metrics import confusion, per_class_accuracy, show_metri
 from timesformer.engine.setup import Run
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
-from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
+from timesformer.visualization.confusion import confusion_figure, most_confused, save_class_bars, save_confusion
 from timesformer.visualization.contact_sheets import save_contact_sheet
 
 log = get_logger(__name__)
@@ -28,15 +28,11 @@ log = get_logger(__name__)
 NUM_WORST_CLIPS = 8
 
 
-class NothingScoredError(UserError):
-    """A test in which no video could be read."""
-
-
 def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predictions: Predictions) -> None:
     """Write every file of a test into the output folder and log the table.
 
     Raises:
-        NothingScoredError: no video could be read.
+        UserError: no video could be read.
     """
     cfg, folder = run.cfg, run.output_dir
     names = videos.class_names or [str(k) for k in range(cfg.MODEL.NUM_CLASSES)]
@@ -61,13 +57,15 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
         matrix = confusion(scores, truth)
         accuracy = per_class_accuracy(matrix)
         results["per_class"] = {name: None if np.isnan(a) else a for name, a in zip(names, accuracy, strict=True)}
-        lines += [f"most confused     {line}" for line in most_confused(matrix, names)]
+        for true, guess in most_confused(matrix, 3):
+            told = f"{names[true]} taken for {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
+            lines.append(f"most confused     {told}")
         save_confusion(matrix, names, folder / "confusion.png")
         save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
         save_worst_clips(folder / "worst_clips.png", names, dataset, predictions)
         run.events.figure("test/confusion", partial(confusion_figure, matrix, names), step)
     if predictions.missing:
-        shown = [f"  {f.path} ({f.source}): {f.cause}" for f in predictions.missing[:10]]
+        shown = [f"  {failure}" for failure in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
     known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}
     (folder / "results.json").write_text(json.dumps(known, indent=2) + "\n")
@@ -75,7 +73,7 @@ def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predicti
     width = max(len(line) for line in lines)
     log.info("%s", "\n".join(["", "-" * width, *lines, "-" * width]))
     if not len(labels):
-        raise NothingScoredError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
+        raise UserError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
@@ -88,14 +86,6 @@ def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -
             shown = ";".join(map(str, label)) if isinstance(label, tuple) else label
             row = [videos.records[index].path, shown, int(scores.argmax())]
             writer.writerow(row + [f"{score:.6g}" for score in scores])
-
-
-def most_confused(matrix: np.ndarray, names: list[str], most: int = 3) -> list[str]:
-    """The largest entries off the diagonal of a confusion matrix, as `a taken for b: 5 of 20`."""
-    off = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    places = [np.unravel_index(place, off.shape) for place in order]
-    return [f"{names[r]} taken for {names[c]}: {off[r, c]} of {matrix[r].sum()}" for r, c in places if off[r, c]]
 
 
 def save_worst_clips(path: Path, names: list[str], dataset: Dataset[Sample], predictions: Predictions) -> None:

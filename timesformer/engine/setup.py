@@ -16,35 +16,25 @@ import timesformer.datasets.build
 import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.registry import DATASETS
 from timesformer.datasets.transforms import to_model_input
 from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.engine.launch import Processes
 from timesformer.engine.step import PRECISIONS, choose_precision
 from timesformer.engine.stop import StopRequest
-from timesformer.models.registry import MODELS
 from timesformer.utils import distributed
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
+from timesformer.utils.registry import DATASETS, MODELS
 
 log = get_logger(__name__)
 
 READ_BY_TEST = ("TEST.", "DATA.ENSEMBLE_METHOD")
 READ_BY_TRAINING = (
-    *(
-        "TRAIN.",
-        "SOLVER.",
-        "MIXUP.",
-        "EMA.",
-        "GLOBAL_BATCH_SIZE",
-        "LOG_PERIOD",
-        "DATA_LOADER.",
-        "DATA.MAX_FAILED_FRACTION",
-    ),
-    *("MODEL.LOSS_FUNC", "DATA.TRAIN_", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.FLIP_LABEL_MAP"),
-    *("DATA.COLOR_JITTER", "DATA.AUTO_AUGMENT", "DATA.RE_PROB"),
+    *("TRAIN.", "SOLVER.", "MIXUP.", "EMA.", "DATA_LOADER.", "GLOBAL_BATCH_SIZE", "LOG_PERIOD", "MODEL.LOSS_FUNC"),
+    *("DATA.TRAIN_", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.FLIP_LABEL_MAP", "DATA.COLOR_JITTER"),
+    *("DATA.AUTO_AUGMENT", "DATA.RE_PROB", "DATA.MAX_FAILED_FRACTION"),
 )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
+from timesformer.engine.preflight import together
 from timesformer.engine.setup import Run
 from timesformer.engine.weights import load_and_report
 from timesformer.models.weight_files import is_hub_name
@@ -32,7 +33,7 @@ class Start:
         best_is_there: whether the best checkpoint so far is in OUTPUT_DIR.
     """
 
-    position: Position = Position(0, 0)  # noqa: RUF009 (frozen)
+    position: Position = Position()  # noqa: RUF009 (a tuple)
     path: str = ""
     content: Mapping[str, Any] | None = None
     best_is_there: bool = False
@@ -86,7 +87,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
     if path:
         if is_hub_name(path) or Path(path).is_dir():
             raise CheckpointError(f"{path} holds weights only, not a run to go on with. Add: TRAIN.FINETUNE True")
-        content = checkpoints.read_checkpoint(path)
+        content = together(lambda: checkpoints.read_checkpoint(path))
         return _resume_from_file(run, model, path, content, dataset)
     if pretrained:
         log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
@@ -98,16 +99,10 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
 
 def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
     """The newest readable checkpoint of OUTPUT_DIR, the same one on every process."""
-    found, problem = None, ""
-    if run.processes.rank == 0:
-        try:
-            found = checkpoints.read_newest(run.cfg.OUTPUT_DIR, rename=run.events.is_main)
-        except CheckpointError as error:
-            problem = str(error)
-    path, problem = distributed.all_gather((found[0] if found else None, problem))[0]
-    if problem:
-        raise CheckpointError(problem)
-    return found if found or path is None else (path, checkpoints.read_checkpoint(path))
+    folder, is_first = run.cfg.OUTPUT_DIR, run.processes.rank == 0
+    found = together(lambda: checkpoints.read_newest(folder, rename=run.events.is_main) if is_first else None)
+    path = distributed.all_gather(found and found[0])[0]
+    return path and together(lambda: found or (path, checkpoints.read_checkpoint(path)))
 
 
 def _resume_from_file(

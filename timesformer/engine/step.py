@@ -18,7 +18,7 @@ from timesformer.datasets.video_dataset import Failure
 from timesformer.engine.metrics import multi_hot
 from timesformer.engine.parallel import as_many_on_all, clip_gradients, joins_every_pass, no_gradient_sync
 from timesformer.utils import distributed
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -179,10 +179,6 @@ class StepTotals:
             total.non_finite += [(step, index) for step, index in content["non_finite"]]
             total.failures += [Failure(**failure) for failure in content["failures"]]
         return total
-
-
-class NonFiniteLossError(UserError):
-    """The loss became NaN or infinite; the message names the clips."""
 
 
 class TrainStep:

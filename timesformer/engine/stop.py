@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from timesformer.utils.errors import Stopped
-from timesformer.utils.signals import STOP_SIGNALS
+from timesformer.utils.signals import STOP_SIGNALS, handling_stop_signals
 
 _MEANING = {
     signal.SIGINT: "Ctrl-C",
@@ -38,12 +38,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():  # only there Python hears signals
             yield self
             return
-        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-        try:
+        with handling_stop_signals(self._note):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a child that has not set its own handlers yet

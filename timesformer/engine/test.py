@@ -12,7 +12,7 @@ from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
-from timesformer.engine.evaluate import evaluate_videos
+from timesformer.engine.evaluate import evaluate
 from timesformer.engine.report import write_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.engine.weights import load_and_report
@@ -37,7 +37,7 @@ def test(run: Run, videos: VideoList) -> None:
     if cfg.MODEL.COMPILE:
         compile_model(model)
     with run.stop.heard():
-        predictions = evaluate_videos(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
+        predictions = evaluate(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
     run.warn_once(predictions.warnings)
     if processes.rank == 0:
         write_report(run, videos, loader.dataset, predictions)

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
 from timesformer.datasets.loader import Batch, EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.video_dataset import Sample, SampleKey
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
-from timesformer.engine.evaluate import evaluate_videos
+from timesformer.engine.evaluate import evaluate
 from timesformer.engine.events import Progress, what_limits
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
@@ -29,7 +27,7 @@ from timesformer.engine.parallel import parallelize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
-from timesformer.engine.step import NonFiniteLossError, StepResult, StepTotals, TrainStep
+from timesformer.engine.step import StepResult, StepTotals, TrainStep
 from timesformer.engine.stop import chosen, stopped
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
@@ -116,8 +114,6 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         return
     steps_before = first.epoch * steps_per_epoch + first.step
     run.events.start_at(epoch=first.epoch, step=steps_before)
-    if rank == 0:
-        show_input(run, loader.dataset, videos)
     progress = Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0)
     set_training_mode(model)
 
@@ -151,7 +147,9 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 torch.manual_seed(torch_seed(numpy_generator(cfg.RNG_SEED, epoch, i, rank, 2)))
                 clock = _WaitClock(batches, waiting_since)
                 lr = schedule(epoch + i / steps_per_epoch)
-                result = take_step(clock, num_samples=step.num_samples, epoch=epoch, lr=lr, global_step=progress.step)
+                draws = rank == 0 and progress.step == steps_before
+                fed = show_input(run, clock, videos) if draws else clock
+                result = take_step(fed, num_samples=step.num_samples, epoch=epoch, lr=lr, global_step=progress.step)
                 result.asked = [key.index for keys in step.micro_batches for key in keys]
                 state.since_log.note(result)
                 progress.advance(clips=step.num_samples, waited_sec=clock.waited_sec)
@@ -191,21 +189,18 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     distributed.barrier()  # the test of every process reads the checkpoint that the first has written
 
 
-def show_input(run: Run, dataset: Dataset[Sample], videos: VideoList) -> None:
-    """Draw the first training clips as the model is fed them, in input_clips.png and in TensorBoard."""
-    count = len(videos.records)
-    picks = np.unique(np.linspace(0, count - 1, NUM_SHOWN_CLIPS).astype(int))
-    samples = [dataset[SampleKey(0, 0, int(index))] for index in picks]
-    clips = [(sample, sample.views[0]) for sample in samples if sample.views is not None]  # (C, T, H, W) each
-    if not clips:
-        return
+def show_input(run: Run, batches: Iterable[Batch], videos: VideoList) -> Iterator[Batch]:
+    """Passes batches on; draws clips of the first one, in input_clips.png and in TensorBoard."""
     names = videos.class_names
-    rows = []
-    for sample, clip in clips:
-        label = names[sample.label] if names and isinstance(sample.label, int) else f"label {sample.label}"
-        rows.append((f"{label}: {videos.records[sample.index].path}", clip.permute(1, 2, 3, 0).numpy()))
-    save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model is fed them")
-    run.events.clips("train/input", torch.stack([clip for _, clip in clips]).numpy(), step=0)
+    for place, batch in enumerate(batches):
+        if place == 0 and batch.clips is not None:
+            clips, rows = batch.clips[:NUM_SHOWN_CLIPS].numpy(), []  # (b, C, T, H, W)
+            for clip, label, index in zip(clips, batch.labels, batch.indices, strict=False):
+                name = names[label] if names and isinstance(label, int) else f"label {label}"
+                rows.append((f"{name}: {videos.records[index].path}", clip.transpose(1, 2, 3, 0)))
+            save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model is fed them")
+            run.events.clips("train/input", clips, step=0)
+        yield batch
 
 
 def build_train_step(
@@ -246,8 +241,7 @@ def log_steps(
     """Log the steps since the last time, of all processes; waits for the device.
 
     Raises:
-        NonFiniteLossError: a loss is NaN or infinite; names the clips of the first such step.
-        TooManyFailuresError: see `FailureLog.add`.
+        UserError: a loss is NaN or infinite (names the clips of the first such step), or see `FailureLog.add`.
     """
     mine.settle()
     totals = distributed.all_gather(mine)
@@ -255,7 +249,7 @@ def log_steps(
         step = non_finite[0][0]
         bad = [videos.records[index] for its_step, index in non_finite if its_step == step]
         names = "\n".join(f"  {record.path} ({record.source})" for record in bad[:20])
-        raise NonFiniteLossError(
+        raise UserError(
             f"the loss became NaN or infinite at step {step} (epoch {epoch:.2f} or a little before), learning rate "
             f"{latest.lr:.3g}, for {len(bad)} clip(s):\n{names}\n"
             "Look at them with tools/preview_data.py. If they are fine, lower SOLVER.BASE_LR, lengthen "
@@ -283,7 +277,7 @@ def validate(
 ) -> dict[str, float]:
     """Score the validation list with one centre view per video; deterministic."""
     cfg = run.cfg
-    predictions = evaluate_videos(run, model, loader, ensemble="mean", title="validation")
+    predictions = evaluate(run, model, loader, ensemble="mean", title="validation")
     run.warn_once(predictions.warnings)
     scores = predictions.scores
     metrics = summarize(scores, predictions.labels, multi_label=cfg.DATA.MULTI_LABEL)

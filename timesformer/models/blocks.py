@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from timesformer.models.attention import Attention, DropPath, LinearPair
+from timesformer.models.attention import Attention, heads_of
+from timesformer.models.drop_path import DropPath
 from timesformer.models.groups import EACH, Groups
+from timesformer.models.linear import Linear, LinearPair
 
 LAYER_NORM_EPS = 1e-6
 
@@ -25,17 +27,13 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, drop: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return self.project(self.fc1(x))
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """What follows the first layer."""
-        return self.drop(self.fc2(self.drop(F.gelu(hidden))))
+        return self.drop(self.fc2(self.drop(self.fc1(x, gelu=True))))
 
 
 class BlockLayers(nn.Module):
@@ -72,19 +70,26 @@ class BlockLayers(nn.Module):
         for step in self.steps:
             self.add_module(f"{step}_norm1", nn.LayerNorm(dim, eps=LAYER_NORM_EPS))
             self.add_module(f"{step}_attn", attention())
-            self.add_module(f"{step}_fc", nn.Linear(dim, dim))
+            self.add_module(f"{step}_fc", Linear(dim, dim))
             self.add_module(f"{step}_pair", LinearPair())
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = DropPath(drop_path)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self._cheap(lambda x: self.mlp.fc1(self.norm2(x)), x)
-        return self._cheap(self.mlp.project, hidden)
+        if not self._recomputes:
+            return self.mlp(self.norm2(x))
+        mlp = self.mlp
+        hidden = self._cheap(lambda x: mlp.fc1(self.norm2(x)), x)
+        return self._cheap(lambda hidden: mlp.drop(mlp.fc2(mlp.drop(F.gelu(hidden)))), hidden)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.recompute and self.training and torch.is_grad_enabled()
 
     def _cheap(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
         """`function(*inputs)`, which ends in a linear layer: that is not computed again, only what it is given."""
-        if self.recompute and self.training and torch.is_grad_enabled():
+        if self._recomputes:
             draws = self.mlp.drop.p > 0.0
             return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws)
         return function(*inputs)
@@ -95,9 +100,13 @@ class Block(BlockLayers):
 
     def forward(self, x: Tensor, *, cls_only: bool = False) -> Tensor:
         """(R, L, D) -> (R, L, D), or the first token of it, (R, 1, D), with `cls_only`."""
-        queries = 1 if cls_only else None
-        mixed = self.attn.mix(*self._cheap(lambda x: self.attn.project(self.norm1(x), queries), x))
-        x = x[:, :queries] + self.drop_path(self.attn.proj_drop(self.attn.proj(mixed)))
+        attn = self.attn
+        if cls_only:
+            mixed = attn.attend(*self._cheap(lambda x: attn.project_first(self.norm1(x)), x))
+            x = x[:, :1]
+        else:
+            mixed = attn.mix(self._cheap(lambda x: attn.qkv(self.norm1(x)), x))
+        x = x + self.drop_path(attn.proj_drop(attn.proj(mixed)))
         return x + self.drop_path(self._mlp(x))
 
 
@@ -129,16 +138,20 @@ class SteppedBlock(BlockLayers):
         """Attention in groups of patches, its projection and linear map: (B, H, W, T, D) -> the same shape."""
         norm, attn = getattr(self, f"{step}_norm1"), getattr(self, f"{step}_attn")
         pair, linear = getattr(self, f"{step}_pair"), getattr(self, f"{step}_fc")
-        heads = self._cheap(lambda tokens: attn.project(groups.group(norm(tokens)).flatten(0, 1)), tokens)
+        qkv = self._cheap(lambda tokens: attn.qkv(groups.group(norm(tokens)).flatten(0, 1)), tokens)
         real = groups.real(tokens)
-        mixed = attn.mix(*heads, None if real is None else real.repeat(len(tokens), 1))  # (B*G, L, D)
+        mixed = attn.mix(qkv, None if real is None else real.repeat(len(tokens), 1))  # (B*G, L, D)
         mixed = pair(mixed, attn.proj, linear, dropout=attn.proj_drop, drop_path=self.drop_path)
         return groups.ungroup(mixed.unflatten(0, (len(tokens), -1)), tokens.shape)
 
     def _last_step(self, cls: Tensor, tokens: Tensor, *, cls_only: bool) -> tuple[Tensor, Tensor | None]:
         """What attention adds to cls and, without `cls_only`, to tokens."""
-        heads = self._cheap(lambda *x: self.attn.project(self._rows(*x), 1 if cls_only else None), cls, tokens)
-        mixed = self.attn.proj_drop(self.attn.proj(self.attn.mix(*heads)))
+        attn = self.attn
+        if cls_only:
+            mixed = attn.attend(*self._cheap(lambda *x: attn.project_first(self._rows(*x)), cls, tokens))
+        else:
+            mixed = attn.mix(self._cheap(lambda *x: attn.qkv(self._rows(*x)), cls, tokens))
+        mixed = attn.proj_drop(attn.proj(mixed))
         mixed = self.drop_path(mixed).unflatten(0, (len(cls), -1))  # (B, G, 1 + L, D), each group dropped on its own
         tokens_out = None if cls_only else self.last.ungroup(mixed[:, :, 1:], tokens.shape)
         return mixed[:, :, :1].mean(1), tokens_out
@@ -180,21 +193,22 @@ class LocalGlobalBlock(SteppedBlock):
         attn, batch = self.attn, len(cls)
         if cls_only:
             heads = self._cheap(
-                lambda cls, x: attn.project(torch.cat([self.norm1(cls), self.norm1(x.flatten(1, 3))], dim=1), 1),
+                lambda cls, x: attn.project_first(torch.cat([self.norm1(cls), self.norm1(x.flatten(1, 3))], dim=1)),
                 cls,
                 tokens,
             )
-            return self.drop_path(attn.proj_drop(attn.proj(attn.mix(*heads)))), None
-        q, k, v = self._cheap(lambda *x: attn.project(self._rows(*x)), cls, tokens)  # (B*G, heads, 1 + L, D / heads)
+            return self.drop_path(attn.proj_drop(attn.proj(attn.attend(*heads)))), None
+        qkv = self._cheap(lambda *x: attn.qkv(self._rows(*x)), cls, tokens)
+        q, k, v = heads_of(qkv, attn.num_heads)  # (B*G, heads, 1 + L, D / heads)
         real = self.last.real(tokens)
         groups = len(q) // batch
         seen = torch.ones(groups, q.shape[2], dtype=torch.bool, device=q.device)
         if real is not None:
             seen[:, 1:] = real
-        mixed = attn.mix(q[:, :, 1:], k, v, None if real is None else seen.repeat(batch, 1))
+        mixed = attn.attend(q[:, :, 1:], k, v, None if real is None else seen.repeat(batch, 1))
         seen[1:, 0] = False  # of its copies the cls token sees one
         all_k, all_v = (x.unflatten(0, (batch, groups)).transpose(1, 2).flatten(2, 3) for x in (k, v))
-        cls_mixed = attn.mix(q[::groups, :, :1], all_k, all_v, seen.view(1, -1))
+        cls_mixed = attn.attend(q[::groups, :, :1], all_k, all_v, seen.view(1, -1))
         cls_out, tokens_out = attn.proj_drop(attn.proj(cls_mixed)), attn.proj_drop(attn.proj(mixed))
         tokens_out = self.last.ungroup(tokens_out.unflatten(0, (batch, groups)), tokens.shape)
         factor = self.drop_path.row_factor(cls_out)  # one decision per clip, as for the MLP

@@ -6,7 +6,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.models import baselines, light, vit  # noqa: F401  (imported so that they register)
-from timesformer.models.registry import MODELS
+from timesformer.utils.registry import MODELS
 
 
 def build_model(cfg: CfgNode) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +45,10 @@ def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: two tensors of one name.
     """
-    ours = {_renamed(_with_prefix(name), _OUR_NAMES) or name: tensor for name, tensor in tensors.items()}
+    ours = {}
+    for name, tensor in tensors.items():  # those of the bare TimesformerModel have no prefix
+        whole = name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
+        ours[_renamed(whole, _OUR_NAMES) or name] = tensor
     if len(ours) < len(tensors):
         raise CheckpointError(
             "the Hugging Face TimeSformer's tensors are there twice, with and without the prefix timesformer. "
@@ -192,11 +195,6 @@ def make_preprocessor(preprocessing: Mapping[str, Any], *, image_size: int) -> d
     }
 
 
-def _with_prefix(name: str) -> str:
-    """The name in TimesformerForVideoClassification of a tensor of it or of the bare TimesformerModel."""
-    return name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
-
-
 def _renamed(name: str, table: Mapping[str, str]) -> str | None:
     stem, leaf = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     number = re.search(r"\.(\d+)\.", stem)
@@ -209,11 +207,7 @@ def _class_names(id2label: Mapping[Any, str]) -> list[str]:
     if sorted(by_label) != list(range(len(by_label))):
         raise CheckpointError(f"the labels in id2label of config.json are not 0 to {len(by_label) - 1}, each once")
     names = [str(by_label[label]) for label in range(len(by_label))]
-    return [] if _only_numbered(names) else names
-
-
-def _only_numbered(names: Iterable[str]) -> bool:
-    return all(name == f"LABEL_{label}" for label, name in enumerate(names))
+    return [] if names == [f"LABEL_{label}" for label in sorted(by_label)] else names
 
 
 def _pixels(size: Any) -> int | list[int] | None:

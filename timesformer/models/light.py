@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from timesformer.models.registry import MODELS
 from timesformer.models.vit import TimeSformer
+from timesformer.utils.registry import MODELS
 
 
 @MODELS.register("LightTimeSformer")

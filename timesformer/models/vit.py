@@ -18,8 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from timesformer.models.blocks import LAYER_NORM_EPS, AxialBlock, Block, BlockLayers, DividedBlock, LocalGlobalBlock
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
 from timesformer.models.pretrained import load_weights
-from timesformer.models.registry import MODELS
-from timesformer.utils.errors import ConfigError
+from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
 
 logger = logging.getLogger(__name__)
@@ -242,40 +241,24 @@ class TimeSformer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TimeSformer:
-        """The model that the configuration describes, initialised; its weights are loaded by who trains or tests it.
-
-        Raises:
-            ConfigError: sizes that do not fit together.
-        """
-        crop, test_crop = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
-        if height_width(crop) != height_width(test_crop):
-            raise ConfigError(
-                f"DATA.TRAIN_CROP_SIZE is {crop} but DATA.TEST_CROP_SIZE is {test_crop}: the position embedding of "
-                f"{cls.__name__} has one size. Make them equal, for instance DATA.TEST_CROP_SIZE {crop}."
-            )
+        """The model that the configuration describes, initialised; its weights are loaded by who trains or tests it."""
         vit = cfg.TIMESFORMER
         sizes = {"embed_dim": vit.EMBED_DIM, "depth": vit.DEPTH, "num_heads": vit.NUM_HEADS}
-        try:
-            return cls(
-                img_size=height_width(crop),
-                patch_size=vit.PATCH_SIZE,
-                num_classes=cfg.MODEL.NUM_CLASSES,
-                num_frames=cfg.DATA.NUM_FRAMES,
-                attention_type=vit.ATTENTION_TYPE,
-                qkv_bias=vit.QKV_BIAS,
-                mlp_ratio=vit.MLP_RATIO,
-                drop_rate=cfg.MODEL.DROP_RATE,
-                attn_drop_rate=cfg.MODEL.ATTN_DROP_RATE,
-                drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
-                init=vit.INIT,
-                recompute=cfg.MODEL.RECOMPUTE,
-                **{name: value for name, value in sizes.items() if value != "auto"},
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"{cfg.MODEL.MODEL_NAME}: {error}. "
-                "Look at DATA.TRAIN_CROP_SIZE and TIMESFORMER.PATCH_SIZE, EMBED_DIM, NUM_HEADS."
-            ) from error
+        return cls(
+            img_size=height_width(cfg.DATA.TRAIN_CROP_SIZE),
+            patch_size=vit.PATCH_SIZE,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            num_frames=cfg.DATA.NUM_FRAMES,
+            attention_type=vit.ATTENTION_TYPE,
+            qkv_bias=vit.QKV_BIAS,
+            mlp_ratio=vit.MLP_RATIO,
+            drop_rate=cfg.MODEL.DROP_RATE,
+            attn_drop_rate=cfg.MODEL.ATTN_DROP_RATE,
+            drop_path_rate=cfg.MODEL.DROP_PATH_RATE,
+            init=vit.INIT,
+            recompute=cfg.MODEL.RECOMPUTE,
+            **{name: value for name, value in sizes.items() if value != "auto"},
+        )
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone, besides biases and norms."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
 
-from timesformer.utils.errors import ConfigError
-
 
 def make_schedule(
     *,
@@ -29,9 +27,6 @@ def make_schedule(
             "steps_with_relative_lrs" is `base_lr * relative_lrs[i]` from epoch `steps[i]` on.
         warmup_epochs: first goes linearly from `warmup_start_lr` to the policy's value at their end.
         scale: multiplies every rate, those of the warm-up and the last one too.
-
-    Raises:
-        ConfigError: unknown policy, or steps and rates that do not fit together.
     """
     if policy == "cosine":
         cosine = CosineParamScheduler(base_lr, cosine_end_lr)
@@ -39,18 +34,10 @@ def make_schedule(
         def policy_lr(epoch: float) -> float:
             return cosine(epoch / max_epoch)
 
-    elif policy == "steps_with_relative_lrs":
-        if not steps or steps[0] != 0 or list(steps) != sorted(set(steps)) or len(steps) != len(relative_lrs):
-            raise ConfigError(
-                f"SOLVER.STEPS {list(steps)} and SOLVER.LRS {list(relative_lrs)} must be equally long, at least one "
-                "item, and STEPS must start at 0 and increase, such as STEPS [0, 11, 14] and LRS [1, 0.1, 0.01]"
-            )
+    else:
 
         def policy_lr(epoch: float) -> float:
             return base_lr * relative_lrs[bisect_right(steps, epoch) - 1]
-
-    else:
-        raise ConfigError(f"SOLVER.LR_POLICY {policy!r} is not one of cosine, steps_with_relative_lrs")
 
     def lr(epoch: float) -> float:
         return scale * (warmup(epoch / warmup_epochs) if epoch < warmup_epochs else policy_lr(epoch))

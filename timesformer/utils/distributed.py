@@ -16,10 +16,6 @@ from torch import nn
 from timesformer.utils.errors import UserError
 
 
-class RendezvousError(UserError):
-    """The processes of a run did not find one another; the message says where, how long, and what to check."""
-
-
 def is_distributed() -> bool:
     """Whether a process group is up."""
     return dist.is_available() and dist.is_initialized()
@@ -46,7 +42,7 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
         seconds: longest wait.
 
     Raises:
-        RendezvousError: the host is unknown, the port taken, or not all came in time.
+        UserError: the host is unknown, the port taken, or not all came in time.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -64,7 +60,7 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
         dist.barrier()
         dist.destroy_process_group()
     except (OSError, RuntimeError) as error:
-        raise RendezvousError(_explain(error, address, rank, world_size, seconds)) from error
+        raise UserError(_explain(error, address, rank, world_size, seconds)) from error
     dist.init_process_group(backend, store=dist.PrefixStore("run", store), rank=rank, world_size=world_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -70,6 +71,20 @@ def available_cpus() -> int:
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cpus, _cgroup_cpus(Path("/sys/fs/cgroup")), _slurm_cpus(os.environ)))
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process may still take, by the kernel and its control group; None where nobody tells."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no limit
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(counts["inactive_file"]))  # files that were read make room
+    return free
 
 
 def processes_that_share_cpus(local_world_size: int) -> int:

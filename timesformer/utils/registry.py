@@ -1,4 +1,4 @@
-"""Names to classes: the registries of models and datasets."""
+"""Names to classes: the registries of models and datasets, here so that each can register without a circle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ class Registry:
     """A table from public names to classes or functions.
 
     Example:
-        >>> MODELS = Registry("model")
         >>> @MODELS.register("TimeSformer", "vit_base_patch16_224")
         ... class TimeSformer: ...
         >>> MODELS.get("TimeSformer")
@@ -52,3 +51,7 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         return tuple(sorted(self._entries))
+
+
+MODELS = Registry("model")
+DATASETS = Registry("dataset")  # of classes with the classmethod `from_config(cfg, split)` and `load() -> VideoList`

@@ -1,14 +1,28 @@
-"""What worker processes do about signals that are meant for the process they work for."""
+"""The signals that ask a run to stop, and what worker processes do about them."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import multiprocessing
 import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 # Those that ask a run to stop; which counts when several came.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextlib.contextmanager
+def handling_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """`STOP_SIGNALS` go to `handler`, afterwards where they went before."""
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def ignore_stop_signals(_worker: int = 0) -> None:

@@ -15,12 +15,13 @@ _GREEN, _PURPLE = "#009E73", "#CC79A7"  # Okabe and Ito, too
 _COLORS = (VERMILION, BLUE, _GREEN, SKY, _PURPLE, GREY)
 
 
-def save_costs(panels: list[dict[str, Any]], path: str | Path, title: str) -> None:
-    """Draw lines on logarithmic axes, where what grows linearly rises by one decade in a decade.
+def save_lines(panels: list[dict[str, Any]], path: str | Path, title: str) -> None:
+    """Draw a panel of lines for each of `panels`, their x axis logarithmic.
 
     Args:
-        panels: dicts with ``title``, ``xlabel``, ``ylabel`` and ``lines``: dicts with ``name``, which is drawn in one
-            colour in all panels, ``x`` (ascending) and ``y``.
+        panels: dicts with ``title``, ``xlabel``, ``ylabel``, ``axes`` (what matplotlib shall set, such as a scale) and
+            ``lines``: dicts with ``name``, which is drawn in one colour in all panels, ``x`` (ascending), ``y`` and
+            perhaps ``low``, the lower end of a band that ends at the line.
         path: the PNG to write.
         title: headline of the picture.
     """
@@ -32,22 +33,18 @@ def save_costs(panels: list[dict[str, Any]], path: str | Path, title: str) -> No
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
         ticks = sorted({x for line in panel["lines"] for x in line["x"]})
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        axes.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], **panel["axes"])
         for line in panel["lines"]:
-            place = names.index(line["name"])
-            style = "-" if place < len(_COLORS) else "--"
-            drawn[line["name"]] = axes.plot(
-                line["x"], line["y"], style, marker="o", markersize=4, color=_COLORS[place % len(_COLORS)]
-            )[0]
+            place, x, y = names.index(line["name"]), line["x"], line["y"]
+            style = {"color": _COLORS[place % len(_COLORS)], "linestyle": "-" if place < len(_COLORS) else "--"}
+            drawn[line["name"]] = axes.plot(x, y, marker="o", markersize=4, **style)[0]
+            axes.fill_between(x, line.get("low", y), y, color=style["color"], alpha=0.18, linewidth=0)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(panel["xlabel"])
-        axes.set_ylabel(panel["ylabel"])
         axes.set_title(plain(panel["title"]), loc="left", fontsize=10)
         tidy(axes)
     if drawn:
-        labels = [plain(name) for name in drawn]
-        figure.legend(list(drawn.values()), labels, frameon=False, loc="outside right upper")
+        figure.legend([*drawn.values()], [*map(plain, drawn)], frameon=False, loc="outside right upper")
     headline(figure, title, width=110)
     save_figure(figure, path)
 

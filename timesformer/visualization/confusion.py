@@ -47,7 +47,7 @@ def confusion_figure(matrix: np.ndarray, class_names: list[str]) -> Figure:
     norm = PowerNorm(gamma, 0, 100)
     image = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest", aspect="auto")
     figure.colorbar(image, ax=axes, shrink=0.8, label="% of the true class")
-    ticks = _thinned(num_classes)
+    ticks = [*range(0, num_classes, -(-num_classes // _LABELS_UP_TO))]  # all, or about 40 evenly spaced
     axes.set_xticks(ticks, [names[k] for k in ticks], rotation=90 if num_classes > 4 else 0)
     axes.set_yticks(ticks, [f"{names[k]} ({counts[k]})" for k in ticks])
     axes.tick_params(labelsize=9 if num_classes <= _CELL_NUMBERS_UP_TO else 7)
@@ -126,19 +126,18 @@ def _draw_bars(axes: Axes, accuracy: np.ndarray, labels: list[str], mean: float)
     tidy(axes, grid="x")
 
 
-def _thinned(num_classes: int) -> list[int]:
-    """The classes whose names are shown on an axis: all, or about 40 evenly spaced."""
-    return list(range(0, num_classes, -(-num_classes // _LABELS_UP_TO)))
-
-
-def _most_confused(matrix: np.ndarray, counts: np.ndarray, names: list[str], num_pairs: int = 10) -> str:
-    """The off-diagonal cells with most clips, as lines of text."""
+def most_confused(matrix: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """The largest cells (true, predicted) off the diagonal of a confusion matrix, the largest first."""
     errors = matrix - np.diag(np.diag(matrix))
+    cells = [divmod(cell, len(matrix)) for cell in np.argsort(-errors, axis=None, kind="stable")[:most].tolist()]
+    return [cell for cell in cells if errors[cell]]
+
+
+def _most_confused(matrix: np.ndarray, counts: np.ndarray, names: list[str]) -> str:
+    """The off-diagonal cells with most clips, as lines of text."""
     lines = ["Most confused (true → predicted)\n"]
-    for cell in np.argsort(-errors, axis=None, kind="stable")[:num_pairs].tolist():
-        true, predicted = divmod(cell, len(matrix))
-        wrong, count = errors[true, predicted], counts[true]
-        if wrong > 0:
-            lines.append(f"{100 * wrong / count:.0f}% ({wrong} of {count})  {names[true]}")
-            lines.append(f"        → {names[predicted]}")
+    for true, predicted in most_confused(matrix, 10):
+        wrong, count = matrix[true, predicted], counts[true]
+        lines.append(f"{100 * wrong / count:.0f}% ({wrong} of {count})  {names[true]}")
+        lines.append(f"        → {names[predicted]}")
     return "\n".join(lines if len(lines) > 1 else [*lines, "no errors"])

@@ -1,0 +1,63 @@
+"""Attention in its two forms: torch's fused one, and plain products of a few rows at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from timesformer.models import attention as attention_module
+from timesformer.models.attention import Attention, PlainAttention, heads_of
+
+
+def fused(qkv: torch.Tensor, attention: Attention) -> torch.Tensor:
+    return attention.attend(*heads_of(qkv, attention.num_heads))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 9), length=st.integers(1, 40), heads=st.integers(1, 4), chunk=st.integers(1, 10**4))
+def test_both_forms_agree(rows: int, length: int, heads: int, chunk: int) -> None:
+    attention = Attention(8 * heads, heads, qkv_bias=True, attn_drop=0.0, proj_drop=0.0)
+    qkv, grad = torch.randn(rows, length, 24 * heads, requires_grad=True), torch.randn(rows, length, 8 * heads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_module, "CHUNK", chunk)  # also less than a row
+        plain = PlainAttention.apply(qkv, heads)
+        (of_plain,) = torch.autograd.grad(plain, qkv, grad)
+    wanted = fused(qkv, attention)
+    torch.testing.assert_close(plain, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(of_plain, torch.autograd.grad(wanted, qkv, grad)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_the_plain_form() -> None:
+    qkv = torch.randn(3, 5, 24, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: PlainAttention.apply(x, 2), qkv)
+
+
+@pytest.mark.parametrize(
+    "dtype, length, plain",
+    [(torch.float32, 8, True), (torch.float32, 9, False), (torch.bfloat16, 197, True), (torch.bfloat16, 600, False)],
+    ids=str,
+)
+def test_the_form_is_chosen_by_precision_and_length(
+    dtype: torch.dtype, length: int, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, called = Attention(24, 3, qkv_bias=True, attn_drop=0.5, proj_drop=0.0).eval(), []
+    monkeypatch.setattr(Attention, "attend", lambda *_: called.append("fused"))
+    monkeypatch.setattr(PlainAttention, "apply", lambda *_: called.append("plain"))
+    x = torch.randn(2, length, 72, dtype=dtype)
+    attention.mix(x)
+    attention.mix(x, torch.ones(2, length, dtype=torch.bool))
+    attention.train().mix(x)
+    assert called == ["plain" if plain else "fused", "fused", "fused"]  # masks and dropout are for the fused form
+
+
+def test_under_autocast_both_forms_give_what_autocast_gives() -> None:
+    attention, x = Attention(64, 4, qkv_bias=True, attn_drop=0.0, proj_drop=0.0), torch.randn(3, 30, 64)
+    wanted = attention(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attention(x)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), wanted, atol=0.02, rtol=0.02)
+    got.float().sum().backward()
+    assert attention.qkv.weight.grad.dtype == torch.float32
