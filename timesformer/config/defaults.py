@@ -86,7 +86,7 @@ KEYS: tuple[Key, ...] = (
     Key("MODEL.ATTN_DROP_RATE", 0.0, "float", "dropout on attention weights", low=0, high=0.99),
     Key("MODEL.DROP_PATH_RATE", 0.1, "float", "stochastic depth of the last block; grows linearly from 0", low=0, high=0.99),
     Key("MODEL.RECOMPUTE", "none", "str", "what the backward pass computes again instead of keeping it: cheap, norms and GELUs; blocks, each whole block (least memory, about a third more time)", ("none", "cheap", "blocks")),
-    Key("MODEL.COMPILE", False, "bool", "torch.compile for training and tests: a minute or more for each size of batch, then faster; draws dropout otherwise"),
+    Key("MODEL.COMPILE", False, "bool", "torch.compile for training and tests: up to minutes at each new size of batch; meant for GPUs, a CPU gains little or nothing; draws dropout otherwise"),
     Key("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "str", "space-time attention (paper, Figure 2)", ("divided_space_time", "joint_space_time", "space_only", "sparse_local_global", "axial")),
     Key("TIMESFORMER.PRETRAINED_MODEL", "", "str", "weights the model starts from: a file, timm:NAME, hf:ID or a Hugging Face folder; a head of another size starts anew"),
     Key("TIMESFORMER.PATCH_SIZE", 16, "int", "side of a square patch in pixels", low=1),
