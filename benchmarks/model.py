@@ -38,7 +38,8 @@ AGAINST = (TEXTBOOK, TRANSFORMERS)
 
 
 def models_of(scheme: str, args: argparse.Namespace, device: torch.device) -> dict[str, nn.Module]:
-    """The same random weights in every form there is of `scheme`."""
+    """The same random weights in every form there is of `scheme`, at every call."""
+    torch.manual_seed(0)
     model = VisionTransformer(
         img_size=args.size,
         num_classes=400,
@@ -54,7 +55,7 @@ def models_of(scheme: str, args: argparse.Namespace, device: torch.device) -> di
         nn.init.normal_(parameter, std=0.02)  # `temporal_fc` is not zero
     model.to(device)
     models: dict[str, nn.Module] = {PROJECT: model, TEXTBOOK: TextbookTimeSformer(model)}
-    if scheme in HUGGING_FACE_SCHEMES:
+    if scheme in HUGGING_FACE_SCHEMES and TRANSFORMERS in args.against:
         models[TRANSFORMERS] = HuggingFaceTimeSformer(model)
     if args.compile:
         models[COMPILED] = torch.compile(model)
@@ -100,28 +101,27 @@ def saved(models: dict[str, nn.Module], clips: Tensor, dtype: torch.dtype | None
 
 def compare(scheme: str, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything measured of one scheme."""
-    models = models_of(scheme, args, device)
+    # A model for each precision: ours keeps packed weights between two passes, of one precision at a time.
+    models = {precision: models_of(scheme, args, device) for precision in args.precisions}
     clip = torch.randn(1, 3, args.frames, args.size, args.size, device=device)
     result: dict[str, Any] = {
         "scheme": scheme,
-        "difference": largest_difference(models, clip),
+        "difference": largest_difference(models[args.precisions[0]], clip),
         "saved": {},
         "times": [],
     }
     for precision in args.precisions:
-        result["saved"][precision] = saved(models, clip, PRECISIONS[precision])
+        result["saved"][precision] = saved(models[precision], clip, PRECISIONS[precision])
     for batch in args.batches:
         clips = clip.repeat(batch, 1, 1, 1, 1)
         for name, work in (("forward", forward), ("training", training)):
             if name not in args.passes:
                 continue
             works: dict[tuple[str, str], Callable[[], None]] = {
-                (form, precision): partial(work, model, clips, PRECISIONS[precision])
-                for form, model in models.items()
-                for precision in args.precisions
+                (form, precision): partial(work, model.train(name == "training"), clips, PRECISIONS[precision])
+                for precision, forms in models.items()
+                for form, model in forms.items()
             }
-            for model in models.values():
-                model.train(name == "training")
             for run_once in works.values():
                 run_once()
             seconds = interleaved(works, device=device, repeats=args.repeats)
@@ -154,6 +154,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="clips of a pass")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
+    parser.add_argument("--against", nargs="+", choices=AGAINST, default=list(AGAINST), help="the textbook form always")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="side in pixels")
     parser.add_argument("--dim", type=int, default=768, help="width, a multiple of 64")

@@ -105,7 +105,7 @@ def measure(processes: Processes, cfg: CfgNode, options: dict[str, Any], path: s
             wrapped,
             build_optimizer(model, cfg),
             device=device,
-            dtype=autocast_dtype(cfg.PRECISION, device),
+            dtype=autocast_dtype(cfg.PRECISION, device, sharded=world > 1),  # the same for both
             to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order="rgb"),
             clip_shape=shape,
             num_classes=cfg.MODEL.NUM_CLASSES,

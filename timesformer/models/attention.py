@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from timesformer.models.linear import Linear
 
 # Rows of up to so many tokens a CPU attends to with plain matrix products, a few rows at a time; longer ones, and all
-# on GPUs, by torch's fused attention. Measured on an AMD CPU (Zen 4), forward, fused over plain: bf16 1.6 to 2.0 at 8
-# tokens, 1.2 at 32 and 197, 0.8 at 1569; fp32 1.0 at 8, 0.7 at 32, 0.5 at 197.
+# on GPUs, by torch's fused attention. Measured on an AMD CPU (Zen 4), time of the fused form over that of the plain
+# one, forward and with the backward pass: bf16 2.1 and 1.5 at 8 tokens, 2.3 and 2.8 at 32, 1.6 and 1.7 at 197, 0.8
+# forward at 1569; fp32 1.9 and 1.5 at 8, 0.9 and 0.8 at 197.
 MOST_TOKENS = {torch.float32: 8, torch.bfloat16: 512}
 CHUNK = 8_000_000  # numbers of queries, keys, values and scores at a time: they stay in the cache
 
