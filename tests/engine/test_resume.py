@@ -177,7 +177,7 @@ def test_a_signal_to_all_processes_saves_the_step_and_names_the_way_on(
 def test_defect_19_kill_at_random_moments(tmp_path: Path, tiny: list[str], num_processes: int, num_kills: int) -> None:
     """Each start is killed at a random moment between its first step and its last, until so many kills have been."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    steps = {"TRAIN__CHECKPOINT_PERIOD_STEPS": 1, "LOG_PERIOD": 1, "SOLVER__MAX_EPOCH": 4}
+    steps = {"TRAIN__CHECKPOINT_PERIOD_STEPS": 1, "LOG_PERIOD": 1, "SOLVER__MAX_EPOCH": 8}
     steps |= {"TRAIN__BATCH_SIZE": 2 * num_processes, "GLOBAL_BATCH_SIZE": 4 * num_processes}
     line = command(words(tiny, whole, **steps), num_processes)
     train_with_kills(line, lambda _: False, tmp_path / "whole.txt", most_kills=0)
@@ -188,7 +188,7 @@ def test_defect_19_kill_at_random_moments(tmp_path: Path, tiny: list[str], num_p
         path = killed / "metrics.jsonl"
         num_rows = len(path.read_text().splitlines()) if path.exists() else 0
         if wait[1] == 0.0 and num_rows > wait[0]:  # this start has taken a step
-            wait[1] = seconds + chance.uniform(0.0, 0.3)
+            wait[1] = seconds + chance.uniform(0.0, 0.2)
         if 0.0 < wait[1] <= seconds:
             wait[:] = [num_rows, 0.0]
             return True
