@@ -103,7 +103,9 @@ class Linear(Keeping, nn.Linear):
 
     def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """(..., in) -> (..., out), with an exact GELU after it if wanted."""
-        ready = self._ready(x, (self.weight, self.bias), lambda: (self.weight, self.bias))
+        ready = None
+        if x.device.type == "cpu":  # elsewhere there is nothing to keep
+            ready = self._ready(x, (self.weight, self.bias), lambda: (self.weight, self.bias))
         return (ready or Ready(self.weight, self.bias, packed=False))(x, gelu=gelu)
 
 
