@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.textbook import BLOCKS, TextbookTimeSformer
-from timesformer.engine.benchmark import HUGGING_FACE_SCHEMES, PROJECT, TRANSFORMERS, HuggingFaceTimeSformer
-from timesformer.engine.measure import interleaved, saved_for_backward
-from timesformer.engine.step import autocast
+from timesformer.cost.benchmark import HUGGING_FACE_SCHEMES, PROJECT, TRANSFORMERS, HuggingFaceTimeSformer
+from timesformer.cost.measure import interleaved, saved_for_backward
 from timesformer.models.vit import VisionTransformer
+from timesformer.utils.compute import autocast
 from timesformer.utils.env import collect_versions
 from timesformer.visualization.benchmark import save_ratios
 

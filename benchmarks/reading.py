@@ -27,9 +27,9 @@ import numpy as np
 from av.video.frame import PictureType
 
 from timesformer.datasets.cache import FrameCache, StoredSize
-from timesformer.datasets.frame_samplers import FrameSampler, UniformSegmentSampler, UniformSpanSampler
-from timesformer.datasets.readers import open_video
 from timesformer.datasets.records import VideoRecord
+from timesformer.video.frame_samplers import FrameSampler, UniformSegmentSampler, UniformSpanSampler
+from timesformer.video.readers import open_video
 
 
 def texture(size: tuple[int, int], num_frames: int) -> Iterator[av.VideoFrame]:

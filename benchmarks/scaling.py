@@ -25,16 +25,17 @@ import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.loader import Batch
-from timesformer.datasets.transforms import to_model_input
-from timesformer.engine.launch import Processes, launch
-from timesformer.engine.parallel import parallelize
+from timesformer.distributed import group as distributed
+from timesformer.distributed.launch import Processes, launch
+from timesformer.distributed.parallel import parallelize
 from timesformer.engine.setup import load_run_config
-from timesformer.engine.step import TrainStep, autocast_dtype
+from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_optimizer
-from timesformer.utils import distributed
+from timesformer.utils.compute import autocast_dtype
 from timesformer.utils.env import available_cpus
 from timesformer.utils.sizes import height_width
+from timesformer.video.transforms import to_model_input
 from timesformer.visualization.benchmark import save_lines
 
 ROOT = Path(__file__).resolve().parents[1]

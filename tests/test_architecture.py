@@ -21,42 +21,41 @@ MODULES = {
 FOLDERS = ("timesformer", "tools", "tests", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
-# Who may import whom; every floor may import itself.
-FLOORS = {
-    "engine": {"datasets", "models", "optim", "visualization", "config", "utils"},
-    "datasets": {"utils"},
-    "models": {"utils"},
-    "optim": {"utils"},
-    "visualization": {"utils"},
-    "config": {"utils"},
-    "utils": set(),
-}
+# The floors, the lowest first; a room imports itself and the rooms of lower floors, never one of its own floor.
+FLOORS = (
+    {"utils"},
+    {"visualization", "config", "video"},
+    {"distributed", "optim", "weights"},
+    {"datasets", "models"},
+    {"evaluation"},
+    {"engine"},
+    {"cost"},
+    {"cli"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Where an outside library is at home.
 HOMES = {
-    "av": {"datasets.readers", "datasets.pyav_reader", "datasets.containers", "datasets.gesture_rendering",
-           "utils.env"},  # FFmpeg's versions
-    "torchcodec": {"datasets.readers", "datasets.torchcodec_reader"},
-    "cv2": {"datasets.readers", "datasets.transforms", "datasets.gesture_rendering",
-            "datasets.gestures", "datasets.loader"},  # its threads
-    "torchvision": {"datasets.transforms", "datasets.mixing", "models.baselines"},
-    "timm": {"models.weight_files", "optim.build", "engine.step"},
-    "huggingface_hub": {"models.weight_files"},
-    "transformers": {"engine.benchmark"},
-    "matplotlib": {"visualization.figures", "visualization.curves", "visualization.confusion",
-                   "visualization.contact_sheets", "visualization.comparison",
-                   "visualization.benchmark"},
+    "av": {"video", "datasets.gestures.rendering", "utils.env"},  # the last: FFmpeg's versions
+    "torchcodec": {"video.readers", "video.torchcodec_reader"},
+    "cv2": {"video", "datasets.gestures"},
+    "torchvision": {"video.transforms", "datasets.mixing", "models.baselines"},
+    "timm": {"weights.sources", "weights.resizing", "optim.build", "engine.step"},
+    "huggingface_hub": {"weights.sources"},
+    "transformers": {"cost.benchmark"},
+    "matplotlib": {"visualization"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
-    "sklearn": {"engine.metrics"},
-    "submitit": set(),  # tools/submit.py
-}  # fmt: skip
+    "sklearn": {"evaluation.metrics"},
+    "submitit": {"cli.submit"},
+    "einops": {"models"},
+}
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).
 CFG_DOORS = {
-    "datasets.build", "models.build", "optim.build",
-    "engine.launch", "engine.setup", "engine.train", "engine.evaluate", "engine.test", "engine.check",
-    "engine.checkpoint", "engine.benchmark",
+    "datasets.build", "models.build", "optim.build", "distributed.launch",
+    "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
+    "cli.preview",
 }  # fmt: skip
 
 
@@ -102,13 +101,14 @@ def in_library(name: str, library: str) -> bool:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") > 1])
 def test_a_module_imports_only_its_own_floor_and_those_below(module: str) -> None:
-    floor = module.split(".")[1]
-    reached = {name.split(".")[1] for name in project_imports(module) if "." in name}
-    assert reached <= FLOORS[floor] | {floor}
+    room = module.split(".")[1]
+    reached = {name.split(".")[1] for name in project_imports(module) if "." in name} - {room}
+    assert all(FLOOR_OF[other] < FLOOR_OF[room] for other in reached)
 
 
 def test_every_floor_has_a_rule() -> None:
-    assert {name.split(".")[1] for name in MODULES if "." in name} == FLOORS.keys()
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms == FLOOR_OF.keys()
 
 
 def test_the_tree_in_the_document_is_the_tree() -> None:
@@ -135,7 +135,7 @@ def test_an_outside_library_stays_at_home(library: str) -> None:
         for name, when in imports(module)
         if in_library(name, library) and when != "types"
     }
-    assert users <= HOMES[library]
+    assert all(any(in_library(user, home) for home in HOMES[library]) for user in users), users
 
 
 def test_models_import_timm_and_torchvision_in_calls_only() -> None:

@@ -11,9 +11,9 @@ import torch
 from benchmarks.model import main
 from benchmarks.textbook import BLOCKS, TextbookTimeSformer
 from tests.models.small_models import small
-from timesformer.engine.benchmark import HUGGING_FACE_SCHEMES, HuggingFaceTimeSformer
-from timesformer.engine.measure import multiply_accumulates, saved_for_backward
-from timesformer.models.published_cost import published_multiply_accumulates
+from timesformer.cost.benchmark import HUGGING_FACE_SCHEMES, HuggingFaceTimeSformer
+from timesformer.cost.measure import multiply_accumulates, saved_for_backward
+from timesformer.cost.published import published_multiply_accumulates
 from timesformer.models.vit import ATTENTION_TYPES
 from timesformer.utils.errors import UserError
 

@@ -20,12 +20,12 @@ from tests.datasets.media import picture, write_video
 from timesformer.datasets import cache_folders
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import check_space, disk_folder, memory_folder
-from timesformer.datasets.frame_samplers import FrameSampler, RandomSegmentSampler, UniformSegmentSampler
 from timesformer.datasets.loader import Batch, EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.transforms import EvalTransform, TrainTransform
 from timesformer.datasets.video_dataset import SampleKey, VideoDataset, open_record
 from timesformer.utils.errors import ConfigError
+from timesformer.video.frame_samplers import FrameSampler, RandomSegmentSampler, UniformSegmentSampler
+from timesformer.video.transforms import EvalTransform, TrainTransform
 
 OWN_SIZE = StoredSize((48, 64), 48, whole=False, fixed=False)  # frames of 48x64 are stored as they are
 ROOT = Path(__file__).parents[2]

@@ -15,19 +15,19 @@ from tests.datasets.media import write_video
 from timesformer.config import load_config, unread_keys
 from timesformer.config.defaults import get_cfg, set_value
 from timesformer.datasets import build
-from timesformer.datasets.frame_samplers import (
+from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.video_dataset import SampleKey
+from timesformer.utils.errors import ConfigError, DataListError
+from timesformer.utils.registry import DATASETS
+from timesformer.video.frame_samplers import (
     RandomSegmentSampler,
     RandomSpanSampler,
     ShuffledFrames,
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.datasets.mixing import ClipMixer
-from timesformer.datasets.records import VideoList, VideoRecord
-from timesformer.datasets.transforms import EvalTransform, TrainTransform
-from timesformer.datasets.video_dataset import SampleKey
-from timesformer.utils.errors import ConfigError, DataListError
-from timesformer.utils.registry import DATASETS
+from timesformer.video.transforms import EvalTransform, TrainTransform
 
 SMALL_CROPS = ["DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"]
 

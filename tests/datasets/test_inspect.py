@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.media import truncate, write_video
-from timesformer.datasets.frame_samplers import ShuffledFrames, UniformSegmentSampler, UniformSpanSampler
 from timesformer.datasets.inspect import inspect_videos, quick_look, span_advice
-from timesformer.datasets.pyav_reader import PyAVReader
 from timesformer.datasets.records import VideoRecord
+from timesformer.video.frame_samplers import ShuffledFrames, UniformSegmentSampler, UniformSpanSampler
+from timesformer.video.pyav_reader import PyAVReader
 
 KINETICS_HABIT = UniformSpanSampler(8, 32, 30.0)
 

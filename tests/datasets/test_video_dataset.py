@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from tests.datasets.media import picture, read_number, truncate, write_audio, write_video
-from timesformer.datasets.frame_samplers import (
+from timesformer.datasets.loader import Batch, EvalLoader, TrainLoader
+from timesformer.datasets.records import VideoRecord
+from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, Sample, SampleKey, VideoDataset
+from timesformer.video.frame_samplers import (
     FrameSampler,
     RandomSegmentSampler,
     ShuffledFrames,
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.datasets.loader import Batch, EvalLoader, TrainLoader
-from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.transforms import EvalTransform, TrainTransform
-from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, Sample, SampleKey, VideoDataset
+from timesformer.video.transforms import EvalTransform, TrainTransform
 
 HEIGHT, WIDTH = 48, 64  # of the rendered videos
 

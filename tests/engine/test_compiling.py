@@ -14,11 +14,12 @@ import torch
 import torch.distributed as dist
 
 from timesformer.datasets.loader import Batch
+from timesformer.distributed.parallel import full_state, parallelize, whole
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import check_compiler, compile_model
-from timesformer.engine.parallel import full_state, parallelize, whole
-from timesformer.engine.step import TrainStep, eval_mode
+from timesformer.engine.step import TrainStep
 from timesformer.models.vit import TimeSformer
+from timesformer.utils.compute import eval_mode
 from timesformer.utils.errors import ConfigError
 
 CPU = torch.device("cpu")

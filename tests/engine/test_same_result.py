@@ -17,16 +17,16 @@ from timesformer.config.load import LoadedConfig
 from timesformer.datasets.build import build_eval_dataset, build_mixer, build_train_dataset, load_list
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList
-from timesformer.datasets.transforms import to_model_input
-from timesformer.engine.evaluate import Predictions, evaluate
-from timesformer.engine.launch import Processes
-from timesformer.engine.parallel import full_state, parallelize
+from timesformer.distributed import group as distributed
+from timesformer.distributed.launch import Processes
+from timesformer.distributed.parallel import full_state, parallelize
+from timesformer.distributed.stop import StopRequest
 from timesformer.engine.setup import load_run_config
 from timesformer.engine.step import TrainStep
-from timesformer.engine.stop import StopRequest
+from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_optimizer, build_schedule
-from timesformer.utils import distributed
+from timesformer.video.transforms import to_model_input
 
 ROOT = Path(__file__).parents[2]
 NUM_CLIPS = 24

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from timesformer.distributed import group as distributed
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
+from timesformer.engine.load_weights import input_differences
 from timesformer.engine.start import _newest_for_all
-from timesformer.engine.weights import input_differences
-from timesformer.utils import distributed
 from timesformer.utils.errors import UserError
 
 Run = Callable[..., int]

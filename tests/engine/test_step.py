@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from timesformer.config import load_config
 from timesformer.datasets.loader import Batch
 from timesformer.datasets.video_dataset import Failure
-from timesformer.engine.step import TrainStep, autocast_dtype, choose_precision, eval_mode
+from timesformer.engine.step import TrainStep
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
+from timesformer.utils.compute import autocast_dtype, choose_precision, eval_mode
 from timesformer.utils.errors import ConfigError
 
 NUM_CLASSES = 4

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timesformer.models.pretrained import load_weights
 from timesformer.models.vit import TimeSformer
-from timesformer.models.weight_files import read_source
 from timesformer.utils.errors import CheckpointError
+from timesformer.weights.load import load_weights
+from timesformer.weights.sources import read_source
 
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "num_classes": 5, "num_frames": 4}
 SMALL |= {"embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from timesformer.config import load_config
-from timesformer.models import pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.optim import freezing
 from timesformer.optim.build import freeze_parameters
 from timesformer.optim.freezing import freeze, set_training_mode
 from timesformer.utils.errors import ConfigError
+from timesformer.weights import load as pretrained
 
 
 def make_model(**settings: object) -> TimeSformer:

@@ -11,10 +11,21 @@ import torch
 from fvcore.common.config import CfgNode
 
 # Importing a dataset registers it.
-from timesformer.datasets import folder, gestures, howto100m, kinetics, muwiges, ssv2  # noqa: F401
+from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # noqa: F401
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_space, disk_folder, memory_folder
-from timesformer.datasets.frame_samplers import (
+from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
+from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
+from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
+from timesformer.utils.env import available_cpus, processes_that_share_cpus
+from timesformer.utils.errors import DataListError
+from timesformer.utils.logging import get_logger
+from timesformer.utils.random import numpy_generator
+from timesformer.utils.registry import DATASETS
+from timesformer.utils.sizes import height_width
+from timesformer.video.frame_samplers import (
     FrameSampler,
     RandomSegmentSampler,
     RandomSpanSampler,
@@ -22,19 +33,9 @@ from timesformer.datasets.frame_samplers import (
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.datasets.loader import EvalLoader, TrainLoader
-from timesformer.datasets.mixing import ClipMixer
-from timesformer.datasets.readers import resolve_backend
-from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
-from timesformer.datasets.transforms import EvalTransform, TrainTransform
-from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
-from timesformer.datasets.video_info import VideoInfo
-from timesformer.utils.env import available_cpus, processes_that_share_cpus
-from timesformer.utils.errors import DataListError
-from timesformer.utils.logging import get_logger
-from timesformer.utils.random import numpy_generator
-from timesformer.utils.registry import DATASETS
-from timesformer.utils.sizes import height_width
+from timesformer.video.readers import resolve_backend
+from timesformer.video.transforms import EvalTransform, TrainTransform
+from timesformer.video.video_info import VideoInfo
 
 log = get_logger(__name__)
 

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from timesformer.datasets.cache_folders import GB
-from timesformer.datasets.readers import VideoReader, resize
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.transforms import Size, scaled_size
-from timesformer.datasets.video_info import VideoInfo
 from timesformer.utils.errors import VideoReadError
+from timesformer.video.readers import VideoReader, resize
+from timesformer.video.transforms import Size, scaled_size
+from timesformer.video.video_info import VideoInfo
 
 CHUNK_BYTES = 2**28  # of full-sized frames that are decoded at a time to be stored
 MAX_MEASURED = 200  # videos opened to tell the size of a list

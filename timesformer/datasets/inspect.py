@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from timesformer.datasets.frame_samplers import FrameSampler, clip_span_sec, distinct_frames
 from timesformer.datasets.records import VideoRecord, shorten
 from timesformer.datasets.video_dataset import Failure, open_record, sample_record
-from timesformer.datasets.video_info import VideoInfo
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
+from timesformer.video.frame_samplers import FrameSampler, clip_span_sec, distinct_frames
+from timesformer.video.video_info import VideoInfo
 
 QUICK_LOOK_VIDEOS = 50
 TOLERATED_SHARE = 0.05  # of the videos may be too short for the clip span

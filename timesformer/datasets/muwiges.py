@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from timesformer.datasets.gesture_curves import CLASS_NAMES
+from timesformer.datasets.gestures.curves import CLASS_NAMES
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.records import wrong_num_classes
 from timesformer.utils.registry import DATASETS

@@ -18,13 +18,13 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from timesformer.datasets.cache import FrameCache
-from timesformer.datasets.frame_samplers import FrameSampler, distinct_frames
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.readers import VideoReader, open_frames, open_video
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_info import VideoInfo
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
+from timesformer.video.frame_samplers import FrameSampler, distinct_frames
+from timesformer.video.readers import VideoReader, open_frames, open_video
+from timesformer.video.video_info import VideoInfo
 
 Label: TypeAlias = "int | tuple[int, ...]"
 

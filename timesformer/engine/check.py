@@ -19,18 +19,18 @@ from timesformer.datasets.video_dataset import SampleKey
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.failures import FailureLog
+from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.engine.start import Start, find_start
 from timesformer.engine.state import TrainingState
-from timesformer.engine.step import autocast
 from timesformer.engine.train import build_train_step
-from timesformer.engine.weights import load_and_report
 from timesformer.models.build import build_model
 from timesformer.models.summary import summarize
-from timesformer.models.weight_files import is_hub_name
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
+from timesformer.utils.compute import autocast
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
+from timesformer.weights.sources import is_hub_name
 
 log = get_logger(__name__)
 

@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import KEY_BY_NAME
-from timesformer.models.foreign_weights import PREPROCESSING, check_format, stored_settings
-from timesformer.models.weight_files import read_file
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
+from timesformer.weights.read import PREPROCESSING, check_format, stored_settings
+from timesformer.weights.sources import read_file
 
 log = get_logger(__name__)
 

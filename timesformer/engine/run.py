@@ -6,10 +6,10 @@ from pathlib import Path
 
 from timesformer.config.load import LoadedConfig
 from timesformer.datasets.build import load_lists
+from timesformer.distributed.launch import Processes
+from timesformer.distributed.preflight import preflight
 from timesformer.engine.check import check
 from timesformer.engine.describe import describe_data
-from timesformer.engine.launch import Processes
-from timesformer.engine.preflight import preflight
 from timesformer.engine.setup import start_run, write_provenance
 from timesformer.engine.test import test
 from timesformer.engine.train import train

@@ -16,17 +16,17 @@ import timesformer.datasets.build
 import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.transforms import to_model_input
+from timesformer.distributed import group as distributed
+from timesformer.distributed.launch import Processes
+from timesformer.distributed.stop import StopRequest
 from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
-from timesformer.engine.launch import Processes
-from timesformer.engine.step import PRECISIONS, choose_precision
-from timesformer.engine.stop import StopRequest
-from timesformer.utils import distributed
+from timesformer.utils.compute import PRECISIONS, choose_precision
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
 from timesformer.utils.registry import DATASETS, MODELS
+from timesformer.video.transforms import to_model_input
 
 log = get_logger(__name__)
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
+from timesformer.distributed import group as distributed
+from timesformer.distributed.preflight import together
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
-from timesformer.engine.preflight import together
+from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run
-from timesformer.engine.weights import load_and_report
-from timesformer.models.weight_files import is_hub_name
-from timesformer.utils import distributed
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
+from timesformer.weights.sources import is_hub_name
 
 log = get_logger(__name__)
 

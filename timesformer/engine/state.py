@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from timesformer.distributed import group as distributed
+from timesformer.distributed.parallel import full_state, load_full_state
 from timesformer.engine.checkpoint import Position, preprocessing_of
 from timesformer.engine.failures import FailureLog
-from timesformer.engine.parallel import full_state, load_full_state
 from timesformer.engine.setup import Run
 from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
-from timesformer.models.foreign_weights import FORMAT
-from timesformer.utils import distributed
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
+from timesformer.weights.read import FORMAT
 
 
 @dataclass

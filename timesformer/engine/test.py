@@ -12,10 +12,10 @@ from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
-from timesformer.engine.evaluate import evaluate
-from timesformer.engine.report import write_report
+from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
-from timesformer.engine.weights import load_and_report
+from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger

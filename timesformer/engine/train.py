@@ -15,24 +15,24 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
 from timesformer.datasets.loader import Batch, EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
+from timesformer.distributed import group as distributed
+from timesformer.distributed.parallel import parallelize
+from timesformer.distributed.stop import chosen, stopped
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
-from timesformer.engine.evaluate import evaluate
 from timesformer.engine.events import Progress, what_limits
 from timesformer.engine.failures import FailureLog
-from timesformer.engine.metrics import confusion, log_loss, show_metrics, summarize
-from timesformer.engine.parallel import parallelize
 from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import StepResult, StepTotals, TrainStep
-from timesformer.engine.stop import chosen, stopped
+from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.metrics import confusion, log_loss, show_metrics, summarize
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
-from timesformer.utils import distributed
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from timesformer.models.blocks import LAYER_NORM_EPS, AxialBlock, Block, BlockLayers, DividedBlock, LocalGlobalBlock
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
-from timesformer.models.pretrained import load_weights
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
+from timesformer.weights.load import load_weights
 
 logger = logging.getLogger(__name__)
 

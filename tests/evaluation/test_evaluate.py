@@ -1,0 +1,101 @@
+"""The evaluator: every video once, views joined, the same for any batch size, failures listed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from timesformer.config import load_config
+from timesformer.datasets.loader import EvalLoader, SampleKey
+from timesformer.datasets.video_dataset import Failure, Sample
+from timesformer.distributed.launch import Processes
+from timesformer.distributed.stop import StopRequest
+from timesformer.evaluation.evaluate import Predictions, evaluate, join_views
+
+
+class Videos(Dataset[Sample]):
+    """Ten videos with one to three views each; number 4 cannot be read."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        index = key.index
+        if index == 4:
+            return Sample(None, 0, 4, key.position, failures=[Failure(4, "v4.mp4", "test.csv:5", "empty file")])
+        generator = torch.Generator().manual_seed(index)
+        views = torch.randint(0, 256, (1 + index % 3, 3, 2, 4, 4), generator=generator, dtype=torch.uint8)
+        return Sample(views, index % 3, index, key.position, distinct_frames=2.0)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(96, 3)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.dropout(self.head(clips.flatten(1)))
+
+
+def run(*, videos_per_batch: int, views_per_forward: int, rank: int = 0, world_size: int = 1) -> Predictions:
+    torch.manual_seed(0)
+    model = Model().train()
+    model.dropout.eval()  # as a frozen part is
+    cfg = load_config(None, ["TEST.BATCH_SIZE", str(views_per_forward), "MODEL.NUM_CLASSES", "3"]).cfg
+    this_run = SimpleNamespace(
+        cfg=cfg,
+        processes=Processes(),
+        device=torch.device("cpu"),
+        dtype=None,
+        to_input=lambda clips: clips.float() / 255,
+        stop=StopRequest(),
+    )
+    loader = EvalLoader(Videos(), videos_per_batch=videos_per_batch, rank=rank, world_size=world_size)
+    predictions = evaluate(this_run, model, loader, ensemble="mean", title="test")
+    modes = (model.training, model.head.training, model.dropout.training)
+    assert modes == (True, True, False), "every module is given back in the mode it came in"
+    return predictions
+
+
+def test_defect_14_a_video_that_cannot_be_read_is_listed_and_the_rest_scored() -> None:
+    predictions = run(videos_per_batch=3, views_per_forward=4)
+    assert predictions.indices.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [failure.path for failure in predictions.missing] == ["v4.mp4"]
+    assert predictions.num_videos == 10
+
+
+def test_defect_15_predictions_and_labels_are_two_things() -> None:
+    predictions = run(videos_per_batch=3, views_per_forward=4)
+    assert predictions.labels == [i % 3 for i in (0, 1, 2, 3, 5, 6, 7, 8, 9)]
+    assert predictions.scores.shape == (9, 3)
+    np.testing.assert_allclose(predictions.scores.sum(axis=1), 1.0)
+    assert predictions.scores.argmax(axis=1).tolist() != predictions.labels
+
+
+@pytest.mark.parametrize(("videos_per_batch", "views_per_forward"), [(1, 1), (2, 100), (10, 2), (4, 3)])
+def test_the_score_does_not_depend_on_batch_sizes(videos_per_batch: int, views_per_forward: int) -> None:
+    expected = run(videos_per_batch=10, views_per_forward=100)
+    found = run(videos_per_batch=videos_per_batch, views_per_forward=views_per_forward)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+
+
+def test_shares_of_the_processes_join_to_the_whole() -> None:
+    whole = run(videos_per_batch=3, views_per_forward=4)
+    shares = [run(videos_per_batch=3, views_per_forward=4, rank=rank, world_size=3) for rank in range(3)]
+    assert np.concatenate([share.indices for share in shares]).tolist() == whole.indices.tolist()
+    np.testing.assert_allclose(np.concatenate([share.scores for share in shares]), whole.scores, rtol=1e-6)
+
+
+def test_views_are_joined_by_mean_of_softmax_sum_or_max() -> None:
+    logits = torch.tensor([[-5.0, -1.0], [-3.0, -2.0]])
+    torch.testing.assert_close(join_views(logits, "mean", multi_label=False), logits.double().softmax(1).mean(0))
+    torch.testing.assert_close(join_views(logits, "mean", multi_label=True), logits.double().sigmoid().mean(0))
+    assert join_views(logits, "sum", multi_label=False).tolist() == [-8.0, -3.0]
+    # the original's maximum started from zeros, so that negative logits never counted
+    assert join_views(logits, "max", multi_label=False).tolist() == [-3.0, -1.0]

@@ -1,0 +1,79 @@
+"""Metrics against values worked out by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+
+from timesformer.evaluation import metrics
+
+
+def random_case(n: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.random((n, num_classes)), generator.integers(0, num_classes, n)
+
+
+def test_topk_accuracy_agrees_with_scikit_learn() -> None:
+    scores, labels = random_case(200, 12)
+    for k in (1, 2, 5):
+        expected = top_k_accuracy_score(labels, scores, k=k, labels=np.arange(12))
+        assert metrics.topk_accuracy(scores, labels, k) == pytest.approx(100 * expected)
+
+
+@given(num_classes=st.integers(1, 8), n=st.integers(0, 20))
+def test_defect_09_any_number_of_classes_has_a_top_k(num_classes: int, n: int) -> None:
+    scores, labels = random_case(n, num_classes)
+    summary = metrics.summarize(scores, labels.tolist(), multi_label=False)
+    assert "top1" in summary
+    for k in metrics.reported_ks(num_classes):
+        assert k == 1 or 1 < k < num_classes
+    if n:
+        assert metrics.topk_accuracy(scores, labels, 5) == 100.0 or num_classes > 5
+
+
+def test_defect_08_scores_weigh_every_video_once() -> None:
+    """Three right of four is 75%, whatever the batches they came in or the number of channels."""
+    scores = np.eye(3)[[0, 1, 2, 0]]
+    assert metrics.topk_accuracy(scores, np.array([0, 1, 2, 1]), 1) == 75.0
+
+
+def test_mean_class_accuracy_agrees_with_scikit_learn() -> None:
+    scores, labels = random_case(300, 4, seed=1)
+    labels[:150] = 0
+    summary = metrics.summarize(scores, labels.tolist(), multi_label=False)
+    assert summary["mean_class"] == pytest.approx(100 * balanced_accuracy_score(labels, scores.argmax(1)))
+
+
+def test_confusion_has_true_classes_in_rows_and_nan_marks_classes_without_clips() -> None:
+    scores = np.eye(3)[[1, 1, 0]]
+    matrix = metrics.confusion(scores, np.array([0, 1, 0]))
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    accuracy = metrics.per_class_accuracy(matrix)
+    assert accuracy[:2].tolist() == [50.0, 100.0] and np.isnan(accuracy[2])
+
+
+def test_mean_average_precision_by_hand() -> None:
+    scores = np.array([[0.9, 0.1, 0.5], [0.8, 0.7, 0.5], [0.1, 0.6, 0.5]])
+    labels: list[tuple[int, ...]] = [(0,), (1,), (0, 1)]
+    # class 0: ranks 1 and 3 are positive -> (1/1 + 2/3) / 2; class 1: ranks 1 and 2 -> 1; class 2 has no positive
+    expected = 100 * ((1 + 2 / 3) / 2 + 1.0) / 2
+    assert metrics.summarize(scores, labels, multi_label=True)["mAP"] == pytest.approx(expected)
+
+
+def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_videos() -> None:
+    values = np.arange(400) % 4 > 0
+    low, high = metrics.bootstrap_interval(values)
+    few_low, few_high = metrics.bootstrap_interval(values[:40])
+    assert low < 75 < high and (high - low) < (few_high - few_low)
+    # binomial standard error of 75% with n = 400 is 2.165 points
+    assert (high - low) / 2 == pytest.approx(1.96 * 2.165, rel=0.1)
+
+
+def test_log_loss_of_single_and_several_labels() -> None:
+    scores = np.array([[0.25, 0.75], [0.5, 0.5]])
+    assert metrics.log_loss(scores, [1, 0], multi_label=False) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
+    expected = -(2 * np.log(0.75) + 2 * np.log(0.5)) / 4
+    assert metrics.log_loss(scores, [(1,), (0, 1)], multi_label=True) == pytest.approx(expected)

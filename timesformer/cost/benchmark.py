@@ -1,0 +1,241 @@
+"""What a configuration costs: the model's passes against Hugging Face's and the matrix rate, and loading of data."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from timesformer.cost.measure import (
+    OUT_OF_MEMORY,
+    interleaved,
+    matrix_product,
+    memory_refused,
+    multiply_accumulates,
+    peak_bytes,
+    saved_for_backward,
+)
+from timesformer.cost.published import published_multiply_accumulates
+from timesformer.datasets.build import build_train_loader, load_list
+from timesformer.datasets.loader import Batch
+from timesformer.engine.compiling import check_compiler, compile_model
+from timesformer.engine.step import TrainStep
+from timesformer.models.attention import Attention
+from timesformer.models.build import build_model
+from timesformer.models.vit import TimeSformer, VisionTransformer
+from timesformer.optim.build import build_optimizer
+from timesformer.utils.compute import autocast, autocast_dtype
+from timesformer.utils.errors import UserError
+from timesformer.utils.sizes import height_width
+from timesformer.video.transforms import to_model_input
+from timesformer.weights.hugging_face import make_config, to_their_names
+
+PROJECT, TRANSFORMERS = "timesformer", "transformers"
+# It has space-only attention too, but gives logits for each frame.
+HUGGING_FACE_SCHEMES = ("divided_space_time", "joint_space_time")
+
+
+class HuggingFaceTimeSformer(nn.Module):
+    """`TimesformerForVideoClassification` with the weights of one of ours, and our order of dimensions.
+
+    It is without dropout and stochastic depth, whose rate its configuration takes as a whole number only.
+
+    Raises:
+        UserError: a model that it does not have, or no `transformers`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        vit = model.model if isinstance(model, TimeSformer) else model
+        if not isinstance(vit, VisionTransformer):
+            raise UserError(
+                f"--vs transformers compares TimeSformers, and {type(model).__name__} is none. Leave it out"
+            )
+        if vit.attention_type not in HUGGING_FACE_SCHEMES:
+            raise UserError(
+                f"Hugging Face's TimeSformer does not do what {vit.attention_type} does. "
+                f"It has TIMESFORMER.ATTENTION_TYPE {' and '.join(HUGGING_FACE_SCHEMES)}"
+            )
+        try:
+            from transformers import TimesformerConfig, TimesformerForVideoClassification
+        except ImportError as error:
+            raise UserError("--vs transformers needs it installed. Type: pip install transformers") from error
+        _, _, height, width = vit.input_shape
+        if height != width:
+            raise UserError(f"Hugging Face's TimeSformer takes square frames only, not {height} x {width}")
+        attention, tensors = vit.get_submodule("blocks.0.attn"), vit.state_dict()
+        assert isinstance(attention, Attention)
+        config = make_config(
+            tensors,
+            attention_type=vit.attention_type,
+            num_heads=attention.num_heads,
+            image_size=height,
+            class_names=(),
+        )
+        self.model = TimesformerForVideoClassification(TimesformerConfig(**config))
+        self.model.load_state_dict(to_their_names(tensors))
+        self.to(vit.cls_token.device).train(vit.training)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W) -> logits (B, K)."""
+        return self.model(clips.transpose(1, 2)).logits
+
+
+class Subject:
+    """A model on its device, with random clips to feed it.
+
+    Attributes:
+        passes: what is timed, by name: "forward" in eval mode and "training", a whole optimiser step.
+    """
+
+    def __init__(self, cfg: CfgNode, name: str, *, clips: int) -> None:
+        self.device = torch.device("cuda" if cfg.NUM_GPUS != 0 and torch.cuda.is_available() else "cpu")
+        self.dtype = autocast_dtype(cfg.PRECISION, self.device)
+        self.shape = (3, cfg.DATA.NUM_FRAMES, *height_width(cfg.DATA.TRAIN_CROP_SIZE))
+        self.cfg, self.name, self.num_clips = cfg, name, clips
+        self.to_input = partial(
+            to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER
+        )
+        self.model, vit = self._build("meta")  # what is only counted needs no memory
+        self.facts = {
+            "model": name,
+            "attention": vit.attention_type if vit else "",
+            "frames": self.shape[1],
+            "height": self.shape[2],
+            "width": self.shape[3],
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "published": published_multiply_accumulates(vit) if vit else None,
+        }
+        self.passes = {"forward": self.forward, "training": self.train}
+
+    def _build(self, device: str | torch.device) -> tuple[nn.Module, VisionTransformer | None]:
+        """The model, and the vision transformer that it is or whose weights it has."""
+        with torch.device(device):
+            model = build_model(self.cfg)
+            vit = model.model if isinstance(model, TimeSformer) else None
+            return (HuggingFaceTimeSformer(model) if self.name == TRANSFORMERS else model), vit
+
+    def executed(self, name: str) -> int:
+        """Multiply-accumulates of a clip in a pass."""
+        total = multiply_accumulates(self.model, self.shape, clips=self.num_clips, backward=name == "training")
+        return total // self.num_clips
+
+    def place(self) -> None:
+        """Build the model on the device, when it is not there yet, and draw clips."""
+        if next(self.model.parameters()).is_meta:
+            self.held_before = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
+            self.model, _ = self._build(self.device)
+            if self.cfg.MODEL.COMPILE and self.name == PROJECT:
+                check_compiler(self.device)
+                compile_model(self.model)
+        numbers, clips = list(range(self.num_clips)), torch.randint(0, 256, (self.num_clips, *self.shape))
+        self.clips = clips.to(self.device, torch.uint8)
+        self.batch = Batch(
+            self.clips,
+            [number % self.cfg.MODEL.NUM_CLASSES for number in numbers],
+            *(numbers, numbers, [1] * self.num_clips, [1.0] * self.num_clips, [], []),
+        )
+
+    def forward(self) -> None:
+        """Logits."""
+        self.model.eval()
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            self.model(self.to_input(self.clips))
+
+    def train(self) -> None:
+        """One optimiser step, at a learning rate of zero."""
+        self.model.train()
+        self.take_step([self.batch], num_samples=self.num_clips, epoch=0, lr=0.0, global_step=0)
+
+    @cached_property
+    def take_step(self) -> TrainStep:
+        """The step of the training loop, without mixing."""
+        cfg = self.cfg
+        return TrainStep(
+            self.model,
+            build_optimizer(self.model, cfg),
+            device=self.device,
+            dtype=self.dtype,
+            to_input=self.to_input,
+            clip_shape=self.shape,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            loss=cfg.MODEL.LOSS_FUNC,
+            label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
+            clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+            mixer=None,
+        )
+
+    def bytes(self, name: str) -> int:
+        """Memory of a pass.
+
+        On a GPU the most that tensors hold, the optimiser's state included. On a CPU, where nobody counts that, the
+        parameters and what a training step keeps for its backward pass."""
+        if self.device.type == "cuda":
+            return peak_bytes(self.passes[name], self.device) - self.held_before
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        return weights + saved_for_backward(self._logits_in_training, self.model)
+
+    def _logits_in_training(self) -> Tensor:
+        with autocast(self.device, self.dtype):
+            return self.model.train()(self.to_input(self.clips))
+
+
+def measure(cfg: CfgNode, *, vs: str | None, clips: int, train: bool, repeats: int) -> list[dict[str, Any]]:
+    """A row for each model and pass of one configuration; what does not fit into the memory has no `clips_per_sec`.
+
+    Args:
+        vs: `TRANSFORMERS` measures Hugging Face's model as well, if it has the attention scheme.
+        clips: of a pass.
+        train: measure an optimiser step as well.
+        repeats: timed runs of each pass, which take turns with the others and with a product of matrices.
+    """
+    works: dict[tuple[str, str], Callable[[], object]] = {}
+    rows = []
+    comparable = cfg.TIMESFORMER.ATTENTION_TYPE in HUGGING_FACE_SCHEMES
+    for model in (PROJECT, vs) if vs and comparable else (PROJECT,):
+        subject = Subject(cfg, model, clips=clips)
+        for name in ("forward", "training") if train else ("forward",):
+            row = {**subject.facts, "pass": name, "executed": subject.executed(name), "clips_per_sec": None}
+            rows.append(row)
+            try:
+                with memory_refused(subject.device):
+                    subject.place()
+                    subject.passes[name]()
+                    row["bytes"] = subject.bytes(name)
+                works[model, name] = subject.passes[name]
+            except OUT_OF_MEMORY:
+                row["bytes"] = None
+                subject.model.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+    multiply, product_macs = matrix_product(subject.device, subject.dtype)
+    multiply()
+    seconds = interleaved({**works, ("", "product"): multiply}, device=subject.device, repeats=repeats)
+    rate = product_macs / statistics.median(seconds["", "product"])
+    for row in rows:
+        row |= {"matrix_rate": rate, "share": None}
+        if times := seconds.get((row["model"], row["pass"])):
+            row["clips_per_sec"] = clips / statistics.median(times)
+            row["share"] = row["executed"] * row["clips_per_sec"] / rate
+    return rows
+
+
+def loading_rate(cfg: CfgNode, num_batches: int) -> float:
+    """Clips that the training loader gives in a second of the clock, its first batch left out.
+
+    Raises:
+        UserError: lists that cannot be used, or of a single batch.
+    """
+    loader = build_train_loader(cfg, load_list(cfg, "train"))
+    batches = (batch for _, of_this_step in loader for batch in of_this_step)
+    next(batches)
+    start, counts = time.perf_counter(), [len(batch.labels) for batch in islice(batches, num_batches)]
+    if not counts:
+        raise UserError(f"--data needs more than one batch. Type TRAIN.BATCH_SIZE {max(1, cfg.TRAIN.BATCH_SIZE // 4)}")
+    return sum(counts) / (time.perf_counter() - start)

@@ -1,0 +1,316 @@
+"""Reads exactly the frames asked for from a video file, with PyAV.
+
+A first pass over the packets, without decoding, tells how many frames there are, when each is shown and from
+which keyframe it can be reached. Where that can be trusted, only the parts of the file that hold wanted
+frames are decoded; elsewhere the file is decoded from its start and frames are counted. Either way frame i is
+the i-th frame in display order among those that a plain decode from the start gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import dropwhile
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.format import Flags
+from av.sidedata.sidedata import SideData
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from timesformer.utils.errors import VideoReadError
+from timesformer.video.containers import first_video_stream, open_container
+from timesformer.video.video_info import VideoInfo, usable_fps
+
+_MAX_UNCODED_PICTURE_BYTES = 19  # MPEG-4 packets up to this size may say "no picture here", as FFmpeg sees it
+_MAX_SURVEYS = 4096  # that a process remembers: some ten MB
+_MAX_HELD_BYTES = 2**24  # of a file whose packets wait in memory, from its survey on, for being decoded
+_MAX_SHORTFALL = 0.05  # of the promised duration; a file that lacks more is called truncated
+
+
+class PyAVReader:
+    """A video file open for reading; see `readers.VideoReader`. One thread, one RGB converter."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._packets: list[av.Packet[VideoStream]] = []  # all, where the survey kept them
+        self._begun: dict[int | None, list[av.VideoFrame]] = {}  # by pts of the packet behind which the decoder stands
+        self._container = open_container(path)
+        try:
+            self._stream = first_video_stream(self._container, path)
+            status = os.stat(path)
+            file = path, status.st_size, status.st_mtime_ns
+            if (survey := _surveys.get(file)) is None:
+                survey, self._packets, self._begun = _survey(self._container, self._stream, file)
+                _remember(file, survey)
+        except BaseException:
+            self.close()
+            raise
+        self._survey, self.info = survey, survey.info
+        self._reformatter = VideoReformatter()
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Frames by place in display order: uint8 RGB (len(indices), H, W, 3); see `readers.VideoReader`."""
+        survey, places = self._survey, [int(i) for i in indices]
+        wanted = sorted(set(places))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
+            beyond = wanted[0] if wanted[0] < 0 else wanted[-1]
+            cause = f"frame {beyond} was asked for; it has {self.info.num_frames}, from 0"
+            raise VideoReadError(self._path, cause)
+        frames = np.empty((len(wanted), *survey.coded_size, 3), np.uint8)
+        names = survey.pts[wanted].tolist() if survey.trusted else wanted
+        missing: dict[int | None, int] = {name: slot for slot, name in enumerate(names)}
+        if survey.trusted:
+            self._read_by_seeking(missing, frames)
+        if missing:
+            self._read_linearly(missing, frames, wanted)
+        if places != wanted:
+            frames = frames[np.searchsorted(wanted, places)]
+        return np.ascontiguousarray(_upright(frames, survey.matrix))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._container.close()
+
+    def __enter__(self) -> PyAVReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _read_by_seeking(self, missing: dict[int | None, int], frames: np.ndarray) -> None:
+        """Fills slots of `frames` from {pts: slot}, one keyframe at a time; leaves in `missing` the rest."""
+        keys, wanted = self._survey.key_pts, list(missing)
+        groups: dict[int, set[int | None]] = {}
+        before = np.searchsorted(keys, np.array(wanted, np.int64), side="right") - 1
+        for pts, key in zip(wanted, keys[before].tolist(), strict=True):
+            groups.setdefault(key, set()).add(pts)
+        try:
+            for key, group in groups.items():
+                for frame in self._decode_group(key, group):
+                    frames[missing.pop(frame.pts)] = self._to_rgb(frame)
+        except av.error.FFmpegError:
+            return  # the linear decode finds out what of the rest can be read, and names the cause
+
+    def _decode_group(self, key: int, wanted: set[int | None]) -> Iterator[av.VideoFrame]:
+        """The frames with the wanted pts, decoded from the keyframe at pts `key`; fewer where seeking fails.
+
+        Pictures shown before a keyframe but stored after it (open GOP) need the keyframe before: they belong
+        to its group, and what the decoder makes of them here is passed over.
+        """
+        codec, unsent = self._stream.codec_context, set(wanted)
+        for packet in self._packets_from(key):
+            # no packet after the last wanted one is needed: what the decoder holds back is asked for instead
+            drain = not packet.size or not (unsent or self._survey.interlaced)
+            codec.skip_frame = "DEFAULT" if drain or packet.pts in wanted else "NONREF"
+            for frame in self._begun.pop(packet.pts, None) or codec.decode(None if drain else packet):
+                if frame.pts in wanted:
+                    wanted.remove(frame.pts)
+                    yield frame
+            if drain or not wanted:
+                return
+            unsent.discard(packet.pts)
+
+    def _packets_from(self, key: int) -> Iterator[av.Packet[VideoStream]]:
+        """The packets from the keyframe at pts `key` on, or from one before it; none where seeking fails."""
+        if self._packets:
+            if key not in self._begun:
+                self._begun = {}
+                self._stream.codec_context.flush_buffers()
+            yield from dropwhile(lambda packet: packet.pts != key, self._packets)
+            return
+        self._container.seek(key, stream=self._stream, backward=True)
+        packets = self._container.demux(self._stream)
+        first = next(packets)
+        if first.pts is not None and first.pts <= key:
+            yield first
+            yield from packets
+
+    def _read_linearly(self, missing: dict[int | None, int], frames: np.ndarray, wanted: list[int]) -> None:
+        """Fills slots from {pts or place: slot} by decoding from the start.
+
+        Raises:
+            VideoReadError: one of them is not among the frames that can be decoded.
+        """
+        cause = "the rest is missing"
+        num_decoded = 0
+        try:
+            for frame in _decode_from_start(self._path):
+                place = frame.pts if self._survey.trusted else num_decoded
+                slot = missing.pop(place, None)
+                num_decoded += 1
+                if slot is not None:
+                    frames[slot] = self._to_rgb(frame)
+                    if not missing:
+                        return
+        except av.error.FFmpegError as error:
+            cause = f"then: {error.strerror}"
+        first = wanted[min(missing.values())]
+        counts = f"{num_decoded} of its {self.info.num_frames} frames can"
+        raise VideoReadError(self._path, f"frame {first} cannot be decoded: {counts}, {cause}")
+
+    def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 (height, width, 3), not turned yet. A frame of another size is scaled to that of the first."""
+        height, width = self._survey.coded_size
+        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        return rgb.to_ndarray()
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What the packets of a stream and its first frame say.
+
+    Attributes:
+        info: what the user is told.
+        trusted: whether packets and frames correspond one to one, by pts.
+        pts: of the packets, in display order, in units of the stream's time base; int64.
+        key_pts: of the keyframes among them.
+        interlaced: whether a frame may come in two packets.
+        coded_size: height and width as stored, in pixels.
+        matrix: of display, as FFmpeg keeps it: rows (a, b, u), (c, d, v), (x, y, w); int32.
+    """
+
+    info: VideoInfo
+    trusted: bool
+    pts: np.ndarray
+    key_pts: np.ndarray
+    interlaced: bool
+    coded_size: tuple[int, int]
+    matrix: np.ndarray
+
+
+_surveys: dict[tuple[str, int, int], _Survey] = {}  # by path, size and time of change of the file
+
+
+def _remember(file: tuple[str, int, int], survey: _Survey) -> None:
+    """A file is surveyed once for each process, as long as it does not change."""
+    if len(_surveys) >= _MAX_SURVEYS and file not in _surveys:
+        _surveys.clear()
+    _surveys[file] = survey
+
+
+def _survey(
+    container: InputContainer, stream: VideoStream, file: tuple[str, int, int]
+) -> tuple[_Survey, list[av.Packet[VideoStream]], dict[int | None, list[av.VideoFrame]]]:
+    """Passes over all packets, decoding one frame only.
+
+    Returns:
+        What there is to know; and if the file is small and can be trusted, its packets and, by the pts of the
+        only one that was decoded, what the decoder gave for it.
+
+    Raises:
+        VideoReadError: no frame can be decoded.
+    """
+    codec = stream.codec_context
+    packets: list[tuple[int | None, bool]] = []  # pts, keyframe
+    held: list[av.Packet[VideoStream]] = []
+    begun: dict[int | None, list[av.VideoFrame]] = {}
+    odd = False
+    smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
+    end = 0
+    frame: av.VideoFrame | None = None
+    damage: str | None = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                packets.append((packet.pts, packet.is_keyframe))
+                odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
+                end = max(end, (packet.pts or 0) + (packet.duration or 0))
+            if file[1] <= _MAX_HELD_BYTES:
+                held.append(packet)
+            if frame is None:
+                if pictures := packet.decode():
+                    begun = {packet.pts: pictures}
+                elif packet.is_keyframe:  # others may come to be shown before it: do not wait for them
+                    pictures = stream.decode(None)
+                    codec.flush_buffers()
+                frame = next(iter(pictures), None)
+    except av.error.FFmpegError as error:
+        damage = str(error.strerror)
+    if frame is None:
+        raise VideoReadError(file[0], f"none of its frames can be decoded: {damage or 'it seems to have none'}")
+    stamps = [pts for pts, _ in packets if pts is not None]
+    complete = len(set(stamps)) == len(packets)  # all present, none twice
+    guessed = bool(container.format.flags & cast("int", Flags.no_timestamps.value)) or container.format.name == "mpeg"
+    reordered_avi = container.format.name == "avi" and bool(codec.has_b_frames)
+    trusted = (
+        complete
+        and packets[0] == (min(stamps), True)  # starts with a keyframe, and that is shown first
+        and not (odd or damage or guessed or reordered_avi)
+    )
+    num_frames, damage = (len(stamps), None) if trusted else _count_frames(*file)
+    fps, warnings = _rate_and_warnings(stream, len(packets), end)
+    if damage:
+        warnings.append(f"{num_frames} of {len(packets)} frames can be decoded, then: {damage}")
+    side_data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3) if side_data else np.eye(3, dtype=np.int32)
+    height, width = _upright(np.empty((1, frame.height, frame.width)), matrix).shape[1:]
+    survey = _Survey(
+        info=VideoInfo(num_frames=num_frames, fps=fps, height=height, width=width, warnings=tuple(warnings)),
+        trusted=trusted,
+        pts=np.sort(np.array(stamps, np.int64)),
+        key_pts=np.sort(np.array([pts for pts, is_key in packets if is_key and pts is not None], np.int64)),
+        interlaced=frame.interlaced_frame,
+        coded_size=(frame.height, frame.width),
+        matrix=matrix,
+    )
+    return (survey, held, begun) if trusted and held else (survey, [], {})
+
+
+def _rate_and_warnings(stream: VideoStream, num_packets: int, end: int) -> tuple[float, list[str]]:
+    """Frames per second and what to warn of, from header and packets; the last of them ends at pts `end`."""
+    fps, warnings = usable_fps(stream.average_rate, stream.guessed_rate)
+    promised = stream.frames
+    if not promised and (promised_sec := _promised_sec(stream)):
+        missing_sec = promised_sec - end * float(stream.time_base or 0)
+        if missing_sec > _MAX_SHORTFALL * promised_sec:
+            promised = num_packets + round(missing_sec * fps)
+    if promised > num_packets:
+        warnings.append(f"the header promises {promised} frames and {num_packets} are there (truncated?)")
+    return fps, warnings
+
+
+def _promised_sec(stream: VideoStream) -> float:
+    """How long the video is by a Matroska header; 0 where none speaks of the video alone."""
+    tag = stream.metadata.get("DURATION", "")  # "00:00:10.333000000"
+    if tag.count(":") == 2:
+        hours, minutes, seconds = (float(part) for part in tag.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+    container = cast("InputContainer", stream.container)
+    alone = len(container.streams) == 1 and "matroska" in container.format.name
+    return container.duration / av.time_base if alone and container.duration else 0.0
+
+
+@lru_cache(maxsize=2**16)
+def _count_frames(path: str, size: int, mtime_ns: int) -> tuple[int, str | None]:
+    """The number of frames that a decode from the start gives, and the error that ended it, if one did.
+
+    Size and time of change are there for the cache alone: a file is counted once for each process.
+    """
+    count = 0
+    try:
+        for _ in _decode_from_start(path):
+            count += 1
+    except av.error.FFmpegError as error:
+        return count, str(error.strerror)
+    return count, None
+
+
+def _decode_from_start(path: str) -> Iterator[av.VideoFrame]:
+    """All frames of the first video stream in display order, from a container of its own."""
+    with open_container(path) as container:
+        yield from container.decode(first_video_stream(container, path))
+
+
+def _upright(images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turns and mirrors `images` (N, H, W, ...) to the nearest right angle of x' = a x + c y, y' = b x + d y."""
+    (a, b), (c, d) = matrix[:2, :2]
+    if abs(b) > abs(a):
+        images = images.swapaxes(1, 2)
+        a, d = c, b
+    return images[:, :: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -1,0 +1,218 @@
+"""What `transformers` calls the tensors, sizes and preprocessing of a TimeSformer, and what we call them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from timesformer.models.blocks import LAYER_NORM_EPS
+from timesformer.utils.errors import CheckpointError
+from timesformer.utils.sizes import height_width
+from timesformer.weights.state_dicts import vit_sizes
+
+# Our module or parameter name -> that of TimesformerForVideoClassification; {} is the number of the block.
+_THEIR_NAMES = {
+    "cls_token": "timesformer.embeddings.cls_token",
+    "pos_embed": "timesformer.embeddings.position_embeddings",
+    "time_embed": "timesformer.embeddings.time_embeddings",
+    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
+    "blocks.{}.norm1": "timesformer.encoder.layer.{}.layernorm_before",
+    "blocks.{}.attn.qkv": "timesformer.encoder.layer.{}.attention.attention.qkv",
+    "blocks.{}.attn.proj": "timesformer.encoder.layer.{}.attention.output.dense",
+    "blocks.{}.temporal_norm1": "timesformer.encoder.layer.{}.temporal_layernorm",
+    "blocks.{}.temporal_attn.qkv": "timesformer.encoder.layer.{}.temporal_attention.attention.qkv",
+    "blocks.{}.temporal_attn.proj": "timesformer.encoder.layer.{}.temporal_attention.output.dense",
+    "blocks.{}.temporal_fc": "timesformer.encoder.layer.{}.temporal_dense",
+    "blocks.{}.norm2": "timesformer.encoder.layer.{}.layernorm_after",
+    "blocks.{}.mlp.fc1": "timesformer.encoder.layer.{}.intermediate.dense",
+    "blocks.{}.mlp.fc2": "timesformer.encoder.layer.{}.output.dense",
+    "norm": "timesformer.layernorm",
+    "head": "classifier",
+}
+_OUR_NAMES = {theirs: ours for ours, theirs in _THEIR_NAMES.items()}
+# What the files of ours hold besides Hugging Face's own settings, under this key.
+_OWN_SETTINGS = "timesformer"
+_BILINEAR = 2  # PIL's number, as preprocessor files have it
+INSTEAD = "Convert with --to safetensors instead."
+
+
+def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay.
+
+    Raises:
+        CheckpointError: two tensors of one name.
+    """
+    ours = {}
+    for name, tensor in tensors.items():  # those of the bare TimesformerModel have no prefix
+        whole = name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
+        ours[_renamed(whole, _OUR_NAMES) or name] = tensor
+    if len(ours) < len(tensors):
+        raise CheckpointError(
+            "the Hugging Face TimeSformer's tensors are there twice, with and without the prefix timesformer. "
+            "Save the state dict of one model only."
+        )
+    return ours
+
+
+def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors by the names of `TimesformerForVideoClassification`.
+
+    Raises:
+        CheckpointError: a name that it does not have.
+    """
+    names = {name: _renamed(name, _THEIR_NAMES) for name in tensors}
+    if unknown := [name for name, theirs in names.items() if theirs is None]:
+        raise CheckpointError(
+            f"Hugging Face's TimeSformer has no place for {len(unknown)} of {len(names)} tensors "
+            f"({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}). {INSTEAD}"
+        )
+    return {theirs: tensors[name] for name, theirs in names.items() if theirs is not None}
+
+
+def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says about the model, with Hugging Face's defaults for what it leaves out.
+
+    Returns:
+        attention_type, num_heads, image_size (height, width) in pixels, patch_size in pixels, num_frames, and
+        class_names in the order of the labels ([] when they are only numbered).
+
+    Raises:
+        CheckpointError: another model, or one that computes something else than ours.
+    """
+    patch = height_width(config.get("patch_size", 16))
+    facts = (
+        ("model_type", config.get("model_type", "timesformer"), "timesformer"),
+        ("layer_norm_eps", config.get("layer_norm_eps", LAYER_NORM_EPS), LAYER_NORM_EPS),
+        ("hidden_act", config.get("hidden_act", "gelu"), "gelu"),
+        ("patch_size", list(patch), [patch[0]] * 2),
+    )
+    if wrong := [f"{key} is {found!r}, not {needed!r}" for key, found, needed in facts if found != needed]:
+        raise CheckpointError(
+            f"the Hugging Face config.json describes a model that TimeSformer here cannot be: {'; '.join(wrong)}. "
+            "Take a folder of model_type timesformer, such as hf:facebook/timesformer-base-finetuned-k400."
+        )
+    return {
+        "attention_type": config.get("attention_type", "divided_space_time"),
+        "num_heads": config.get("num_attention_heads", 12),
+        "image_size": height_width(config.get("image_size", 224)),
+        "patch_size": patch[0],
+        "num_frames": config.get("num_frames", 8),
+        "class_names": _class_names(config.get("id2label") or {}),
+    }
+
+
+def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `preprocessor_config.json` says, by the last parts of the names of our DATA keys.
+
+    MEAN and STD are of pixel values in 0..1, whatever the file's `rescale_factor`. A file that `make_preprocessor`
+    made also tells what Hugging Face has no word for, CHANNEL_ORDER and the sampling of frames among it. Other files
+    do not tell the channel order, and none is returned; `read_weights` then assumes rgb, or bgr with the 174 classes of
+    SSv2, whose released weights expect it.
+    """
+    found = dict(preprocessor.get(_OWN_SETTINGS) or {})
+    scale = 255 * (preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1)
+    for key, theirs, unchanged in (("MEAN", "image_mean", 0.0), ("STD", "image_std", 1.0)):
+        values = preprocessor.get(theirs) if preprocessor.get("do_normalize", True) else [unchanged] * 3
+        if values is not None:
+            values = values if isinstance(values, (list, tuple)) else [values] * 3
+            found[key] = [round(value / scale, 9) for value in values]  # 255 * (1 / 255) need not be 1
+    cropped = preprocessor.get("do_center_crop", True)
+    if (size := _pixels(preprocessor.get("crop_size" if cropped else "size"))) is not None:
+        found |= {"TEST_CROP_SIZE": size, "CROP_MODE": "crop" if cropped else "full"}
+    return found
+
+
+def make_config(
+    tensors: Mapping[str, Tensor],
+    *,
+    attention_type: str,
+    num_heads: int,
+    image_size: int,
+    class_names: Sequence[str],
+    is_ema: bool = False,
+) -> dict[str, Any]:
+    """The `config.json` of a model of ours.
+
+    Args:
+        tensors: all its tensors by our names; most sizes are read off them.
+        image_size: side of the input in pixels.
+        class_names: in the order of the labels; [] numbers them.
+        is_ema: whether the tensors are an average over training.
+    """
+    sizes = vit_sizes(tensors)
+    names = list(class_names) or [f"LABEL_{label}" for label in range(sizes["num_classes"])]
+    return {
+        "model_type": "timesformer",
+        "architectures": ["TimesformerForVideoClassification"],
+        "attention_type": attention_type,
+        "image_size": image_size,
+        "patch_size": sizes["patch_size"],
+        "num_channels": sizes["in_chans"],
+        "num_frames": sizes["num_frames"],
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": num_heads,
+        "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
+        "qkv_bias": sizes["qkv_bias"],
+        "hidden_act": "gelu",
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "drop_path_rate": 0,
+        "id2label": {str(label): name for label, name in enumerate(names)},
+        "label2id": {name: label for label, name in enumerate(names)},
+        _OWN_SETTINGS: {"is_ema": is_ema},
+        "dtype": str(tensors["patch_embed.proj.weight"].dtype).removeprefix("torch."),
+    }
+
+
+def make_preprocessor(preprocessing: Mapping[str, Any], *, image_size: int) -> dict[str, Any]:
+    """The `preprocessor_config.json` for a model's `preprocessing`, given by the last parts of our DATA keys.
+
+    Args:
+        image_size: side of the input in pixels.
+    """
+    square = {"height": image_size, "width": image_size}
+    cropped = preprocessing.get("CROP_MODE", "crop") == "crop"
+    own = {key: value for key, value in preprocessing.items() if key not in ("MEAN", "STD", "TEST_CROP_SIZE")}
+    return {
+        "video_processor_type": "TimesformerVideoProcessor",
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": image_size} if cropped else square,
+        "resample": _BILINEAR,
+        "do_center_crop": cropped,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing["MEAN"]),
+        "image_std": list(preprocessing["STD"]),
+        _OWN_SETTINGS: own,
+    }
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str | None:
+    stem, leaf = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
+    number = re.search(r"\.(\d+)\.", stem)
+    found = table.get(re.sub(r"\.\d+\.", ".{}.", stem, count=1))
+    return None if found is None else found.format(number[1] if number else "") + leaf
+
+
+def _class_names(id2label: Mapping[Any, str]) -> list[str]:
+    by_label = {int(label): name for label, name in id2label.items()}
+    if sorted(by_label) != list(range(len(by_label))):
+        raise CheckpointError(f"the labels in id2label of config.json are not 0 to {len(by_label) - 1}, each once")
+    names = [str(by_label[label]) for label in range(len(by_label))]
+    return [] if names == [f"LABEL_{label}" for label in sorted(by_label)] else names
+
+
+def _pixels(size: Any) -> int | list[int] | None:
+    """The side, or [height, width], of a size of a preprocessor file: a number, {height, width} or {shortest_edge}."""
+    if not isinstance(size, Mapping):
+        return size
+    height, width = (size.get(key, size.get("shortest_edge")) for key in ("height", "width"))
+    return height if height == width else [height, width]

@@ -1,0 +1,145 @@
+"""Read a source of weights: a file, a Hugging Face folder, the hub, or timm; tensors and plain values, never code."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timesformer.utils.errors import CheckpointError
+from timesformer.weights.files import ALLOWED, FETCH_AGAIN, read_file, safetensors_header
+
+# Files of a Hugging Face folder, in the order of preference. An index names the parts of weights in several files.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_SETTINGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a source of weights holds, as it is stored.
+
+    Attributes:
+        source: as the user named it.
+        content: of a torch file all that it holds, mostly a dictionary; else the tensors by name.
+        metadata: what stands beside the tensors. Of a Hugging Face folder `config.json` and, where there is one,
+            `preprocessor_config.json`; of timm's weights `timm`: `architecture`, `mean`, `std`, `num_heads`, ...; of a
+            safetensors file `timesformer`: the JSON in the header's field of this name.
+    """
+
+    source: str
+    content: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether `source` names weights of the hub or of timm rather than a file or folder."""
+    return str(source).startswith(("timm:", "hf:"))
+
+
+def read_source(source: str | Path) -> StoredWeights:
+    """Read weights from a file, a Hugging Face folder, the hub (`hf:OWNER/NAME[@REVISION]`) or timm (`timm:NAME`).
+
+    Raises:
+        CheckpointError: nothing there, or no weights, or damaged, or code in it, or no network.
+    """
+    name = str(source)
+    if name.startswith("timm:"):
+        return _from_timm(name)
+    if name.startswith("hf:"):
+        return _from_folder(_download(name), name)
+    if Path(name).is_dir():
+        return _from_folder(Path(name), name)
+    content = read_file(name)
+    header = safetensors_header(name, "timesformer")
+    return StoredWeights(name, content, {"timesformer": _parse(header, name)} if header else {})
+
+
+def _from_folder(folder: Path, source: str) -> StoredWeights:
+    """A Hugging Face folder: `config.json` beside weights in one file, or in several with an index."""
+    there = sorted(path.name for path in folder.iterdir())
+    weights = next((folder / name for name in _WEIGHTS if name in there), None)
+    if weights is None or "config.json" not in there:
+        raise CheckpointError(
+            f"{source}: a Hugging Face folder has config.json and one of {', '.join(_WEIGHTS)}; "
+            f"here there is {', '.join(there[:10]) or 'nothing'}. {ALLOWED}."
+        )
+    metadata = {path.name: _parse(path.read_bytes(), path) for path in map(folder.joinpath, _SETTINGS) if path.exists()}
+    if "video_preprocessor_config.json" in metadata:
+        metadata.setdefault("preprocessor_config.json", metadata.pop("video_preprocessor_config.json"))
+    if isinstance(settings := metadata["config.json"].get("pretrained_cfg"), dict):  # timm's models on the hub
+        metadata["timm"] = {**settings, "architecture": metadata["config.json"].get("architecture")}
+    return StoredWeights(source, _read_parts(weights) if weights.suffix == ".json" else read_file(weights), metadata)
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Tensors of all files that an index names."""
+    told = _parse(index.read_bytes(), index).get("weight_map")
+    parts = {name: str(part) for name, part in told.items()} if isinstance(told, dict) else {}
+    tensors: dict[str, Tensor] = {}
+    for name in sorted({Path(part).name for part in parts.values()}):
+        part = read_file(index.parent / name)
+        tensors |= part if isinstance(part, dict) else {}
+    if not parts or parts.keys() - tensors.keys():
+        lacking = min(parts.keys() - tensors.keys(), default="weight_map")
+        raise CheckpointError(f"{index}: an index of weights, but {lacking} is nowhere. {FETCH_AGAIN}.")
+    return tensors
+
+
+def _parse(text: str | bytes, place: object) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{place}: no JSON object of names and values ({error}). {FETCH_AGAIN}.") from error
+
+
+def _download(source: str) -> Path:
+    """The folder of a hub repository in huggingface_hub's cache, brought there where needed."""
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = source.removeprefix("hf:").partition("@")
+    try:
+        for weights in ("model*.safetensors*", "pytorch_model*.bin*"):
+            folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*_SETTINGS, weights]))
+            if any(folder.glob(weights)):
+                break
+    except Exception as error:  # of many types, of several libraries
+        raise _hub_refusal(source, repo, error) from error
+    return folder
+
+
+def _from_timm(source: str) -> StoredWeights:
+    """Pretrained weights of timm, through the cache that it uses."""
+    import timm
+
+    name = source.removeprefix("timm:")
+    known = {form for model in timm.list_pretrained() for form in (model, model.partition(".")[0])}
+    if name not in known:
+        near = ", ".join(difflib.get_close_matches(name, sorted(known), n=5)) or "vit_base_patch16_224"
+        raise CheckpointError(f"{source}: timm has no pretrained weights of this name. Near names: {near}.")
+    try:
+        with torch.random.fork_rng(devices=[]):  # the model's own initialisation draws random numbers
+            model: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # of many types, of several libraries
+        raise _hub_refusal(source, getattr(timm.get_pretrained_cfg(name), "hf_hub_id", name), error) from error
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in model.pretrained_cfg.items()}
+    attention = getattr(next(iter(getattr(model, "blocks", ())), None), "attn", None)
+    settings["num_heads"] = getattr(attention, "num_heads", None)  # no tensor's shape depends on it
+    return StoredWeights(source, model.state_dict(), {"timm": settings})
+
+
+def _hub_refusal(source: str, repo: str, error: Exception) -> CheckpointError:
+    """The error for weights that huggingface_hub could not bring."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
+        why = "the hub has no such hf:OWNER/NAME[@REVISION], or it is private (then: hf auth login)"
+    else:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"fetching it failed ({reason})"
+        why += f". Where there is a network: hf download {repo}; for another machine, copy that folder and name it"
+    return CheckpointError(f"{source}: not wholly in the cache of huggingface_hub, and {why}.")
