@@ -1,0 +1,206 @@
+"""`ClipSpec`: what a clip is, from the choice of frames to the numbers that a model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from timesformer.utils.sizes import height_width
+from timesformer.video.frame_samplers import (
+    FrameSampler,
+    RandomSegmentSampler,
+    RandomSpanSampler,
+    ShuffledFrames,
+    UniformSegmentSampler,
+    UniformSpanSampler,
+)
+from timesformer.video.transforms import EvalTransform, TrainTransform
+
+
+def _of(key: str, default: Any) -> Any:
+    """A field with its configuration key below DATA."""
+    return field(default=default, metadata={"key": key})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """All that happens to a video before a model sees it; the defaults are those of the released K400 models.
+
+    Training, evaluation, prediction, checkpoints and exported files share it: it makes the frame sampler, the
+    transforms, the normalisation and the shape of the model's input.
+
+    Attributes:
+        num_frames: T, frames of a clip.
+        sampling_rate: a clip spans `sampling_rate * num_frames / target_fps` seconds; "auto" spans the whole video.
+        target_fps: frames per second in which `sampling_rate` counts, whatever the rate of the video.
+        shuffle_frames: control experiment: the frames of every clip in random order.
+        size: (height, width) of the input in pixels.
+        crop_mode: "crop" scales the frame and cuts the input out of it; "full" resizes the whole frame.
+        short_side: in pixels, to which a frame is scaled before one centre crop; 0: just covers the crop. (Three crops
+            always just cover the frame, as in the published test.)
+        mean, std: one value per channel in the order the model sees, of pixel values in 0..1.
+        channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
+    """
+
+    num_frames: int = _of("NUM_FRAMES", 8)
+    sampling_rate: int | Literal["auto"] = _of("SAMPLING_RATE", 32)
+    target_fps: float = _of("TARGET_FPS", 30.0)
+    shuffle_frames: bool = _of("SHUFFLE_FRAMES", False)
+    size: tuple[int, int] = _of("TEST_CROP_SIZE", (224, 224))
+    crop_mode: str = _of("CROP_MODE", "crop")
+    short_side: int = _of("TRAIN_JITTER_SCALES", 0)
+    mean: tuple[float, ...] = _of("MEAN", (0.45, 0.45, 0.45))
+    std: tuple[float, ...] = _of("STD", (0.225, 0.225, 0.225))
+    channel_order: str = _of("CHANNEL_ORDER", "rgb")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, training: bool = False) -> ClipSpec:
+        """The spec of validation and test, or of training clips, whose size may be another one."""
+        data = cfg.DATA
+        return cls(
+            num_frames=data.NUM_FRAMES,
+            sampling_rate=data.SAMPLING_RATE,
+            target_fps=data.TARGET_FPS if data.SAMPLING_RATE != "auto" else 30.0,
+            shuffle_frames=data.SHUFFLE_FRAMES,
+            size=height_width(data.TRAIN_CROP_SIZE if training else data.TEST_CROP_SIZE),
+            crop_mode=data.CROP_MODE,
+            short_side=data.TRAIN_JITTER_SCALES[0] if data.CROP_MODE == "crop" else 0,
+            mean=tuple(data.MEAN),
+            std=tuple(data.STD),
+            channel_order=data.CHANNEL_ORDER,
+        )
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClipSpec:
+        """The spec that `to_dict` gave; what `content` lacks has its default.
+
+        Checkpoints of before this class hold the last parts of configuration keys (MEAN, NUM_FRAMES, ...): these are
+        understood as well.
+        """
+        return cls(**known_fields(content))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as numbers, texts and lists, as checkpoints and JSON files hold them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of a clip as the model gets it."""
+        return (len(self.mean), self.num_frames, *self.size)
+
+    def frame_sampler(self, *, training: bool = False, num_clips: int | Literal["auto"] = 1) -> FrameSampler:
+        """What selects the frames: one random clip per video in training, otherwise `num_clips` fixed ones.
+
+        Args:
+            training: draw the clip.
+            num_clips: clips in time per video, or "auto": as many as cover it.
+        """
+        span = {
+            "num_frames": self.num_frames,
+            "sampling_rate": self.sampling_rate,
+            "target_fps": self.target_fps,
+        }
+        sampler: FrameSampler
+        if self.sampling_rate == "auto":  # each clip spans the whole video, so one covers it
+            segments = UniformSegmentSampler(self.num_frames, 1 if num_clips == "auto" else num_clips)
+            sampler = RandomSegmentSampler(self.num_frames) if training else segments
+        else:
+            sampler = RandomSpanSampler(**span) if training else UniformSpanSampler(**span, num_clips=num_clips)  # type: ignore[arg-type]
+        return ShuffledFrames(sampler) if self.shuffle_frames else sampler
+
+    def eval_transform(self, *, num_crops: int = 1) -> EvalTransform:
+        """Frames (T, H, W, 3) to fixed views: 1 centre crop, or 3 along the longer side; full frames have one view."""
+        return EvalTransform(
+            crop_size=self.size,
+            num_crops=num_crops,
+            crop_mode=self.crop_mode,
+            short_side=self.short_side if num_crops == 1 else 0,
+        )
+
+    def train_transform(self, **augmentation: Any) -> TrainTransform:
+        """Frames (T, H, W, 3) to one random clip; `augmentation` are the other arguments of `TrainTransform`."""
+        rgb = self.mean if self.channel_order == "rgb" else self.mean[::-1]
+        return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
+
+    def normalize(self, clips: Tensor) -> Tensor:
+        """uint8 RGB clips (B, C, T, H, W) -> float32 input of the model, same shape and device: (x / 255 - mean) / std."""
+        assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
+        if self.channel_order == "bgr":
+            clips = clips.flip(1)
+        shift, scale = (_per_channel(values, clips.device) for values in (self.mean, self.std))
+        return clips.to(torch.float32).sub_(shift).div_(scale)
+
+    def differences(self, known: Mapping[str, Any], *, frames: bool) -> list[tuple[str, Any, Any]]:
+        """(configuration key, value there, value here) for each setting in which `known` is not this spec.
+
+        Compared are normalisation, channel order and crop mode: weights do badly when these change.
+
+        Args:
+            known: fields of another spec, not necessarily all (see `known_fields`).
+            frames: compare number, rate and span of the frames too, which fine-tuning may change and a test may not.
+        """
+        names = ("mean", "std", "channel_order", "crop_mode")
+        names += ("num_frames", "sampling_rate", "target_fps") if frames else ()
+        keys = {each.name: f"DATA.{each.metadata['key']}" for each in fields(self)}
+        if frames and "auto" in (self.sampling_rate, known.get("sampling_rate", self.sampling_rate)):
+            names = tuple(name for name in names if name != "target_fps")  # which an automatic rate does not depend on
+        here = ((name, getattr(self, name)) for name in names)
+        return [(keys[name], known[name], value) for name, value in here if known.get(name, value) != value]
+
+
+@cache
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """Values of 0..1 as (C, 1, 1, 1) numbers of 0..255 on the device, copied there once."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).mul(255).view(-1, 1, 1, 1)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, tuple) and all(type(value) in (int, float) for value in values)
+
+
+# What makes a stored value usable; files of other programs have fields of the same names.
+_USABLE: dict[str, Callable[[Any], bool]] = {
+    "num_frames": _is_count,
+    "sampling_rate": lambda value: value == "auto" or _is_count(value),
+    "target_fps": lambda value: type(value) in (int, float) and value > 0,
+    "shuffle_frames": lambda value: isinstance(value, bool),
+    "size": lambda value: isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value)),
+    "crop_mode": lambda value: value in ("crop", "full"),
+    "short_side": lambda value: type(value) is int and value >= 0,
+    "mean": _are_numbers,
+    "std": _are_numbers,
+    "channel_order": lambda value: value in ("rgb", "bgr"),
+}
+
+
+def known_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `ClipSpec` that `content` has in a usable form, by name; the rest is left out.
+
+    Args:
+        content: by the names of the fields, or by the last parts of configuration keys (MEAN, TEST_CROP_SIZE, ...).
+    """
+    names = {each.metadata["key"]: each.name for each in fields(ClipSpec)} | {name: name for name in _USABLE}
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if key == "TRAIN_JITTER_SCALES":
+            value = value[0] if isinstance(value, (list, tuple)) and value else None
+        name = names.get(key, "")
+        if name == "size" and type(value) is int:
+            value = (value, value)
+        value = tuple(value) if isinstance(value, list) else value
+        if name and _USABLE[name](value):
+            found[name] = value
+    if found.get("crop_mode") == "full":
+        found["short_side"] = 0
+    return found
