@@ -69,7 +69,7 @@ def weight_decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]
 
     The groups are those of timm's `param_groups_weight_decay`, whose import takes two seconds.
     """
-    exempt = getattr(model, "no_weight_decay", set)()
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": 0.0}, {"params": [], "weight_decay": weight_decay}]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
