@@ -1,0 +1,3 @@
+from timesformer.models.build import build_model, create_model, list_models
+
+__all__ = ["build_model", "create_model", "list_models"]

@@ -118,6 +118,12 @@ class Baseline:
     name: str  # of torchvision's function
     methods: type[Any]  # of the contract
 
+    def __call__(
+        self, *, num_classes: int = 400, num_frames: int = 16, img_size: int | tuple[int, int] = 224
+    ) -> nn.Module:
+        """The network for clips of `num_frames` frames of `img_size` pixels, a side or (height, width)."""
+        return self.build((3, num_frames, *height_width(img_size)), num_classes)
+
     def build(self, clip_shape: tuple[int, int, int, int], num_classes: int) -> nn.Module:
         """The network for clips (C, T, H, W), with the methods of the contract."""
         from torchvision.models import video  # seconds: not at import of this file
