@@ -18,11 +18,11 @@ from timesformer.distributed.parallel import (
     as_many_on_all,
     clip_gradients,
     full_state,
+    gathered_parameters,
     joins_every_pass,
     load_full_state,
     no_gradient_sync,
     parallelize,
-    whole,
 )
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer, freeze_parameters
@@ -101,7 +101,7 @@ class Training:
 
     def logits(self, num_passes: int) -> Tensor:
         """Of the averaged model, several times over."""
-        with whole(self.ema.module), torch.inference_mode():
+        with gathered_parameters(self.ema.module), torch.inference_mode():
             return torch.cat([self.ema.module(CLIPS[:2]) for _ in range(num_passes)])
 
 
@@ -118,7 +118,7 @@ def two_processes(rank: int, folder: str) -> None:
     sharded.go_on_to(1)
     first = sharded.model.state_dict()["model.norm.weight"].full_tensor()
     sharded.logits(1 + 2 * rank)  # uneven shares: nobody waits
-    with whole(sharded.model), torch.no_grad(), eval_mode(sharded.model):
+    with gathered_parameters(sharded.model), torch.no_grad(), eval_mode(sharded.model):
         assert [len(sharded.model(CLIPS[:1])) for _ in range(3 - rank)] == [1] * (3 - rank)
         assert not isinstance(sharded.model.model.norm.weight, DTensor)
     assert torch.equal(sharded.model.state_dict()["model.norm.weight"].full_tensor(), first)
@@ -172,7 +172,7 @@ def test_one_process_has_nothing_to_share_out(strategy: str) -> None:
     assert parallelize(model, strategy=strategy, device=CPU, world_size=1) is model
     assert not joins_every_pass(model)
     assert list(as_many_on_all(model, [1, 2], 0)) == [1, 2]
-    with no_gradient_sync(model), whole(model):
+    with no_gradient_sync(model), gathered_parameters(model):
         model(torch.ones(1, 2)).sum().backward()
     state = model.state_dict()
     assert full_state(state, keep=False)["weight"] is state["weight"]

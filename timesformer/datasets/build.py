@@ -272,7 +272,7 @@ def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> in
 def _worker_settings(cfg: CfgNode, local_processes: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers(
-            cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=cfg.NUM_GPUS != 0 and torch.cuda.is_available()
+            cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
         ),
         "pin_memory": cfg.DATA_LOADER.PIN_MEMORY,
     }

@@ -12,8 +12,6 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-import timesformer.datasets.build
-import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed

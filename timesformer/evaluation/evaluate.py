@@ -13,7 +13,7 @@ from tqdm import tqdm
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.video_dataset import Failure
 from timesformer.distributed import group as distributed
-from timesformer.distributed.parallel import whole
+from timesformer.distributed.parallel import gathered_parameters
 from timesformer.distributed.stop import chosen, stopped
 from timesformer.engine.setup import Run
 from timesformer.utils.compute import autocast, eval_mode
@@ -80,7 +80,7 @@ def evaluate(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, t
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with whole(model), eval_mode(model), torch.inference_mode():
+    with gathered_parameters(model), eval_mode(model), torch.inference_mode():
         distributed.broadcast_buffers(model)
         for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch"):
             if any(run.stop.votes()):
