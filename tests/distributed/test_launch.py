@@ -81,6 +81,38 @@ def test_devices() -> None:
     assert plan("NUM_GPUS", 4, gpus=1, **SRUN, SLURM_GPUS_ON_NODE="4").device == torch.device("cuda", 0)
 
 
+def test_other_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config("NUM_GPUS", "auto")
+    mps = plan_launch(cfg, {}, 1, accelerator="mps")
+    assert (mps.world_size, mps.device, mps.backend) == (1, torch.device("mps", 0), "gloo")
+    for has_xccl, backend in ((True, "cpu:gloo,xpu:xccl"), (False, "gloo")):
+        monkeypatch.setattr(torch.distributed, "is_xccl_available", lambda has_xccl=has_xccl: has_xccl, raising=False)
+        xpu = plan_launch(cfg, TORCHRUN, 4, accelerator="xpu")
+        assert (xpu.world_size, xpu.device, xpu.backend) == (8, torch.device("xpu", 1), backend)
+    assert plan_launch(config("NUM_GPUS", 0), {}, 4, accelerator="xpu").device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="Add: DIST_BACKEND gloo"):
+        plan_launch(config("NUM_GPUS", 1, "DIST_BACKEND", "nccl"), {}, 1, accelerator="xpu")
+    with pytest.raises(ConfigError, match=r"only 1 GPU\(s\) for them. Start fewer with DIST.PROCESSES_PER_NODE 1"):
+        plan_launch(config("NUM_GPUS", "auto", "DIST.PROCESSES_PER_NODE", 2), {}, 1, accelerator="mps")
+
+
+def test_the_accelerator_of_the_machine_is_the_one_that_is_launched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    devices = []
+    launch(config("NUM_GPUS", "auto"), lambda processes: devices.append(processes.device))
+    assert devices == [torch.device("mps", 0)]
+
+
+def test_a_torch_without_processes_runs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    ranks = []
+    launch(config(), lambda processes: ranks.append(processes.rank))
+    assert ranks == [0]
+    with pytest.raises(ConfigError, match="2 processes need torch.distributed[^.]*. Add: DIST.PROCESSES_PER_NODE 1"):
+        launch(config("DIST.PROCESSES_PER_NODE", 2), lambda processes: None)
+
+
 @pytest.mark.parametrize(
     ("words", "gpus", "environ", "mend"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,12 @@ def test_one_process_has_nothing_to_share_out(strategy: str) -> None:
     assert full_state(state, keep=False)["weight"] is state["weight"]
     load_full_state(model, {"weight": torch.ones(2, 2), "bias": torch.zeros(2)})
     assert model.weight.eq(1).all()
+
+
+def test_only_fsdp_imports_what_fsdp_needs() -> None:
+    code = "import sys, timesformer.engine.run, timesformer.optim.build; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch.distributed.fsdp", "torch.distributed.tensor"} & {*done.stdout.split()}
 
 
 def test_state_of_another_model_is_refused() -> None:

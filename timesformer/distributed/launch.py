@@ -194,7 +194,10 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
     plan = plan_launch(cfg, os.environ, torch.accelerator.device_count(), init_method, accelerator.type)
     seconds = cfg.DIST.RENDEZVOUS_SECONDS
     if plan.world_size > 1 and not dist.is_available():
-        raise ConfigError("this torch is built without torch.distributed. Add: DIST.PROCESSES_PER_NODE 1 NUM_SHARDS 1")
+        raise ConfigError(
+            f"{plan.world_size} processes need torch.distributed, which this build of torch does not have. "
+            "Add: DIST.PROCESSES_PER_NODE 1"
+        )
     if plan.started_by or plan.world_size == 1:
         _run(plan, seconds, main, args)
         return
