@@ -114,7 +114,7 @@ def test_a_torch_without_processes_runs_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "gpus", "environ", "mend"),
+    ("words", "gpus", "environ", "fix"),
     [
         (("NUM_GPUS", 8), 0, {}, "NUM_GPUS 0 to run on the CPU"),
         (("NUM_GPUS", 8), 2, {}, "NUM_GPUS is 8, but this machine shows 2 GPU(s). Add: NUM_GPUS 2"),
@@ -133,29 +133,29 @@ def test_a_torch_without_processes_runs_one(monkeypatch: pytest.MonkeyPatch) -> 
         (("TRAIN.BATCH_SIZE", 4, "MIXUP.ENABLED", True), 0, TORCHRUN, "TRAIN.BATCH_SIZE 8 or MIXUP.ENABLED False"),
     ],
 )
-def test_impossible_wishes_are_told_with_what_mends_them(
-    words: tuple[Any, ...], gpus: int, environ: dict[str, str], mend: str
+def test_impossible_settings_are_reported_with_their_fix(
+    words: tuple[Any, ...], gpus: int, environ: dict[str, str], fix: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
         plan(*words, gpus=gpus, **environ)
-    assert mend in str(error.value)
+    assert fix in str(error.value)
 
 
 # ---------------------------------------------------------------- the rendezvous
 
 
-@pytest.mark.parametrize("told", ["cannot resolve the host name", "1/2 clients joined", "refused", "port is taken"])
-def test_a_rendezvous_that_fails_says_where_after_a_bounded_wait(told: str) -> None:
+@pytest.mark.parametrize("message", ["cannot resolve the host name", "1/2 clients joined", "refused", "port is taken"])
+def test_a_rendezvous_that_fails_says_where_after_a_bounded_wait(message: str) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         port = taken.getsockname()[1]
-        if "taken" in told:
+        if "taken" in message:
             taken.listen()
-        elif "joined" in told:
+        elif "joined" in message:
             taken.close()
-        host = "no-such-host.invalid" if "resolve" in told else "localhost"
-        hosts_store, since = "joined" in told or "taken" in told, time.monotonic()
-        with pytest.raises(UserError, match=rf"{told}[\s\S]*") as error:
+        host = "no-such-host.invalid" if "resolve" in message else "localhost"
+        hosts_store, since = "joined" in message or "taken" in message, time.monotonic()
+        with pytest.raises(UserError, match=rf"{message}[\s\S]*") as error:
             distributed.join(
                 f"tcp://{host}:{port}",
                 rank=0 if hosts_store else 1,
@@ -184,7 +184,7 @@ def probe(processes: Processes, mode: str) -> None:
         if mode == "crash":
             raise ValueError("the traceback that matters")
         if mode == "refuse":
-            raise UserError("what the user can mend")
+            raise UserError("what the user can fix")
         if mode == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
     with StopRequest().heard() as stop:
@@ -229,7 +229,7 @@ def expected_lines(started_by: str) -> list[str]:
 
 def test_two_tasks_of_srun_meet() -> None:
     task = SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "2"}
-    task |= {"SLURM_JOB_ID": str(os.getpid())}  # tells the port
+    task |= {"SLURM_JOB_ID": str(os.getpid())}  # the port follows from it
     tasks = [task | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
     with contextlib.ExitStack() as stack:
         ends = [finished(process) for process in [stack.enter_context(started("", **one)) for one in tasks]]
@@ -238,18 +238,18 @@ def test_two_tasks_of_srun_meet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"),
+    ("mode", "message"),
     [
         ("crash", "ValueError: the traceback that matters"),
-        pytest.param("refuse", "error: what the user can mend", marks=pytest.mark.slow),
+        pytest.param("refuse", "error: what the user can fix", marks=pytest.mark.slow),
         ("killed", "error: the process of rank 1 was ended by SIGKILL"),
     ],
 )
-def test_a_process_that_fails_ends_the_others_and_is_the_one_that_is_told(mode: str, told: str) -> None:
+def test_a_process_that_fails_ends_the_others_and_is_the_one_that_is_reported(mode: str, message: str) -> None:
     with started(mode, "DIST.PROCESSES_PER_NODE", 2) as process:
         status, _, errors = finished(process)
-    assert status == 1 and told in errors
-    assert "Connection closed" not in errors.partition(told)[2]
+    assert status == 1 and message in errors
+    assert "Connection closed" not in errors.partition(message)[2]
     if mode != "crash":
         assert "Traceback" not in errors
 
@@ -262,7 +262,7 @@ def test_processes_of_torchrun_meet_and_the_traceback_of_the_one_that_fails_is_s
     assert "ValueError: the traceback that matters" in errors.partition("Root Cause")[2]
 
 
-def test_a_signal_to_the_program_stops_all_processes_together() -> None:
+def test_a_signal_to_the_program_stops_all_processes_at_one_step() -> None:
     with started("stop", "DIST.PROCESSES_PER_NODE", 2) as process:
         assert process.stdout is not None
         before = list(itertools.takewhile(lambda line: line != "ready\n", process.stdout))

@@ -1,4 +1,4 @@
-"""What is wrong between two processes is told by both, with host and rank; when nothing is, the lists come back."""
+"""What is wrong between two processes is reported by both, with host and rank; else the lists are returned."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def refused(rank: int, pattern: str, lists: Callable[[], dict[str, VideoList]], 
     """The error of this process; both have one that matches."""
     with pytest.raises(UserError, match=pattern) as error:
         preflight(Processes(rank, rank, 2, 2), lists, fingerprints=fingerprints, output_dir=folder)
-    told = distributed.all_gather((type(error.value), str(error.value)))
-    assert told[0] == told[1]
+    messages = distributed.all_gather((type(error.value), str(error.value)))
+    assert messages[0] == messages[1]
     return error.value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -93,22 +93,15 @@ def plan_launch(
         plan = Processes(*ranks, started_by="srun", address=address)
     else:
         plan = _own_plan(cfg, gpus, init_method)
-    local = plan.local_world_size
-    if plan.world_size % local or (plan.started_by == "srun" and task and not task.even):
-        raise ConfigError(
-            f"every node must start equally many processes: give {plan.started_by} a number per node "
-            "(srun --ntasks-per-node, torchrun --nproc-per-node)"
-        )
     plan = replace(plan, gpus=min(gpus, visible_gpus), accelerator=accelerator)
-    # A task of srun may see only the GPU that is its own.
-    has_own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
-    if not (has_own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", local)) >= local):
-        _check_gpus(cfg.NUM_GPUS, visible_gpus, plan)
-    if plan.started_by:
-        _check_counts(cfg, plan)
-    if problems := [*batch_problems(cfg, plan.num_nodes, local)]:
+    plan = replace(plan, backend=_backend(cfg.DIST_BACKEND, plan.device.type))
+    local = plan.local_world_size
+    even = plan.world_size % local == 0 and (plan.started_by != "srun" or task is None or task.even)
+    own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
+    own_gpu = own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", local)) >= local
+    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu)]:
         raise ConfigError("\n".join(problems))
-    return replace(plan, backend=_backend(cfg.DIST_BACKEND, plan))
+    return plan
 
 
 def _torchrun_plan(environ: Mapping[str, str], task: SlurmTask | None, num_shards: int) -> Processes:
@@ -143,44 +136,48 @@ def _tcp(host: str, port: str | int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def _backend(requested: str, plan: Processes) -> str:
-    """DIST_BACKEND in torch's words, with gloo beside what only serves an accelerator."""
-    on_cuda = plan.gpus > 0 and plan.accelerator == "cuda"
-    if requested == "nccl" and not on_cuda:
-        raise ConfigError("DIST_BACKEND nccl needs NVIDIA GPUs, and this run has none. Add: DIST_BACKEND gloo")
-    if requested != "gloo" and on_cuda:
-        return "cpu:gloo,cuda:nccl"
+def _backend(requested: str, device_type: str) -> str:
+    """DIST_BACKEND in torch's words, with gloo beside what serves an accelerator only."""
     has_xccl = getattr(dist, "is_xccl_available", bool)()  # since torch 2.7
-    return "cpu:gloo,xpu:xccl" if requested == "auto" and plan.device.type == "xpu" and has_xccl else "gloo"
+    by_device = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl" if has_xccl else "gloo"}
+    return "gloo" if requested == "gloo" else by_device.get(device_type, "gloo")
 
 
-def _check_gpus(requested: int | str, visible: int, plan: Processes) -> None:
-    """Whether there are enough GPUs for NUM_GPUS and for the processes."""
-    local = plan.local_world_size
-    if requested != "auto" and requested > visible:  # type: ignore[operator]
-        fix = "NUM_GPUS 0 to run on the CPU" if visible == 0 else f"NUM_GPUS {visible}"
-        raise ConfigError(f"NUM_GPUS is {requested}, but this machine shows {visible} GPU(s). Add: {fix}")
-    if plan.gpus and local > plan.gpus:
-        fewer = {"torchrun": f"--nproc-per-node={plan.gpus}", "srun": f"--ntasks-per-node={plan.gpus}"}
-        raise ConfigError(
-            f"{local} processes on this node, but only {plan.gpus} GPU(s) for them. Start fewer with "
-            f"{fewer.get(plan.started_by, f'DIST.PROCESSES_PER_NODE {plan.gpus}')}, or add: NUM_GPUS 0 to run on CPUs"
+def _problems(cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool) -> Iterator[str]:
+    """What is impossible in a plan, with what to type.
+
+    Args:
+        even: every node has equally many processes.
+        own_gpu: this process is a task that sees the one GPU that is its own, and the others see theirs.
+    """
+    starter, local, gpus = plan.started_by, plan.local_world_size, plan.gpus
+    if not even:
+        yield (
+            f"every node must start equally many processes: give {starter} a number per node "
+            "(srun --ntasks-per-node, torchrun --nproc-per-node)"
         )
-
-
-def _check_counts(cfg: CfgNode, plan: Processes) -> None:
-    """Whether the launcher started as many processes and nodes as the configuration says."""
-    launcher, per_node = plan.started_by, cfg.DIST.PROCESSES_PER_NODE
-    if per_node not in ("auto", plan.local_world_size):
-        raise ConfigError(
-            f"DIST.PROCESSES_PER_NODE is {per_node}, but {launcher} started {plan.local_world_size} on this node. "
+    if cfg.NUM_GPUS != "auto" and cfg.NUM_GPUS > visible_gpus and not own_gpu:
+        fix = f"NUM_GPUS {visible_gpus}" if visible_gpus else "NUM_GPUS 0 to run on the CPU"
+        yield f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine shows {visible_gpus} GPU(s). Add: {fix}"
+    elif cfg.DIST_BACKEND == "nccl" and plan.device.type != "cuda":
+        yield "DIST_BACKEND nccl needs NVIDIA GPUs, and this run has none. Add: DIST_BACKEND gloo"
+    elif 0 < gpus < local and not own_gpu:
+        fewer = {"torchrun": f"--nproc-per-node={gpus}", "srun": f"--ntasks-per-node={gpus}"}
+        yield (
+            f"{local} processes on this node, but only {gpus} GPU(s) for them. Start fewer with "
+            f"{fewer.get(starter, f'DIST.PROCESSES_PER_NODE {gpus}')}, or add: NUM_GPUS 0 to run on CPUs"
+        )
+    if starter and (per_node := cfg.DIST.PROCESSES_PER_NODE) not in ("auto", local):
+        yield (
+            f"DIST.PROCESSES_PER_NODE is {per_node}, but {starter} started {local} on this node. "
             "Add: DIST.PROCESSES_PER_NODE auto"
         )
-    if cfg.NUM_SHARDS not in (1, plan.num_nodes):
-        raise ConfigError(
-            f"NUM_SHARDS is {cfg.NUM_SHARDS}, but {launcher} started processes on {plan.num_nodes} node(s). "
+    if starter and cfg.NUM_SHARDS not in (1, plan.num_nodes):
+        yield (
+            f"NUM_SHARDS is {cfg.NUM_SHARDS}, but {starter} started processes on {plan.num_nodes} node(s). "
             f"Add: NUM_SHARDS {plan.num_nodes}"
         )
+    yield from batch_problems(cfg, plan.num_nodes, local)
 
 
 def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str = "") -> None:
@@ -212,7 +209,7 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
 
 
 def _wait(context: ProcessContext, first_rank: int) -> None:
-    """Until all processes of this node have ended; passes on to them the signals that ask a run to stop."""
+    """Until all processes of this node have ended; passes stop signals on to them."""
     passed_on: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ def parallelize(
 
     Args:
         model: on `device`; FSDP2 shards it in place.
-        strategy: "ddp", every process holds the whole model, or "fsdp", its parameters are shared out.
+        strategy: "ddp", every process holds the full model, or "fsdp", its parameters are sharded.
         average: a copy of the model that holds the moving average of its weights; sharded like it.
 
     Returns:

@@ -89,8 +89,8 @@ def _check_sum(processes: Processes) -> None:
     thread.join(SECONDS / 2)
     if not found:
         raise UserError(
-            f"{processes.device} exchanges nothing with the others. NCCL says why with NCCL_DEBUG=INFO in the "
-            "environment; often NCCL_SOCKET_IFNAME must name the network interface"
+            f"{processes.device} cannot exchange data with the other processes. With NCCL_DEBUG=INFO in the "
+            "environment NCCL says why; often NCCL_SOCKET_IFNAME must name the network interface"
         )
     if found[0] != (expected := processes.world_size * (processes.world_size + 1) // 2):
         raise UserError(f"the sum over the ranks is {found[0]} and not {expected}")
@@ -117,25 +117,24 @@ def _some(processes: list[str], most: int = 4) -> str:
 
 
 def _check_folder(folder: Path, rank: int, group: dist.ProcessGroup) -> None:
-    """Every process writes a file, all see that of the first one, and the first one sees all; else a `UserError`."""
+    """Every process writes a file and sees that of the first one, else a `UserError`."""
     with all_answer():
         token = all_gather(f"{time.time_ns():x}", group)[0]  # the first one's
-    files = [folder / f".preflight_{token}_{index}" for index in range(dist.get_world_size(group))]
+    first, own = (folder / f".preflight_{token}_{index}" for index in (0, rank))
 
     def write() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files[rank].write_text(host_and_rank())
+            own.write_text(host_and_rank())
         except OSError as error:
             raise UserError(f"cannot write into OUTPUT_DIR {folder}: {error.strerror}") from error
 
     def look() -> None:
         deadline = time.monotonic() + SECONDS_OF_A_SHARED_FOLDER
-        for index in range(len(files) if rank == 0 else 1):
-            while not files[index].exists():
-                if time.monotonic() > deadline:
-                    raise UserError(f"OUTPUT_DIR {folder} does not show what rank {index} has written there")
-                time.sleep(0.1)
+        while not first.exists():
+            if time.monotonic() > deadline:
+                raise UserError(f"OUTPUT_DIR {folder} does not show what rank 0 has written there")
+            time.sleep(0.1)
 
     try:
         on_all_processes(write, group)
@@ -144,4 +143,4 @@ def _check_folder(folder: Path, rank: int, group: dist.ProcessGroup) -> None:
         raise UserError(f"{error}\nSet OUTPUT_DIR to a folder that all nodes share and may write to") from error
     finally:
         with contextlib.suppress(OSError):  # it was never written
-            files[rank].unlink()
+            own.unlink()

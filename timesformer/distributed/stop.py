@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop (a time limit, preemption, Ctrl-C): a run acts on them between two steps."""
+"""Signals that request a stop (a time limit, preemption, Ctrl-C): a run acts on them between two steps."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-RESTART_STATUS = 75  # exit status that asks for a restart; sysexits.h calls it EX_TEMPFAIL
+RESTART_STATUS = 75  # exit status that requests a restart; EX_TEMPFAIL in sysexits.h
 
 
 class UserError(Exception):

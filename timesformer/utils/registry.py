@@ -13,16 +13,11 @@ T = TypeVar("T")
 
 
 class Registry:
-    """A table from public names to classes or functions, filled when it is first read.
+    """A table from public names to classes or functions: `@MODELS.register(NAME, ...)`, then `MODELS.get(NAME)`.
 
     Args:
         kind: what an entry is called in messages.
-        filled_by: the module whose import registers the entries of this package.
-
-    Example:
-        >>> @MODELS.register("TimeSformer", "vit_base_patch16_224")
-        ... class TimeSformer: ...
-        >>> MODELS.get("TimeSformer")
+        filled_by: the module whose import registers the entries; it is imported when they are first needed.
     """
 
     def __init__(self, kind: str, filled_by: str) -> None:
