@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -110,10 +111,10 @@ def memory_refused(device: torch.device) -> Iterator[None]:
     Elsewhere the context does nothing: a GPU refuses by itself.
     """
     free = free_memory()
-    if device.type == "cuda" or free is None:
+    if device.type == "cuda" or free is None or sys.platform != "linux":
         yield
         return
-    import resource  # not on Windows
+    import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

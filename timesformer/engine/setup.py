@@ -12,8 +12,6 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-import timesformer.datasets.build
-import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint

@@ -66,7 +66,13 @@ class Predictor:
         return self._best(predictions.scores[0], topk)
 
     def predict_many(
-        self, videos: Sequence[Any], topk: int = 5, *, batch_size: int = 8, num_workers: int = 0, progress: bool | None = None
+        self,
+        videos: Sequence[Any],
+        topk: int = 5,
+        *,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        progress: bool | None = None,
     ) -> list[Scored | None]:
         """`predict` for each of `videos`; None, and a warning, for one that cannot be read.
 
