@@ -1,5 +1,9 @@
-"""Shim for `python setup.py develop`; everything about the package is in pyproject.toml."""
+"""Shim for `python setup.py develop`, and the configurations as data of the package; the rest is in pyproject.toml."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[*find_packages(include=["timesformer*"]), "timesformer.configs"],
+    package_dir={"timesformer.configs": "configs"},
+    package_data={"timesformer": ["**/*.md"], "timesformer.configs": ["**/*.yaml"]},
+)
