@@ -1,9 +1,10 @@
-"""Shim for `python setup.py develop`, and the configurations as data of the package; the rest is in pyproject.toml."""
+"""Shim for `python setup.py develop`, and configs/ as timesformer.configs; the rest is in pyproject.toml."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
+configs = [f"timesformer.{folder}" for folder in find_namespace_packages(include=["configs*"])]
 setup(
-    packages=[*find_packages(include=["timesformer*"]), "timesformer.configs"],
+    packages=[*find_packages(include=["timesformer*"]), *configs],
     package_dir={"timesformer.configs": "configs"},
-    package_data={"timesformer": ["**/*.md"], "timesformer.configs": ["**/*.yaml"]},
+    package_data={"timesformer": ["**/*.md"], **{folder: ["*.yaml"] for folder in configs}},
 )

@@ -78,8 +78,7 @@ def test_which_part_of_a_run_alone_uses_a_key() -> None:
 
 
 def test_unread_keys_leave_out_the_parts_that_do_not_run() -> None:
-    words = "TEST.BATCH_SIZE 2 SOLVER.BASE_LR 1 DATA.MEAN [0,0,0]".split()
-    loaded = load_config(None, words)
+    loaded = load_config(None, ["TEST.BATCH_SIZE", "2", "SOLVER.BASE_LR", "1", "DATA.MEAN", "[0,0,0]"])
     names = {
         ignore: [line.split(" ")[0] for line in unread_keys(loaded, ignore=ignore)]
         for ignore in ((), ("test",), ("training",), ("test", "training"))

@@ -228,10 +228,10 @@ def test_patterns_that_are_not_valid_or_have_no_group(pattern: str, reason: str)
 def test_cross_checks_of_the_caller() -> None:
     def check(cfg: CfgNode) -> Iterator[str]:
         if cfg.RNG_SEED == 3:
-            yield "RNG_SEED 3 is taken"
+            yield "RNG_SEED 3 is not free"
 
     text = problems(None, "RNG_SEED", "3", "SOLVER.MOMENTUM", "0", checks=[check])
-    assert "RNG_SEED 3 is taken (RNG_SEED is from command line)" in text and "SOLVER.NESTEROV" in text
+    assert "RNG_SEED 3 is not free (RNG_SEED is from command line)" in text and "SOLVER.NESTEROV" in text
     assert load_config(None, ["RNG_SEED", "4"], checks=[check]).cfg.RNG_SEED == 4
 
 

@@ -37,7 +37,7 @@ def test_a_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_unknown_names_list_similar_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="'Gestures/LightTimeSformer_dem': No such file.* Did you mean Gestures/Light"
+        ConfigError, match="'Gestures/LightTimeSformer_dem': No such file or directory.* Did you mean Gestures/Light"
     ):
         find_config("Gestures/LightTimeSformer_dem")
     with pytest.raises(ConfigError, match=f"Those of the package are in {bundled_configs()}"):

@@ -14,11 +14,16 @@ _DEMO = "this project has no webcam demo."
 _ARCH = "MODEL.MODEL_NAME alone selects the model."
 _FILES = "only PyTorch and safetensors files are read."
 _SCHEDULE = "set SOLVER.LR_POLICY, SOLVER.STEPS and SOLVER.LRS."
+_RATES = "multiply SOLVER.BASE_LR, SOLVER.WARMUP_START_LR and SOLVER.COSINE_END_LR by NUM_SHARDS yourself."
 _PREDICTIONS = "predictions are always written to predictions.csv in OUTPUT_DIR."
+_DROPOUT = (
+    "the original never applied it to TimeSformer, and its published results were obtained without it; "
+    "for dropout that works set MODEL.DROP_RATE."
+)
 _TENSORBOARD = "TensorBoard gets scalars, the confusion matrix and sample clips; pictures are in OUTPUT_DIR."
 
-# Key, or section with a dot at its end -> advice, then the values that request nothing that is missing here
-# (none: every value).
+# Key or section (with a dot at its end) -> advice, then the values that request nothing that is missing here; without
+# such values, any value does.
 _LEGACY: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("BN.", "RESNET.", "X3D.", "NONLOCAL.", "SLOWFAST."), (_CNN,)),
     "BN.USE_PRECISE_STATS": (_CNN, False),
@@ -31,9 +36,9 @@ _LEGACY: dict[str, tuple[Any, ...]] = {
     "DEMO.": (_DEMO,),
     "DEMO.ENABLE": (_DEMO, False),
     "BENCHMARK.": ("see the folder benchmarks/.",),
-    **dict.fromkeys(
-        ("TENSORBOARD.CONFUSION_MATRIX.", "TENSORBOARD.HISTOGRAM.", "TENSORBOARD.MODEL_VIS."), (_TENSORBOARD,)
-    ),
+    "TENSORBOARD.CONFUSION_MATRIX.": (_TENSORBOARD,),
+    "TENSORBOARD.HISTOGRAM.": (_TENSORBOARD,),
+    "TENSORBOARD.MODEL_VIS.": (_TENSORBOARD,),
     "TENSORBOARD.WRONG_PRED_VIS.": ("the worst clips are drawn as contact sheets in OUTPUT_DIR.",),
     "TENSORBOARD.PREDICTIONS_PATH": (_PREDICTIONS,),
     "TENSORBOARD.CLASS_NAMES_PATH": ("set DATA.CLASS_NAMES_PATH.",),
@@ -44,10 +49,7 @@ _LEGACY: dict[str, tuple[Any, ...]] = {
     "TEST.CHECKPOINT_TYPE": (_FILES, "pytorch"),
     "TEST.SAVE_RESULTS_PATH": (_PREDICTIONS,),
     **dict.fromkeys(("MODEL.ARCH", "MODEL.SINGLE_PATHWAY_ARCH", "MODEL.MULTI_PATHWAY_ARCH"), (_ARCH,)),
-    "MODEL.DROPOUT_RATE": (
-        "the original never applied it to TimeSformer, and its published numbers were made without it; "
-        "for dropout that works set MODEL.DROP_RATE.",
-    ),
+    "MODEL.DROPOUT_RATE": (_DROPOUT,),
     "MODEL.DROPCONNECT_RATE": ("for stochastic depth set MODEL.DROP_PATH_RATE.", 0),
     "MODEL.FC_INIT_STD": ("TIMESFORMER.INIT selects the initialisation.",),
     "MODEL.HEAD_ACT": ("models give logits; DATA.ENSEMBLE_METHOD says how scores are made of them.",),
@@ -61,11 +63,7 @@ _LEGACY: dict[str, tuple[Any, ...]] = {
     "SOLVER.GAMMA": (_SCHEDULE,),
     "SOLVER.STEP_SIZE": (_SCHEDULE,),
     "SOLVER.WARMUP_FACTOR": ("set SOLVER.WARMUP_EPOCHS and SOLVER.WARMUP_START_LR.",),
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (
-        "rates are used as written: multiply SOLVER.BASE_LR, SOLVER.WARMUP_START_LR and SOLVER.COSINE_END_LR by "
-        "NUM_SHARDS yourself.",
-        False,
-    ),
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (_RATES, False),
     "LOG_MODEL_INFO": ("parameters and multiply-accumulates are always printed.",),
     "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": ("decoding runs in DATA_LOADER.NUM_WORKERS processes.",),
 }

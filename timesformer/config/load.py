@@ -1,4 +1,4 @@
-"""Defaults, YAML files and `KEY VALUE` words to one checked, frozen configuration; all problems reported together."""
+"""Defaults, YAML files and `KEY VALUE` words to one checked, frozen configuration; reports all problems."""
 
 from __future__ import annotations
 

@@ -35,6 +35,5 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
     near = difflib.get_close_matches(short, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Those of the package are in {folder}."
-    raise ConfigError(
-        f"cannot read config file {os.fspath(name)!r}: No such file, nor a configuration of the package. {hint}"
-    )
+    found = "No such file or directory, and no configuration of the package"
+    raise ConfigError(f"cannot read config file {str(name)!r}: {found}. {hint}")
