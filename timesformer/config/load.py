@@ -128,6 +128,21 @@ def load_config(
     return LoadedConfig(tracked, list(dict.fromkeys(advice)), locations)
 
 
+def config_from_settings(settings: Mapping[str, Any]) -> CfgNode:
+    """The tree of settings that a checkpoint stores; keys and values that are not of this version keep their default.
+
+    Args:
+        settings: dotted key to value.
+    """
+    cfg = get_cfg()
+    for name, stored in settings.items():
+        if key := KEY_BY_NAME.get(name):
+            value, problem = _check_value(key, stored, key.choices)
+            if not problem:
+                set_value(cfg, name, value)
+    return cfg
+
+
 def _fill_in(cfg: CfgNode, locations: Mapping[str, str], *, from_file: bool) -> list[str]:
     """Give unset keys the values of the dataset; one line of advice for each such key."""
     split = "TRAIN" if cfg.TRAIN.ENABLE else "TEST"

@@ -144,7 +144,7 @@ def load(
     settings = weights.settings
     model = _build(weights, num_heads)
     load_weights(model, weights, complete=True)
-    device = choose_device(device)
+    device = choose_device(str(device))
     wanted = precision or settings.get("PRECISION", "auto")
     stored = {"num_frames": model.input_shape[1], "size": model.input_shape[2:]}
     spec = replace(ClipSpec.from_dict(weights.clip), **stored)
