@@ -30,7 +30,7 @@ def small(attention_type: str = DIVIDED, **sizes: Any) -> TimeSformer:
 def one_after_the_other(
     self: nn.Module, x: Tensor, first: nn.Linear, second: nn.Linear, *, dropout: nn.Dropout, drop_path: nn.Module
 ) -> Tensor:
-    """What `LinearPair.forward` stands for."""
+    """What `FoldedLinears.forward` stands for."""
     return second(drop_path(dropout(first(x))))
 
 

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timesformer.models import attention as attention_module
-from timesformer.models.attention import Attention, PlainAttention, heads_of
+from timesformer.models import cpu_kernels
+from timesformer.models.attention import Attention, split_heads
+from timesformer.models.cpu_kernels import PlainAttention
 
 
 def fused(qkv: torch.Tensor, attention: Attention) -> torch.Tensor:
-    return attention.attend(*heads_of(qkv, attention.num_heads))
+    return attention.attend(*split_heads(qkv, attention.num_heads))
 
 
 @settings(max_examples=30, deadline=None)
@@ -21,7 +22,7 @@ def test_both_forms_agree(rows: int, length: int, heads: int, chunk: int) -> Non
     attention = Attention(8 * heads, heads, qkv_bias=True, attn_drop=0.0, proj_drop=0.0)
     qkv, grad = torch.randn(rows, length, 24 * heads, requires_grad=True), torch.randn(rows, length, 8 * heads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_module, "CHUNK", chunk)  # also less than a row
+        patch.setattr(cpu_kernels, "CHUNK", chunk)  # also less than a row
         plain = PlainAttention.apply(qkv, heads)
         (of_plain,) = torch.autograd.grad(plain, qkv, grad)
     wanted = fused(qkv, attention)

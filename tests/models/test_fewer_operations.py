@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.textbook import TextbookTimeSformer
 from tests.models.small_models import one_after_the_other, small
-from timesformer.models.linear import LinearPair
+from timesformer.models.linear import FoldedLinears
 from timesformer.models.vit import ATTENTION_TYPES, VisionTransformer
 
 DROPS = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.5}
@@ -54,8 +54,9 @@ def test_folding_and_the_last_block_change_no_logit_and_no_gradient(
     model = small(attention_type, depth=3, drop_path_rate=drop_path_rate).train()
     clips = torch.randn(4, 3, 4, 32, 32)
     fewer = run(model, clips)
-    model.model.all_tokens = True
-    monkeypatch.setattr(LinearPair, "forward", one_after_the_other)
+    everything = model.model.forward_features
+    monkeypatch.setattr(model.model, "forward_features", lambda x: everything(x, all_tokens=True)[0])
+    monkeypatch.setattr(FoldedLinears, "forward", one_after_the_other)
     assert_same(fewer, run(model, clips))
 
 

@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.small_models import one_after_the_other, small
 from timesformer.models.drop_path import DropPath
-from timesformer.models.linear import Keeping, Linear, LinearPair
+from timesformer.models.linear import CachesPrepared, FoldedLinears, Linear
 
 
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LinearPair, "forward", one_after_the_other)
-    monkeypatch.setattr(Keeping, "_ready", lambda *_: None)
+def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FoldedLinears, "forward", one_after_the_other)
+    monkeypatch.setattr(CachesPrepared, "_prepared", lambda *_: None)
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -34,9 +34,9 @@ def test_packed_is_the_same_map(bias: bool, shape: tuple[int, ...], gelu: bool) 
     for rows in (x, x.transpose(0, -1).contiguous().transpose(0, -1)):  # in whatever order it lies
         with torch.no_grad():
             torch.testing.assert_close(layer(rows, gelu=gelu), wanted)
-        assert layer._kept[2].packed
+        assert layer._cached[2].packed
     torch.testing.assert_close(layer(x, gelu=gelu), wanted)
-    assert layer._kept is None  # a pass with gradients forgets
+    assert layer._cached is None  # a pass with gradients forgets
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -59,13 +59,13 @@ def test_the_counters_count_packed_maps() -> None:
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             layer(x)
-        assert layer._kept[2].packed
+        assert layer._cached[2].packed
         assert counter.get_total_flops() == 2 * 3 * 7 * 24 * 40
         assert FlopCountAnalysis(layer, x).total() == 3 * 7 * 24 * 40
 
 
 def test_a_dropped_row_still_gets_the_second_bias() -> None:
-    pair, x = LinearPair(), torch.randn(5, 40, 8)
+    pair, x = FoldedLinears(), torch.randn(5, 40, 8)
     first, second, dropped = nn.Linear(8, 8), nn.Linear(8, 8), DropPath(0.5).train()
     torch.manual_seed(0)
     folded = pair(x, first, second, dropout=nn.Dropout(0.0), drop_path=dropped)
@@ -116,30 +116,30 @@ CHANGES += [change_inside_data, nn.Module.double, copy.deepcopy, lambda model: p
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_kept_follows_the_weights(change: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cached_follows_the_weights(change: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, clips = small().eval(), torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
         model(clips)
         model = change(model)
         clips = clips.to(model.model.head.weight.dtype)
         kept = model(clips)
-        nothing_kept(monkeypatch)
+        nothing_cached(monkeypatch)
         torch.testing.assert_close(kept, model(clips), atol=1e-5, rtol=1e-4)
 
 
-def test_the_product_is_kept_without_gradients_only_and_by_precision() -> None:
+def test_the_product_is_cached_without_gradients_only_and_by_precision() -> None:
     model, clips = small().eval(), torch.randn(2, 3, 4, 32, 32)
-    pair = model.model.blocks[0].temporal_pair
+    pair = model.model.blocks[0].temporal_folded
     model(clips)
-    assert pair._kept is None
+    assert pair._cached is None
     with torch.inference_mode():
         model(clips)
-        kept = pair._kept
+        kept = pair._cached
         model(clips)
-        assert pair._kept is kept and kept[2][0].dtype == torch.float32
+        assert pair._cached is kept and kept[2][0].dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16):
             model(clips)
-        assert pair._kept[2][0].dtype == torch.bfloat16
+        assert pair._cached[2][0].dtype == torch.bfloat16
     model(clips).sum().backward()
-    assert "_pair" not in " ".join(model.state_dict()) and copy.deepcopy(pair)._kept is None
-    assert model.train().model.blocks[0].temporal_pair._kept is None
+    assert "_folded" not in " ".join(model.state_dict()) and copy.deepcopy(pair)._cached is None
+    assert model.train().model.blocks[0].temporal_folded._cached is None

@@ -64,7 +64,6 @@ def test_logits_loss_and_gradients_match(attention_type: str) -> None:
 def test_activations_match(attention_type: str) -> None:
     golden = load_file(DATA / f"tiny_{attention_type}_io.safetensors")
     model = tiny(attention_type).eval()
-    model.all_tokens = True
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -82,12 +81,9 @@ def test_activations_match(attention_type: str) -> None:
     for i, block in enumerate(model.blocks):
         block.register_forward_hook(keep(f"block{i}"))
         if attention_type == "divided_space_time":
-            block.attn.proj.register_forward_hook(keep(f"block{i}.attn"))
-            block.temporal_attn.qkv.register_forward_hook(keep(f"block{i}.temporal_qkv"))
-    model(golden["clip"])
-    for i, block in enumerate(model.blocks if attention_type == "divided_space_time" else []):
-        mixed = block.temporal_attn.mix(seen[f"block{i}.temporal_qkv"])
-        seen[f"block{i}.temporal_attn"] = block.temporal_attn.proj(mixed)
+            block.attn.register_forward_hook(keep(f"block{i}.attn"))
+            block.temporal_attn.register_forward_hook(keep(f"block{i}.temporal_attn"))
+    model.forward_features(golden["clip"], all_tokens=True)
     patches = seen["patch_embed"]  # (B, T, N, D) or (B, N, T, D); the golden rows are (b t)
     seen["patch_embed"] = (patches if attention_type == "space_only" else patches.transpose(1, 2)).flatten(0, 1)
     names = {name.removeprefix("act.") for name in golden if name.startswith("act.")}

@@ -5,19 +5,21 @@ Letters: B clips, T frames, H W patches of a frame, N = H*W, D width, R rows (in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from timesformer.models.attention import Attention, heads_of
+from timesformer.models.attention import Attention, split_heads
 from timesformer.models.drop_path import DropPath
 from timesformer.models.groups import EACH, Groups
-from timesformer.models.linear import Linear, LinearPair
+from timesformer.models.linear import FoldedLinears, Linear
 
 LAYER_NORM_EPS = 1e-6
 
@@ -71,28 +73,40 @@ class BlockLayers(nn.Module):
             self.add_module(f"{step}_norm1", nn.LayerNorm(dim, eps=LAYER_NORM_EPS))
             self.add_module(f"{step}_attn", attention())
             self.add_module(f"{step}_fc", Linear(dim, dim))
-            self.add_module(f"{step}_pair", LinearPair())
+            self.add_module(f"{step}_folded", FoldedLinears())
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = DropPath(drop_path)
 
+    def _attend(
+        self,
+        attn: Attention,
+        rows: Callable[..., Tensor],
+        *inputs: Tensor,
+        first_only: bool = False,
+        **how: Any,
+    ) -> Tensor:
+        """`attn(rows(*inputs))`; with `recompute` the rows are computed again in the backward pass."""
+        if not self._recomputes:
+            return attn(rows(*inputs), first_only=first_only, **how)  # type: ignore[no-any-return]
+        projected = self._cheap(lambda *inputs: attn.project(rows(*inputs), first_only=first_only), *inputs)
+        return attn(None, projected=projected, **how)  # type: ignore[no-any-return]
+
     def _mlp(self, x: Tensor) -> Tensor:
         if not self._recomputes:
-            return self.mlp(self.norm2(x))
+            return self.mlp(self.norm2(x))  # type: ignore[no-any-return]
         mlp = self.mlp
         hidden = self._cheap(lambda x: mlp.fc1(self.norm2(x)), x)
-        return self._cheap(lambda hidden: mlp.drop(mlp.fc2(mlp.drop(F.gelu(hidden)))), hidden)
+        return self._cheap(lambda hidden: mlp.drop(mlp.fc2(mlp.drop(F.gelu(hidden)))), hidden)  # type: ignore[no-any-return]
 
     @property
     def _recomputes(self) -> bool:
         return self.recompute and self.training and torch.is_grad_enabled()
 
     def _cheap(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """`function(*inputs)`, which ends in a linear layer: that is not computed again, only what it is given."""
-        if self._recomputes:
-            draws = self.mlp.drop.p > 0.0
-            return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws)
-        return function(*inputs)
+        """`function(*inputs)`, which ends in a linear layer: that is not computed again, only its input is."""
+        draws = self.mlp.drop.p > 0.0
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws)
 
 
 class Block(BlockLayers):
@@ -100,21 +114,16 @@ class Block(BlockLayers):
 
     def forward(self, x: Tensor, *, cls_only: bool = False) -> Tensor:
         """(R, L, D) -> (R, L, D), or the first token of it, (R, 1, D), with `cls_only`."""
-        attn = self.attn
-        if cls_only:
-            mixed = attn.attend(*self._cheap(lambda x: attn.project_first(self.norm1(x)), x))
-            x = x[:, :1]
-        else:
-            mixed = attn.mix(self._cheap(lambda x: attn.qkv(self.norm1(x)), x))
-        x = x + self.drop_path(attn.proj_drop(attn.proj(mixed)))
+        mixed = self._attend(self.attn, self.norm1, x, first_only=cls_only)
+        x = (x[:, :1] if cls_only else x) + self.drop_path(mixed)
         return x + self.drop_path(self._mlp(x))
 
 
 class SteppedBlock(BlockLayers):
     """Attention in steps: first among patches only, in groups; at last with the cls token in every group; then MLP.
 
-    The cls token is passed apart from the patch tokens, so that neither has to be cut out of, or joined to, the other.
-    In the last step every group has the same cls token, and what comes back for it is averaged.
+    The cls token is an argument of its own, so that it need not be cut out of, or joined to, the patch tokens.
+    In the last step every group has the same cls token, and its results are averaged over the groups.
     """
 
     last: ClassVar[Groups]
@@ -136,23 +145,25 @@ class SteppedBlock(BlockLayers):
 
     def _step(self, step: str, groups: Groups, tokens: Tensor) -> Tensor:
         """Attention in groups of patches, its projection and linear map: (B, H, W, T, D) -> the same shape."""
-        norm, attn = getattr(self, f"{step}_norm1"), getattr(self, f"{step}_attn")
-        pair, linear = getattr(self, f"{step}_pair"), getattr(self, f"{step}_fc")
-        qkv = self._cheap(lambda tokens: attn.qkv(groups.group(norm(tokens)).flatten(0, 1)), tokens)
+        norm, attn, linear, folded = (getattr(self, f"{step}_{layer}") for layer in ("norm1", "attn", "fc", "folded"))
         real = groups.real(tokens)
-        mixed = attn.mix(qkv, None if real is None else real.repeat(len(tokens), 1))  # (B*G, L, D)
-        mixed = pair(mixed, attn.proj, linear, dropout=attn.proj_drop, drop_path=self.drop_path)
-        return groups.ungroup(mixed.unflatten(0, (len(tokens), -1)), tokens.shape)
+        attend = partial(
+            self._attend,
+            attn,
+            lambda tokens: groups.group(norm(tokens)).flatten(0, 1),  # (B*G, L, D)
+            tokens,
+            key_mask=None if real is None else real.repeat(len(tokens), 1),
+        )
+        if attn.output_is_observed or linear._forward_hooks or linear._forward_pre_hooks:
+            mixed = linear(self.drop_path(attend()))
+        else:  # the projection and the linear map as one product
+            mixed = attend(project_out=partial(folded, second=linear, drop_path=self.drop_path))
+        return groups.ungroup(rearrange(mixed, "(b g) l d -> b g l d", b=len(tokens)), tokens.shape)
 
     def _last_step(self, cls: Tensor, tokens: Tensor, *, cls_only: bool) -> tuple[Tensor, Tensor | None]:
         """What attention adds to cls and, without `cls_only`, to tokens."""
-        attn = self.attn
-        if cls_only:
-            mixed = attn.attend(*self._cheap(lambda *x: attn.project_first(self._rows(*x)), cls, tokens))
-        else:
-            mixed = attn.mix(self._cheap(lambda *x: attn.qkv(self._rows(*x)), cls, tokens))
-        mixed = attn.proj_drop(attn.proj(mixed))
-        mixed = self.drop_path(mixed).unflatten(0, (len(cls), -1))  # (B, G, 1 + L, D), each group dropped on its own
+        mixed = self.drop_path(self._attend(self.attn, self._rows, cls, tokens, first_only=cls_only))
+        mixed = rearrange(mixed, "(b g) l d -> b g l d", b=len(cls))  # each group is dropped on its own
         tokens_out = None if cls_only else self.last.ungroup(mixed[:, :, 1:], tokens.shape)
         return mixed[:, :, :1].mean(1), tokens_out
 
@@ -190,28 +201,38 @@ class LocalGlobalBlock(SteppedBlock):
     last = Groups(2, 2, 2, strided=True)
 
     def _last_step(self, cls: Tensor, tokens: Tensor, *, cls_only: bool) -> tuple[Tensor, Tensor | None]:
-        attn, batch = self.attn, len(cls)
-        if cls_only:
-            heads = self._cheap(
-                lambda cls, x: attn.project_first(torch.cat([self.norm1(cls), self.norm1(x.flatten(1, 3))], dim=1)),
-                cls,
-                tokens,
-            )
-            return self.drop_path(attn.proj_drop(attn.proj(attn.attend(*heads)))), None
-        qkv = self._cheap(lambda *x: attn.qkv(self._rows(*x)), cls, tokens)
-        q, k, v = heads_of(qkv, attn.num_heads)  # (B*G, heads, 1 + L, D / heads)
+        if cls_only:  # the cls token attends to every patch: one row a clip
+            mixed = self._attend(self.attn, self._one_row, cls, tokens, first_only=True)
+            return self.drop_path(mixed), None
         real = self.last.real(tokens)
+        mixed = self._attend(self.attn, self._rows, cls, tokens, mix=partial(self._mix, len(cls), real))
+        mixed = self.drop_path(mixed)  # (B, 1 + G*L, D): one decision per clip, as for the MLP
+        groups = math.prod(parts for parts, _ in self.last._cuts(tokens.shape))
+        patches = rearrange(mixed[:, 1:], "b (g l) d -> b g l d", g=groups)
+        return mixed[:, :1], self.last.ungroup(patches, tokens.shape)
+
+    def _one_row(self, cls: Tensor, tokens: Tensor) -> Tensor:
+        """Normed, cls and all patches: (B, 1 + H*W*T, D)."""
+        return torch.cat([self.norm1(cls), self.norm1(tokens.flatten(1, 3))], dim=1)
+
+    def _mix(self, batch: int, real: Tensor | None, qkv: Tensor) -> Tensor:
+        """qkv (B*G, 1 + L, 3D) of cls and groups -> weighed values of cls, then of the patches group by group.
+
+        Args:
+            batch: B.
+            real: (G, L), False for padding; None: there is none.
+
+        Returns:
+            (B, 1 + G*L, D).
+        """
+        attn = self.attn
+        q, k, v = split_heads(qkv, attn.num_heads)  # (B*G, heads, 1 + L, D / heads)
         groups = len(q) // batch
         seen = torch.ones(groups, q.shape[2], dtype=torch.bool, device=q.device)
         if real is not None:
             seen[:, 1:] = real
-        mixed = attn.attend(q[:, :, 1:], k, v, None if real is None else seen.repeat(batch, 1))
+        patches = attn.attend(q[:, :, 1:], k, v, None if real is None else seen.repeat(batch, 1))
         seen[1:, 0] = False  # of its copies the cls token sees one
-        all_k, all_v = (x.unflatten(0, (batch, groups)).transpose(1, 2).flatten(2, 3) for x in (k, v))
-        cls_mixed = attn.attend(q[::groups, :, :1], all_k, all_v, seen.view(1, -1))
-        cls_out, tokens_out = attn.proj_drop(attn.proj(cls_mixed)), attn.proj_drop(attn.proj(mixed))
-        tokens_out = self.last.ungroup(tokens_out.unflatten(0, (batch, groups)), tokens.shape)
-        factor = self.drop_path.row_factor(cls_out)  # one decision per clip, as for the MLP
-        if factor is not None:
-            cls_out, tokens_out = cls_out * factor, tokens_out * factor[..., None, None]
-        return cls_out, tokens_out
+        all_k, all_v = (rearrange(x, "(b g) heads l d -> b heads (g l) d", b=batch) for x in (k, v))
+        cls = attn.attend(q[::groups, :, :1], all_k, all_v, seen.view(1, -1))
+        return torch.cat([cls, rearrange(patches, "(b g) l d -> b (g l) d", b=batch)], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,12 +22,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, *, time_first: bool) -> Tensor:
         """Clips (B, C, T, H, W) -> tokens (B, N, T, D), or (B, T, N, D) with `time_first`."""
-        p = self.patch_size
-        x = x.unflatten(4, (-1, p)).unflatten(3, (-1, p))  # (B, C, T, h, p, w, p)
-        order = (0, 2, 3, 5, 1, 4, 6) if time_first else (0, 3, 5, 2, 1, 4, 6)
-        patches = x.permute(order).flatten(4)  # (B, T, h, w, C*p*p) or (B, h, w, T, C*p*p)
-        tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-        return tokens.flatten(2, 3) if time_first else tokens.flatten(1, 2)
+        order = "b t (h w) (c p q)" if time_first else "b (h w) t (c p q)"
+        patches = rearrange(x, f"b c t (h p) (w q) -> {order}", p=self.patch_size, q=self.patch_size)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def sincos_1d(length: int, dim: int) -> Tensor:

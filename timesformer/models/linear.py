@@ -1,4 +1,4 @@
-"""Linear layers of the blocks: with weights laid out for a CPU when no gradient is asked for, and two in a row as one.
+"""Linear layers that prepare their weights for passes without gradients, and two linear layers in a row as one.
 
 Letters: R rows (independent sequences), L tokens of a row, D width.
 """
@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
+from timesformer.models.cpu_kernels import can_pack, pack, packed_linear
 from timesformer.models.drop_path import DropPath
 
 
-class Ready(NamedTuple):
-    """A linear map that is kept for passes without gradients.
+class PreparedWeights(NamedTuple):
+    """A linear map for passes without gradients.
 
     Attributes:
         packed: `weight` is laid out for oneDNN. On an AMD CPU (Zen 4) that takes 0.75 to 0.85 of the time of a plain
@@ -33,34 +33,29 @@ class Ready(NamedTuple):
     def __call__(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """(..., in) -> (..., out), with an exact GELU after it if wanted."""
         if self.packed:
-            x = x.to(self.weight.dtype)
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu" if gelu else "none", [], "none")
+            return packed_linear(x, self.weight, self.bias, gelu=gelu)
         x = F.linear(x, self.weight, self.bias)
         return F.gelu(x) if gelu else x
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-def _flops_of_packed(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
-    """Operations as torch's counter counts those of a plain product."""
-    return 2 * x_shape.numel() * weight_shape[0]
+class CachesPrepared(nn.Module):
+    """A module that keeps prepared weights while no gradients are computed, until a weight changes.
 
-
-class Keeping(nn.Module):
-    """A module that keeps a linear map while no gradients are computed, until a weight of it changes.
-
-    Changes are what torch counts: all but those inside `.data`, after which `eval()` or `train()` makes it forget; so
-    does the next pass with gradients. Several processes keep nothing, since sharded weights are gathered into the same
+    Changes are what torch counts: all but those inside `.data`, after which `eval()` or `train()` drops the cache; so
+    does the next pass with gradients. Several processes cache nothing, since sharded weights are gathered into the same
     memory uncounted.
     """
 
-    _kept: tuple[list[Any], tuple[Tensor | None, ...], Ready] | None = None
+    _cached: tuple[list[Any], tuple[Tensor | None, ...], PreparedWeights] | None = None
 
-    def _ready(self, x: Tensor, sources: tuple[Tensor | None, ...], make: Callable[[], Any]) -> Ready | None:
-        """What `make` gives, weight and bias computed from `sources`, for the input `x`; None where nothing is kept."""
+    def _prepared(
+        self, x: Tensor, sources: tuple[Tensor | None, ...], make: Callable[[], Any]
+    ) -> PreparedWeights | None:
+        """What `make` computes from `sources`, weight and bias, for the input `x`; None where nothing is cached."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
         if torch.is_grad_enabled():
-            self._kept = None
+            self._cached = None
             return None
         tensors = [tensor for tensor in sources if tensor is not None]
         alone = not (dist.is_available() and dist.is_initialized())
@@ -70,50 +65,45 @@ class Keeping(nn.Module):
         cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if cast else x.dtype
         key = [*map(id, sources), *((tensor.data_ptr(), tensor._version) for tensor in tensors), dtype]
-        if self._kept is None or self._kept[0] != key:
+        if self._cached is None or self._cached[0] != key:
             with torch.autocast(device, enabled=False) if cast else nullcontext():
                 weight, bias = make()
-                packed = device == "cpu" and _can_pack(dtype) and (cast or weight.dtype == dtype)
+                packed = device == "cpu" and can_pack(dtype) and (cast or weight.dtype == dtype)
                 if packed:
                     bias = None if bias is None else bias.to(dtype)
-                    weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous())
-            self._kept = key, sources, Ready(weight, bias, packed)  # the sources, so that no other gets the id of one
-        return self._kept[2]
+                    weight = pack(weight.to(dtype))
+            # with the sources, so that no other tensor gets the id of one
+            self._cached = key, sources, PreparedWeights(weight, bias, packed)
+        return self._cached[2]
 
-    def train(self, mode: bool = True) -> Keeping:
-        self._kept = None
+    def train(self, mode: bool = True) -> CachesPrepared:
+        self._cached = None
         return super().train(mode)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Keeping:  # moved or cast: the same tensors, other values
-        self._kept = None
+    def _apply(self, fn: Any, recurse: bool = True) -> CachesPrepared:  # moved or cast: same tensors, other values
+        self._cached = None
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:  # copies and pickles start without
-        return self.__dict__ | {"_kept": None}
+        return self.__dict__ | {"_cached": None}
 
 
-def _can_pack(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-class Linear(Keeping, nn.Linear):
+class Linear(CachesPrepared, nn.Linear):
     """`nn.Linear`, whose weights a CPU keeps packed while no gradients are computed."""
 
     def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """(..., in) -> (..., out), with an exact GELU after it if wanted."""
-        ready = None
-        if x.device.type == "cpu":  # elsewhere there is nothing to keep
-            ready = self._ready(x, (self.weight, self.bias), lambda: (self.weight, self.bias))
-        return (ready or Ready(self.weight, self.bias, packed=False))(x, gelu=gelu)
+        prepared = None
+        if x.device.type == "cpu":  # elsewhere there is nothing to prepare
+            prepared = self._prepared(x, (self.weight, self.bias), lambda: (self.weight, self.bias))
+        return (prepared or PreparedWeights(self.weight, self.bias, packed=False))(x, gelu=gelu)
 
 
-class LinearPair(Keeping):
+class FoldedLinears(CachesPrepared):
     """Two linear maps with nothing but stochastic depth between them, as one: W2 (W1 x + b1) + b2 = (W2 W1) x + ...
 
-    The maps stay where they are and keep their names; this module has no parameters. Their product is taken once a
-    pass while gradients are computed; without, it is kept.
+    The maps stay where they are and keep their names; this module has no parameters. Their product is computed once a
+    pass while gradients are computed; without gradients it is cached.
     """
 
     def forward(
@@ -121,18 +111,18 @@ class LinearPair(Keeping):
     ) -> Tensor:
         """(R, L, D) -> (R, L, D), which is `second(drop_path(dropout(first(x))))`."""
         if dropout.training and dropout.p > 0.0:
-            return second(drop_path(dropout(first(x))))
+            return second(drop_path(dropout(first(x))))  # type: ignore[no-any-return]
         factor = drop_path.row_factor(x)
         if factor is None:
             sources = (first.weight, first.bias, second.weight, second.bias)
-            ready = self._ready(
+            prepared = self._prepared(
                 x, sources, lambda: (second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
             )
-            if ready is not None:
-                return ready(x)
+            if prepared is not None:
+                return prepared(x)
         if x.numel() <= x.shape[-1] ** 2:  # fewer tokens than the width: the product is more work than it saves
             x = first(x)
-            return second(x if factor is None else x * factor)
+            return second(x if factor is None else x * factor)  # type: ignore[no-any-return]
         weight, bias = second.weight @ first.weight, F.linear(first.bias, second.weight)
         if factor is None:
             return F.linear(x, weight, bias + second.bias)

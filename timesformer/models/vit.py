@@ -11,11 +11,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from timesformer.models.blocks import LAYER_NORM_EPS, AxialBlock, Block, BlockLayers, DividedBlock, LocalGlobalBlock
+from timesformer.models.contract import VideoModel
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
@@ -35,7 +37,7 @@ RECOMPUTE = ("none", "cheap", "blocks")
 INITS = ("vit", "scratch")
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(VideoModel):
     """Vision transformer with space-time attention; its parameter names are those of the released weights.
 
     Args:
@@ -47,14 +49,13 @@ class VisionTransformer(nn.Module):
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 with depth.
         attention_type: one of `ATTENTION_TYPES` (paper, Figure 2).
         init: "vit" for fine-tuning (std 0.02; the temporal branch starts as the identity) or "scratch" for
-            training from nothing (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
+            training from scratch (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
         recompute: what training computes again in the backward pass instead of keeping it; the same gradients.
             "none"; "cheap", norms and GELUs; "blocks", all but what goes into each block (Chen et al., 2016,
             "Training Deep Nets with Sublinear Memory Cost").
 
     Attributes:
-        all_tokens: have the last block compute every token, for a hook that reads them. Otherwise it computes the cls
-            token only: no other is used after it.
+        grid: (rows, columns) of patches of a frame.
 
     Raises:
         ValueError: sizes that do not divide, or an unknown `attention_type`, `init` or `recompute`.
@@ -92,9 +93,7 @@ class VisionTransformer(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
-        self.attention_type = attention_type
-        self.recompute = recompute
-        self.all_tokens = False
+        self.attention_type, self.recompute, self.num_heads = attention_type, recompute, num_heads
         self.input_shape = (in_chans, num_frames, height, width)  # (C, T, H, W)
         self.grid = (height // patch_size, width // patch_size)
         num_patches = self.grid[0] * self.grid[1]
@@ -138,7 +137,7 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_scratch(self) -> None:
-        """Sine-cosine position and time of amplitude 1, and variance 1/fan_in: small models learn from nothing."""
+        """Sine-cosine position and time of amplitude 1, and variance 1/fan_in: small models learn from scratch."""
         nn.init.normal_(self.cls_token, std=0.02)
         self.pos_embed[0, 1:] = sincos_2d(*self.grid, self.pos_embed.shape[2])
         if self.attention_type != "space_only":
@@ -153,53 +152,68 @@ class VisionTransformer(nn.Module):
         """Names of the parameters that weight decay leaves alone, besides biases and norms."""
         return {"cls_token", "pos_embed", "time_embed"}
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W) -> the normed cls token (B, D)."""
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Names to layers, as timm's layer decay requires: stem, each block, and the rest (norm and head) last."""
+        return {"stem": r"(?:cls_token|pos_embed|time_embed|patch_embed)", "blocks": r"blocks\.(\d+)"}
+
+    def forward_features(self, x: Tensor, *, all_tokens: bool = False) -> Any:
+        """Clips (B, C, T, H, W) -> the normed cls token (B, D).
+
+        Args:
+            x: float clips.
+            all_tokens: return the normed patch tokens too, (B, T, rows, columns, D). Without, the last block computes
+                the cls token only, since no other is used after it.
+        """
         if x.ndim != 5 or x.shape[1:] != self.input_shape:
             raise ValueError(
                 f"input of shape {tuple(x.shape)} (clips, channels, frames, height, width), but the model is built for "
                 f"{' x '.join(map(str, self.input_shape))}; build it with the matching img_size and num_frames"
             )
-        batch, _, num_frames = x.shape[:3]
-        cls_pos, patch_pos = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        by_frame = self.attention_type == "space_only"
+        cls, tokens = self._encode_frames(x, all_tokens) if by_frame else self._encode_clip(x, all_tokens)
+        if not all_tokens:
+            return self.norm(cls)
+        order = "b (t h w) d -> b t h w d" if by_frame else "b (h w t) d -> b t h w d"
+        return self.norm(cls), self.norm(rearrange(tokens, order, t=x.shape[2], h=self.grid[0]))
 
-        if self.attention_type == "space_only":
-            tokens = self.patch_embed(x, time_first=True) + patch_pos  # (B, T, N, D)
-            cls = (self.cls_token + cls_pos).unsqueeze(1).expand(batch, num_frames, -1, -1)
-            x = self._encode(self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1)))[0]  # (B*T, 1 + N, D)
-            return self.norm(x[:, 0].unflatten(0, (batch, -1)).mean(1))
+    def _encode_frames(self, x: Tensor, all_tokens: bool) -> tuple[Tensor, Tensor]:
+        """Each frame on its own: the cls token averaged over frames (B, D), and patch tokens (B, T*N, D)."""
+        tokens = self.patch_embed(x, time_first=True) + self.pos_embed[:, 1:]  # (B, T, N, D)
+        cls = (self.cls_token + self.pos_embed[:, :1]).unsqueeze(1).expand(*tokens.shape[:2], -1, -1)
+        out = self._encode(self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1)), all_tokens=all_tokens)[0]
+        out = rearrange(out, "(b t) l d -> b t l d", b=len(x))  # the cls token first
+        return out[:, :, 0].mean(1), out[:, :, 1:].flatten(1, 2)
 
-        tokens = self.patch_embed(x, time_first=False) + patch_pos.unsqueeze(2) + self.time_embed  # (B, N, T, D)
-        cls = self.drop((self.cls_token + cls_pos).expand(batch, -1, -1))  # (B, 1, D)
-        tokens = self.drop(tokens)
+    def _encode_clip(self, x: Tensor, all_tokens: bool) -> tuple[Tensor, Tensor]:
+        """Attention over space and time: the cls token (B, D), and patch tokens (B, N*T, D), t fastest."""
+        tokens = self.patch_embed(x, time_first=False) + self.pos_embed[:, 1:].unsqueeze(2) + self.time_embed
+        cls = self.drop((self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1))  # (B, 1, D)
+        tokens = self.drop(tokens)  # (B, N, T, D)
         if self.attention_type == "joint_space_time":
-            cls = self._encode(torch.cat([cls, tokens.flatten(1, 2)], dim=1))[0]  # (B, 1 + N*T, D)
-        else:
-            cls = self._encode(cls, tokens.unflatten(1, self.grid))[0]  # tokens (B, H, W, T, D)
-        return self.norm(cls[:, 0])
+            out = self._encode(torch.cat([cls, tokens.flatten(1, 2)], dim=1), all_tokens=all_tokens)[0]
+            return out[:, 0], out[:, 1:]
+        grid = rearrange(tokens, "b (h w) t d -> b h w t d", h=self.grid[0])
+        cls, tokens = self._encode(cls, grid, all_tokens=all_tokens)
+        return cls[:, 0], tokens.flatten(1, 3)
 
-    def _encode(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the blocks make of `inputs`; dropout falls the same when a block is computed again."""
+    def _encode(self, *inputs: Tensor, all_tokens: bool) -> tuple[Tensor, ...]:
+        """The outputs of the last block; dropout draws the same numbers when a block is computed again."""
         again = self.recompute == "blocks" and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            last = block is self.blocks[-1] and not self.all_tokens
+            cls_only = block is self.blocks[-1] and not all_tokens
             run = partial(checkpoint, block, use_reentrant=False) if again else block
-            outputs = run(*inputs, cls_only=last)
+            outputs = run(*inputs, cls_only=cls_only)
             inputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return inputs
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W), float -> logits (B, K)."""
-        return self.head(self.forward_features(x))
-
 
 @MODELS.register("TimeSformer", "vit_base_patch16_224")
-class TimeSformer(nn.Module):
+class TimeSformer(VideoModel):
     """TimeSformer with ViT-B/16 sizes by default; any `VisionTransformer` argument can be given.
 
     Args:
         pretrained_model: weights to start from, resized where they differ: a file, a Hugging Face folder,
-            "hf:REPO_ID" or "timm:NAME"; a head of another size starts anew. Empty: none.
+            "hf:REPO_ID" or "timm:NAME"; a head of another size is reinitialised. Empty: none.
 
     Attributes:
         model: the `VisionTransformer`.
@@ -241,7 +255,7 @@ class TimeSformer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TimeSformer:
-        """The model that the configuration describes, initialised; its weights are loaded by who trains or tests it."""
+        """The model that the configuration describes, initialised and without weights from a file."""
         vit = cfg.TIMESFORMER
         sizes = {"embed_dim": vit.EMBED_DIM, "depth": vit.DEPTH, "num_heads": vit.NUM_HEADS}
         return cls(
@@ -260,18 +274,33 @@ class TimeSformer(nn.Module):
             **{name: value for name, value in sizes.items() if value != "auto"},
         )
 
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of the clips that the model is built for."""
+        return self.model.input_shape
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's blocks."""
+        return self.model.blocks
+
+    @property
+    def head(self) -> nn.Linear:
+        """The linear classifier on the cls token."""
+        return self.model.head
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone, besides biases and norms."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Names to layers, as timm's layer decay asks for them: stem, each block, and the rest (norm and head) last."""
-        return {"stem": r"model\.(?:cls_token|pos_embed|time_embed|patch_embed)", "blocks": r"model\.blocks\.(\d+)"}
+        """Names to layers; see `VisionTransformer.group_matcher`."""
+        return {layer: rf"model\.{pattern}" for layer, pattern in self.model.group_matcher(coarse).items()}
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W) -> the normed cls token (B, D)."""
-        return self.model.forward_features(x)
+    def forward_features(self, x: Tensor, *, all_tokens: bool = False) -> Any:
+        """Clips (B, C, T, H, W) -> the normed cls token (B, D); see `VisionTransformer.forward_features`."""
+        return self.model.forward_features(x, all_tokens=all_tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips (B, C, T, H, W), float -> logits (B, K)."""
-        return self.model(x)
+        return self.model(x)  # type: ignore[no-any-return]

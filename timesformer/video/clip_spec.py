@@ -135,7 +135,7 @@ class ClipSpec:
         return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """uint8 RGB clips (B, C, T, H, W) -> float32 input of the model, same shape and device: (x / 255 - mean) / std."""
+        """uint8 RGB clips (B, C, T, H, W) -> the model's float32 input, same shape and device: (x / 255 - mean) / std."""
         assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
         if self.channel_order == "bgr":
             clips = clips.flip(1)
@@ -151,7 +151,7 @@ class ClipSpec:
             known: fields of another spec, not necessarily all (see `known_fields`).
             frames: compare number, rate and span of the frames too, which fine-tuning may change and a test may not.
         """
-        names = ("mean", "std", "channel_order", "crop_mode")
+        names: tuple[str, ...] = ("mean", "std", "channel_order", "crop_mode")
         names += ("num_frames", "sampling_rate", "target_fps") if frames else ()
         keys = {each.name: f"DATA.{each.metadata['key']}" for each in fields(self)}
         if frames and "auto" in (self.sampling_rate, known.get("sampling_rate", self.sampling_rate)):
