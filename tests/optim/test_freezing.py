@@ -8,11 +8,9 @@ from torch import nn
 
 from timesformer.config import load_config
 from timesformer.models.vit import TimeSformer
-from timesformer.optim import freezing
 from timesformer.optim.build import freeze_parameters
 from timesformer.optim.freezing import freeze, set_training_mode
 from timesformer.utils.errors import ConfigError
-from timesformer.weights import load as pretrained
 
 
 def make_model(**settings: object) -> TimeSformer:
@@ -125,7 +123,3 @@ def test_the_configuration_freezes() -> None:
     words = ["TRAIN.FREEZE", "['*.bias', blocks.2.*]", "TRAIN.TRAINABLE_BLOCKS", "1"]
     freeze_parameters(model, load_config(None, words).cfg)
     assert trained(model) == {"head.weight", "norm.weight"}
-
-
-def test_heads_are_those_that_loading_knows() -> None:
-    assert freezing.HEADS == pretrained.HEADS

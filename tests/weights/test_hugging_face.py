@@ -59,7 +59,9 @@ def test_the_bare_model_has_no_prefix_and_no_head() -> None:
 def test_an_unknown_name_stays_or_is_refused() -> None:
     tensor = torch.zeros(1)
     assert list(hugging_face.to_our_names({"timesformer.extra.0.weight": tensor})) == ["timesformer.extra.0.weight"]
-    with pytest.raises(CheckpointError, match=r"does not have 2 of 3 tensors \(layer1.0.conv1.weight, blocks.0.gamma\)"):
+    with pytest.raises(
+        CheckpointError, match=r"does not have 2 of 3 tensors \(layer1.0.conv1.weight, blocks.0.gamma\)"
+    ):
         hugging_face.to_their_names({"layer1.0.conv1.weight": tensor, "norm.bias": tensor, "blocks.0.gamma": tensor})
 
 
@@ -132,7 +134,9 @@ def test_preprocessing_of_their_files(file: dict[str, Any], clip: dict[str, Any]
 
 @pytest.mark.parametrize("crop_mode", ["crop", "full"])
 def test_preprocessing_comes_back_from_the_file_made_of_it(crop_mode: str) -> None:
-    spec = ClipSpec(mean=(0.4, 0.5, 0.6), std=(0.2, 0.21, 0.22), crop_mode=crop_mode, size=(64, 64), sampling_rate="auto")
+    spec = ClipSpec(
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.21, 0.22), crop_mode=crop_mode, size=(64, 64), sampling_rate="auto"
+    )
     file = json.loads(json.dumps(hugging_face.make_preprocessor(spec.to_dict(), image_size=64)))
     assert ClipSpec(**hugging_face.preprocessing_from(file)) == spec
     assert file["timesformer"].keys() == spec.to_dict().keys() - {"mean", "std", "size"}

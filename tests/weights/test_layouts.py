@@ -44,9 +44,7 @@ def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def stored(monkeypatch: pytest.MonkeyPatch, content: Any, metadata: dict[str, Any] | None = None) -> None:
-    monkeypatch.setattr(
-        layouts, "read_source", lambda source: StoredWeights(str(source), content, metadata or {})
-    )
+    monkeypatch.setattr(layouts, "read_source", lambda source: StoredWeights(str(source), content, metadata or {}))
 
 
 def equal(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
@@ -88,7 +86,9 @@ def test_wrappings(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("key", ["ema_state", "model_ema", "state_dict_ema", "ema"])
 @pytest.mark.parametrize("wrapper", [None, "module", "state_dict"])
-def test_the_average_is_preferred_unless_the_caller_says_otherwise(tmp_path: Path, key: str, wrapper: str | None) -> None:
+def test_the_average_is_preferred_unless_the_caller_says_otherwise(
+    tmp_path: Path, key: str, wrapper: str | None
+) -> None:
     plain, average = state(), state()
     torch.save({"model_state": plain, key: {wrapper: average} if wrapper else average}, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.models.small_models import DIVIDED, JOINT, SMALL, SPACE, copy_of, equal, image_vit, refused, saved, small
+from timesformer.config.defaults import get_cfg
 from timesformer.config.load import load_config
 from timesformer.models.build import build_model
 from timesformer.models.embeddings import sincos_2d
@@ -238,16 +238,24 @@ def test_what_the_original_loads(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("change, expected", [({}, []), ({"num_classes": 3}, ["fc.weight", "fc.bias (5 classes"])])
 def test_a_baseline_loads_by_name_and_shape(tmp_path: Path, change: dict[str, int], expected: list[str]) -> None:
-    from torchvision.models.video import r3d_18
-
-    make: Callable[..., nn.Module] = lambda **sizes: r3d_18(**{"num_classes": 5} | sizes)  # noqa: E731
-    source, model = make(), make(**change)
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = "r3d_18", 5
+    cfg.DATA.TRAIN_CROP_SIZE = cfg.DATA.TEST_CROP_SIZE = 16
+    source = build_model(cfg)
+    cfg.MODEL.NUM_CLASSES = change.get("num_classes", 5)
+    model = build_model(cfg)
     report = load_weights(model, saved(tmp_path, source))
     assert report.kind == "another network, by its own names" and report.coverage == 1.0
     assert [found[: len(line)] for found, line in zip(report.reinitialised, expected, strict=True)] == expected
     assert torch.equal(model.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(model.state_dict()["stem.1.running_var"], source.state_dict()["stem.1.running_var"])
     assert "of another model" in refused(small(), tmp_path / "w.pyth")
+
+
+def test_a_model_without_a_head_has_none_to_reinitialise(tmp_path: Path) -> None:
+    source, model = (nn.ModuleDict({"stem": nn.Linear(3, 3), "fc": nn.Linear(3, k)}) for k in (5, 4))
+    message = refused(model, saved(tmp_path, source))
+    assert "of another shape: fc.weight 5x3, the model has 4x3, fc.bias 5, the model has 4" in message
 
 
 def test_the_average_of_the_weights_is_announced(tmp_path: Path) -> None:

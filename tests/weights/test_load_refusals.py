@@ -145,7 +145,7 @@ def test_partial_loads_list_what_kept_its_initialisation(tmp_path: Path) -> None
     for name, tensor in model.state_dict().items():
         expected = source.state_dict()[name]
         assert torch.equal(tensor, expected if expected.shape == tensor.shape else before[name]), name
-    assert "blocks.0.mlp.fc1.weight 96x24, the model has 48x24" in report.reinitialised
+    assert "blocks.0.mlp.fc1.weight 96x24, the model has 48x24" in report.other_shape
     nothing_fits = refused(small(embed_dim=16), saved(tmp_path, source), allow_partial=True)
     assert "EMBED_DIM: 24 in the weights, 16 in the model" in nothing_fits and "allow_partial" not in nothing_fits
     assert report.differences == [

@@ -15,8 +15,8 @@ from tests.models.small_models import DIVIDED, JOINT, SMALL, SPACE, copy_of, equ
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import CheckpointError
 from timesformer.weights.hugging_face import to_their_names
-from timesformer.weights.load import load_weights
 from timesformer.weights.layouts import read_weights
+from timesformer.weights.load import load_weights
 from timesformer.weights.save import save_weights
 
 MODELS = {kind: TimeSformer(**SMALL, attention_type=kind) for kind in (DIVIDED, JOINT, SPACE)}

@@ -24,8 +24,8 @@ from transformers import (
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import CheckpointError
 from timesformer.video.clip_spec import ClipSpec, known_fields
-from timesformer.weights.load import load_weights
 from timesformer.weights.layouts import Weights, read_weights, stored_settings
+from timesformer.weights.load import load_weights
 from timesformer.weights.save import save_weights
 
 OURS = {"img_size": 32, "patch_size": 8, "num_classes": 5, "num_frames": 4, "embed_dim": 48, "depth": 2, "num_heads": 4}
@@ -76,9 +76,9 @@ def test_our_model_computes_what_a_saved_model_of_transformers_computes(tmp_path
     sizes |= {"num_attention_heads": 4, "intermediate_size": 96, "id2label": dict(enumerate(NAMES))}
     theirs = randomised(TimesformerForVideoClassification(TimesformerConfig(**sizes, attention_type=attention_type)))
     theirs.save_pretrained(tmp_path)
-    TimesformerVideoProcessor(image_mean=list(RGB["mean"]), image_std=list(RGB["std"]), crop_size=32, size=32).save_pretrained(
-        tmp_path
-    )
+    TimesformerVideoProcessor(
+        image_mean=list(RGB["mean"]), image_std=list(RGB["std"]), crop_size=32, size=32
+    ).save_pretrained(tmp_path)
 
     ours = TimeSformer(**OURS, attention_type=attention_type, mlp_ratio=2).eval()
     load_weights(ours, tmp_path, complete=True)

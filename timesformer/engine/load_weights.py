@@ -47,7 +47,7 @@ def load_and_report(
 
 
 def clip_warnings(spec: ClipSpec, source: str | Path, trained: Mapping[str, Any], *, frames: bool) -> list[str]:
-    """One line for each setting of `spec` that is not the one of `trained`, the known fields of the weights' training."""
+    """One line for each setting of `spec` that is not that of `trained`, the known fields of the weights' clips."""
     lines = []
     for key, there, here in spec.differences(trained, frames=frames):
         there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))

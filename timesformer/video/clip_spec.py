@@ -135,7 +135,7 @@ class ClipSpec:
         return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """uint8 RGB clips (B, C, T, H, W) -> the model's float32 input, same shape and device: (x / 255 - mean) / std."""
+        """uint8 RGB clips (B, C, T, H, W) -> the model's float32 input on the same device: (x / 255 - mean) / std."""
         assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
         if self.channel_order == "bgr":
             clips = clips.flip(1)

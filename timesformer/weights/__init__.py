@@ -1,7 +1,7 @@
 """Weights of any origin into a model, and out again.
 
-`sources.py` finds a source and `files.py` reads its bytes without running code; `layouts.py` recognises what they are and
-gives `Weights`; `load.py` fits these into a model and reports what it did, and `save.py` writes them for other programs.
+`sources.py` finds a source, and `files.py` reads its bytes without running code. `layouts.py` recognises what they are
+and gives `Weights`. `load.py` fits these into a model and reports it, `save.py` writes them for other programs.
 """
 
 from timesformer.weights.layouts import Weights, read_weights

@@ -109,7 +109,7 @@ def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `ClipSpec` that a `preprocessor_config.json` states; a file of ours states them all.
 
     Mean and std are of pixel values in 0..1, whatever the file's `rescale_factor`. Files of others do not state the
-    channel order; `read_weights` then assumes rgb, or bgr with the 174 classes of SSv2, whose released weights expect it.
+    channel order; `read_weights` assumes rgb, or bgr with the 174 classes of SSv2, whose released weights expect it.
     """
     found = known_fields(preprocessor.get(OWN_KEY) or {})
     scale = 255 * (preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1)

@@ -1,4 +1,4 @@
-"""What a source of weights holds: tensors by this project's names, and what stands beside them (classes, clips, sizes)."""
+"""Recognise what a source of weights holds: tensors by this project's names, and what is stated beside them."""
 
 from __future__ import annotations
 
@@ -71,28 +71,20 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
             f"{source} holds no tensors, at the top or under {', '.join((*_WRAPPERS, *_AVERAGES))}. "
             "Give a file of a model's weights (its state_dict)."
         )
-    tensors = _plain_tensors(found, source)
+    weights = Weights(stored.source, "another network, by its own names", _plain_tensors(found, source))
     beside: Mapping[str, Any] = stored.metadata.get("timesformer", content)
-    if vit_sizes(tensors):
-        tensors = _without_distillation(tensors)
-        is_video = attention_type_of(tensors) is not None or any("model." in name for name in found)
-        kind = "TimeSformer" if is_video and "timm" not in stored.metadata else "image ViT"
-        facts = _vit_facts(stored, beside, tensors, kind)
-    elif any(name.endswith("encoder.layer.0.attention.attention.qkv.weight") for name in tensors):
-        kind, tensors = "Hugging Face TimeSformer", hugging_face.to_our_names(tensors)
-        own = stored.metadata.get("config.json", {}).get(hugging_face.OWN_KEY)
-        beside = own if isinstance(own, Mapping) else {}
-        facts = _hugging_face_facts(stored, tensors)
-    else:
-        kind, facts = "another network, by its own names", _facts_beside(stored, beside)
-    return Weights(
-        stored.source,
-        kind,
-        tensors,
-        is_ema=is_ema or beside.get("is_ema") is True,
-        has_ema=not ema and not is_ema and _find_tensors(content, ema=True)[1],
-        **facts,
-    )
+    weights.is_ema = is_ema or beside.get("is_ema") is True
+    weights.has_ema = not ema and not is_ema and _find_tensors(content, ema=True)[1]
+    if any(name.endswith("encoder.layer.0.attention.attention.qkv.weight") for name in weights.tensors):
+        _describe_hugging_face(weights, stored)
+        return weights
+    settings = stored_settings(content)
+    weights.class_names, weights.clip = _class_names(beside.get("class_names")), _clip(beside, settings)
+    if vit_sizes(weights.tensors):
+        is_video = attention_type_of(weights.tensors) is not None or any("model." in name for name in found)
+        weights.kind = "TimeSformer" if is_video and "timm" not in stored.metadata else "image ViT"
+        _describe_vit(weights, beside, settings, timm=stored.metadata.get("timm", {}))
+    return weights
 
 
 def check_format(content: object, source: str | Path) -> None:
@@ -212,59 +204,51 @@ def _plain_tensors(tensors: Mapping[Any, Tensor], source: str | Path) -> dict[st
     return by_name
 
 
-def _without_distillation(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A DeiT without its distillation token: `pos_embed` is (1, 2 + N, D), the rows cls, distillation, patches."""
-    if "dist_token" not in tensors:
-        return tensors
-    position = tensors["pos_embed"]
-    tensors = tensors | {"pos_embed": torch.cat([position[:, :1], position[:, 2:]], dim=1)}
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(("dist_token", "head_dist."))}
+def _class_names(stored: object) -> list[str]:
+    """Class names as stored; none where another program means something else by the key."""
+    is_list = isinstance(stored, (list, tuple)) and all(isinstance(name, str) for name in stored)
+    return list(stored) if is_list else []  # type: ignore[call-overload]
 
 
-def _facts_beside(stored: StoredWeights, beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Class names and clip that stand beside the tensors: fields of `Weights`.
-
-    Without a clip they are those of the stored configuration. The original's has no CHANNEL_ORDER: its SSv2 models
-    expect BGR.
-    """
-    names, clip, settings = beside.get("class_names"), beside.get("preprocessing"), stored_settings(stored.content)
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        names = ()  # another program's
+def _clip(beside: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Known fields of a `ClipSpec`, as stated beside the tensors or by the stored configuration."""
+    clip = beside.get("preprocessing")
     if not isinstance(clip, Mapping) or not clip:
         clip = {key.removeprefix("DATA."): value for key, value in settings.items() if key.startswith("DATA.")}
-        if "TRAIN.DATASET" in settings:
-            order = "bgr" if str(settings["TRAIN.DATASET"]).lower() == "ssv2" else "rgb"
-            clip = {"CHANNEL_ORDER": order} | clip
-    return {"class_names": list(names), "clip": known_fields(clip)}
+        if "TRAIN.DATASET" in settings:  # the original has no CHANNEL_ORDER, and its SSv2 models expect BGR
+            clip.setdefault("CHANNEL_ORDER", "bgr" if str(settings["TRAIN.DATASET"]).lower() == "ssv2" else "rgb")
+    return known_fields(clip)
 
 
-def _vit_facts(
-    stored: StoredWeights, beside: Mapping[str, Any], tensors: Mapping[str, Tensor], kind: str
-) -> dict[str, Any]:
-    """What a ViT of this project, of the original or of timm shows or says: fields of `Weights`."""
-    facts, settings, sizes = _facts_beside(stored, beside), stored_settings(stored.content), vit_sizes(tensors)
-    header, timm = stored.metadata.get("timesformer", {}), stored.metadata.get("timm", {})
-    attention_type = sizes.get("attention_type") or header.get(
-        "attention_type", settings.get("TIMESFORMER.ATTENTION_TYPE")
-    )
+def _describe_vit(
+    weights: Weights, beside: Mapping[str, Any], settings: Mapping[str, Any], *, timm: Mapping[str, Any]
+) -> None:
+    """Fill in what a ViT of this project, of the original or of timm shows or states; without a DeiT's second token."""
+    tensors = weights.tensors
+    if "dist_token" in tensors:  # then `pos_embed` is (1, 2 + N, D): cls, distillation, patches
+        tensors["pos_embed"] = torch.cat([tensors["pos_embed"][:, :1], tensors["pos_embed"][:, 2:]], dim=1)
+        for name in [name for name in tensors if name.startswith(("dist_token", "head_dist."))]:
+            del tensors[name]
+    sizes, width = vit_sizes(tensors), vit_sizes(tensors)["embed_dim"]
+    stated = (attention_type_of(tensors), beside.get("attention_type"), settings.get("TIMESFORMER.ATTENTION_TYPE"))
+    weights.attention_type = next((each for each in stated if isinstance(each, str)), None)
+    counts = (beside.get("num_heads"), settings.get("TIMESFORMER.NUM_HEADS"), timm.get("num_heads"))
+    weights.num_heads = next((count for count in counts if type(count) is int and count > 0), None)
+    if weights.num_heads is None and "MODEL.MODEL_NAME" in settings:
+        usual = _AUTO_HEADS.get(str(settings["MODEL.MODEL_NAME"]), _USUAL_HEADS)
+        weights.num_heads = usual if width % usual == 0 else None
+    elif weights.num_heads is None and weights.kind == "image ViT" and width in _IMAGE_VIT_WIDTHS:
+        weights.num_heads = width // HEAD_WIDTH
+    weights.grid = _pair(beside.get("grid")) or _grid(tensors, settings.get("DATA.TRAIN_CROP_SIZE"))
     if timm:
-        facts["clip"] = known_fields({name: timm.get(name) for name in ("mean", "std")} | {"channel_order": "rgb"})
-    elif attention_type and not facts["clip"] and sizes.get("num_classes") == _SSV2_CLASSES:
-        facts["clip"] = {"channel_order": "bgr"}  # a released SSv2 model without its configuration
-    stated = (beside.get("num_heads"), settings.get("TIMESFORMER.NUM_HEADS"), timm.get("num_heads"))
-    num_heads = next((count for count in stated if type(count) is int and count > 0), None)
-    width = sizes["embed_dim"]
-    if num_heads is None and "MODEL.MODEL_NAME" in settings:
-        num_heads = _AUTO_HEADS.get(str(settings["MODEL.MODEL_NAME"]), _USUAL_HEADS)
-        num_heads = num_heads if width % num_heads == 0 else None
-    elif num_heads is None and kind == "image ViT" and width in _IMAGE_VIT_WIDTHS:
-        num_heads = width // HEAD_WIDTH
-    grid = _pair(header.get("grid")) or _grid(tensors, settings.get("DATA.TRAIN_CROP_SIZE"))
-    return facts | {"attention_type": attention_type, "num_heads": num_heads, "grid": grid}
+        weights.clip = known_fields({"mean": timm.get("mean"), "std": timm.get("std"), "channel_order": "rgb"})
+    elif weights.attention_type and not weights.clip and sizes.get("num_classes") == _SSV2_CLASSES:
+        weights.clip = {"channel_order": "bgr"}  # a released SSv2 model without its configuration
 
 
-def _hugging_face_facts(stored: StoredWeights, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the files beside a Hugging Face TimeSformer's tensors say: fields of `Weights`."""
+def _describe_hugging_face(weights: Weights, stored: StoredWeights) -> None:
+    """Fill in what a Hugging Face TimeSformer and the files beside its tensors show or state, by our names."""
+    weights.kind, weights.tensors = "Hugging Face TimeSformer", hugging_face.to_our_names(weights.tensors)
     config = stored.metadata.get("config.json")
     try:
         sizes = hugging_face.sizes_from_config(config) if config else {}
@@ -277,14 +261,11 @@ def _hugging_face_facts(stored: StoredWeights, tensors: Mapping[str, Tensor]) ->
             f"writes ({error}). Save the model and its processor again with save_pretrained."
         ) from error
     # the released SSv2 model expects BGR, and a folder made of it keeps its weights and does not say so
-    order = "bgr" if vit_sizes(tensors).get("num_classes") == _SSV2_CLASSES else "rgb"
-    return {
-        "class_names": sizes.get("class_names", []),
-        "clip": known_fields({"channel_order": order, "num_frames": sizes.get("num_frames")} | clip),
-        "attention_type": attention_type_of(tensors) or sizes.get("attention_type"),
-        "num_heads": sizes.get("num_heads"),
-        "grid": _grid(tensors, sizes.get("image_size")),
-    }
+    order = "bgr" if vit_sizes(weights.tensors).get("num_classes") == _SSV2_CLASSES else "rgb"
+    weights.clip = known_fields({"channel_order": order, "num_frames": sizes.get("num_frames")} | clip)
+    weights.class_names, weights.num_heads = sizes.get("class_names", []), sizes.get("num_heads")
+    weights.attention_type = attention_type_of(weights.tensors) or sizes.get("attention_type")
+    weights.grid = _grid(weights.tensors, sizes.get("image_size"))
 
 
 def _pair(size: object) -> tuple[int, int] | None:
@@ -293,7 +274,7 @@ def _pair(size: object) -> tuple[int, int] | None:
 
 
 def _grid(tensors: Mapping[str, Tensor], size: object) -> tuple[int, int] | None:
-    """(rows, columns) of the patches of an image of `size` pixels, None where `pos_embed` has another number of them."""
+    """(rows, columns) of the patches of an image of `size` pixels, None where `pos_embed` is of another number."""
     sizes, pixels = vit_sizes(tensors), _pair(size)
     if not sizes or pixels is None:
         return None

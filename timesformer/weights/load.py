@@ -41,7 +41,8 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)  # from what to what
     copied: list[str] = field(default_factory=list)  # tensors that got the values of another one
     zeroed: list[str] = field(default_factory=list)  # set to zero, so that what they scale adds nothing at first
-    reinitialised: list[str] = field(default_factory=list)  # tensors that keep the model's own values, with the reason
+    reinitialised: list[str] = field(default_factory=list)  # tensors of a head that keeps the model's values, and why
+    other_shape: list[str] = field(default_factory=list)  # other tensors that do not fit
     missing: list[str] = field(default_factory=list)  # other tensors that the source does not have
     unexpected: list[str] = field(default_factory=list)  # tensors of the source that the model does not have
     differences: list[str] = field(default_factory=list)  # settings that differ (only with `allow_partial`)
@@ -58,9 +59,10 @@ class LoadReport:
 
     def details(self) -> list[str]:
         """One line for each list that is not empty; names of many blocks are joined, long lists cut short."""
-        titles = {"zeroed": "set to zero"}
-        lists = ("resized", "copied", "zeroed", "reinitialised", "missing", "unexpected", "differences", "classes")
-        return [f"  {titles.get(title, title)}: {_join(names)}" for title in lists if (names := getattr(self, title))]
+        lists = {name: name for name in ("resized", "copied")} | {"zeroed": "set to zero"}
+        lists |= {"reinitialised": "reinitialised", "other_shape": "of another shape"}
+        lists |= {name: name for name in ("missing", "unexpected", "differences", "classes")}
+        return [f"  {title}: {_join(names)}" for name, title in lists.items() if (names := getattr(self, name))]
 
 
 def load_weights(
@@ -79,8 +81,8 @@ def load_weights(
     clip gets the image model's features, and training lets time in.
 
     Args:
-        model: its `head`, where it has one, is the classifier, whose last layer has a row for each class. A model on
-            torch's meta device takes the tensors themselves, and what does not come from `source` stays there.
+        model: its `head`, if any, is the classifier, whose last layer has a row for each class. A model on torch's meta
+            device takes the tensors themselves, and what does not come from `source` stays there.
         source: a file, a Hugging Face folder, "timm:NAME" or "hf:REPO_ID".
         complete: every tensor has to come from the source, as for a test. Otherwise, for fine-tuning, a head of
             another size is reinitialised, and `MIN_COVERAGE` of the backbone is enough.
@@ -107,13 +109,9 @@ def _plan(
     """New values by the model's names without prefixes, and the report of loading them; the model is only looked at."""
     wanted = {strip_prefixes(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
-    head = _head_names(model, wanted)
-    output = [name for name in head if name.rpartition(".")[0] == head[-1].rpartition(".")[0]]  # the last layer's
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
-
-    _check_types(weights, wanted)
-    report.differences, advice = _differences(weights, wanted, vit, complete=complete)
+    report.differences, advice = _compare(weights, wanted, vit, complete=complete)
     if report.differences and not allow_partial:
         raise CheckpointError(
             f"{weights.source} ({weights.kind}) is of another architecture; nothing was loaded.\n"
@@ -122,43 +120,42 @@ def _plan(
             + ("" if complete else f"\nTo load {_PARTLY}")
         )
     found = _fit(weights, wanted, vit, report)
+
+    head = _head_names(model, wanted)
+    output = [name for name in head if name.rpartition(".")[0] == head[-1].rpartition(".")[0]]  # the last layer's
     rows, classes = _match_classes(weights, class_names, [found[name] for name in output if name in found])
     found |= {name: found[name][rows] for name in output if rows and name in found}
-
-    same = {name for name in wanted if name in found and found[name].shape == wanted[name].shape}
-    keeps_head = complete or (same.issuperset(head) and (not classes or bool(rows)))
-    own_head = [] if keeps_head else head
-    other_shape = [
-        f"{name} {_shape(found[name].shape)}, the model has {_shape(wanted[name].shape)}"
-        for name in wanted
-        if name in found and name not in same and name not in own_head
-    ]
-    new = {name: found[name] for name in same.difference(own_head)}
+    pairs = [(found[name], wanted[name]) for name in output if name in found]
+    counts = next(((len(there), len(here)) for there, here in pairs if there.ndim and here.ndim), (0, 0))
+    fitting = {name for name in wanted if name in found and found[name].shape == wanted[name].shape}
+    if complete or (fitting.issuperset(head) and (not classes or rows)):
+        report.classes = classes
+    else:
+        fitting -= set(head)
+        reasons = (
+            [f"{counts[0]} classes in the weights, {counts[1]} in the model"] if counts[0] != counts[1] else classes
+        )
+        reasons = reasons or ["the weights' head has another shape" if pairs else "the weights have no head"]
+        report.reinitialised = [*head[:-1], f"{head[-1]} ({reasons[0]})"]
     if vit and not complete and weights.attention_type in _ONE_ATTENTION:
         report.zeroed = [name for name in wanted if name not in found and _ZEROED.intersection(name.split("."))]
-
-    sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
-    report.num_loaded, report.share = len(new), _share(sizes, new)
-    report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, new)
-    report.copied = [name for name in report.copied if name in new]
-    report.missing = [name for name in wanted if name not in {*found, *own_head, *report.zeroed}]
+    others = [name for name in wanted if name not in fitting and not (report.reinitialised and name in head)]
+    report.other_shape = [
+        f"{name} {_shape(found[name].shape)}, the model has {_shape(wanted[name].shape)}"
+        for name in others
+        if name in found
+    ]
+    report.missing = [name for name in others if name not in found and name not in report.zeroed]
     report.unexpected = [name for name in found if name not in wanted]
-    pairs = ((found[name], wanted[name]) for name in output if name in found)
-    counts = next(((len(there), len(here)) for there, here in pairs if there.ndim and here.ndim), None)
-    if keeps_head:
-        report.classes = classes
-    elif head:
-        if counts and counts[0] != counts[1]:
-            reason = f"{counts[0]} classes in the weights, {counts[1]} in the model"
-        else:
-            other = "the weights' head has another shape" if counts else "the weights have no head"
-            reason = next(iter(classes), other)
-        report.reinitialised = [*head[:-1], f"{head[-1]} ({reason})"]
-    if allow_partial and new:
-        report.reinitialised += other_shape
-    else:
+    report.copied = [name for name in report.copied if name in fitting]
+    report.num_loaded = len(fitting)
+    sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
+    report.share = _share(sizes, fitting)
+    report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, fitting)
+    if not (allow_partial and fitting):
         hint = ", or give other weights." if complete or allow_partial else f", or load {_PARTLY}"
-        _check(report, found, wanted, counts if complete else None, other_shape, complete=complete, hint=hint)
+        _check(report, found, wanted, counts, complete=complete, hint=hint)
+    new = {name: found[name] for name in fitting}
     return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
 
 
@@ -170,28 +167,16 @@ def _head_names(model: nn.Module, wanted: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in wanted.items() if id(tensor) in tensors]
 
 
-def _check_types(weights: Weights, wanted: Mapping[str, Tensor]) -> None:
-    """Refuse whole numbers and packed values where the model has weights; counters and indices may be whole."""
-    for name, tensor in wanted.items():
-        found = weights.tensors.get(name)
-        if found is not None and tensor.is_floating_point() and found.dtype not in WEIGHT_TYPES:
-            raise CheckpointError(
-                f"{weights.source}: {name} is of type {found.dtype}, and weights are floating-point numbers of 16 to "
-                "64 bits; nothing was loaded. Give the model as it was before it was quantised or converted."
-            )
-
-
 def _check(
     report: LoadReport,
     found: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
-    counts: tuple[int, int] | None,
-    other_shape: list[str],
+    num_classes: tuple[int, int],
     *,
     complete: bool,
     hint: str,
 ) -> None:
-    """Refuse weights that do not fill the model, or with `counts` of classes in weights and model that differ."""
+    """Refuse weights that do not fill the model; `num_classes` are those of the weights and of the model."""
     common = wanted.keys() & found.keys()
     if 2 * len(common) < len(wanted):
         raise CheckpointError(
@@ -199,27 +184,35 @@ def _check(
             f"its tensors are called {_join(found, 5)}; the model's {_join(wanted, 5)}. "
             "Give weights of the model that MODEL.MODEL_NAME names."
         )
-    if counts and counts[0] != counts[1]:
+    if complete and num_classes[0] != num_classes[1]:
         raise CheckpointError(
-            f"{report.source} has {counts[0]} classes and the model {counts[1]}; nothing was loaded. "
-            f"Set MODEL.NUM_CLASSES {counts[0]}, or give weights that were trained for {counts[1]} classes."
+            f"{report.source} has {num_classes[0]} classes and the model {num_classes[1]}; nothing was loaded. "
+            f"Set MODEL.NUM_CLASSES {num_classes[0]}, or give weights that were trained for {num_classes[1]} classes."
         )
-    if other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE:
+    if report.other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE:
         needed = "all is needed for a test" if complete else f"at least {MIN_COVERAGE:.0%} is needed"
-        shapes = [f"  of another shape: {_join(other_shape)}"] if other_shape else []
         raise CheckpointError(
             f"{report.source} ({report.kind}) does not fit the model; nothing was loaded. It covers "
             f"{_percent(report.coverage)} of the backbone's parameters, and {needed}.\n"
-            + "\n".join(shapes + report.details())
+            + "\n".join(report.details())
             + f"\nBuild the model with the sizes that the weights were trained with{hint}"
         )
 
 
-def _differences(
+def _compare(
     weights: Weights, wanted: Mapping[str, Tensor], vit: Any, *, complete: bool
 ) -> tuple[list[str], list[str]]:
-    """How a vision transformer's weights differ from a `vit`, and what to do about it; nothing for other weights."""
+    """How a vision transformer's weights differ from a `vit`, and what to do about it; nothing for other weights.
+
+    Refused are whole numbers and packed values where the model has weights; counters and indices may be whole.
+    """
     tensors = weights.tensors
+    for name in wanted.keys() & tensors.keys():
+        if wanted[name].is_floating_point() and tensors[name].dtype not in WEIGHT_TYPES:
+            raise CheckpointError(
+                f"{weights.source}: {name} is of type {tensors[name].dtype}, and weights are floating-point numbers of "
+                "16 to 64 bits; nothing was loaded. Give the model as it was before it was quantised or converted."
+            )
     theirs, ours = vit_sizes(tensors), vit_sizes(wanted)
     if vit is None or not theirs:
         return [], []
@@ -276,10 +269,10 @@ def _fit(weights: Weights, wanted: Mapping[str, Tensor], vit: Any, report: LoadR
 
 
 def _match_classes(weights: Weights, ours: list[str], output: list[Tensor]) -> tuple[list[int], list[str]]:
-    """The row of the weights' head for each of the data's classes `ours`, and a sentence; both empty for the same order.
+    """The row of the weights' head for each of the data's classes `ours`, and a sentence about classes that differ.
 
-    There are no rows for other classes. `output` are the head's last tensors: where their rows are not those of the
-    weights' class names, these say nothing.
+    There are no rows for other classes. `output` are the tensors of the head's last layer: with another number of rows
+    than the weights have class names, nothing is known.
     """
     theirs = weights.class_names
     if not ours or ours == theirs or {tuple(tensor.shape[:1]) for tensor in output} != {(len(theirs),)}:
@@ -296,7 +289,7 @@ def _match_classes(weights: Weights, ours: list[str], output: list[Tensor]) -> t
     return [], [f"the weights have other classes: {there}; the data: {here}"]
 
 
-def _share(sizes: Mapping[str, int], loaded: Mapping[str, Tensor]) -> float:
+def _share(sizes: Mapping[str, int], loaded: set[str]) -> float:
     return sum(size for name, size in sizes.items() if name in loaded) / max(sum(sizes.values()), 1)
 
 

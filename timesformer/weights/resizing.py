@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 def resize_position(pos_embed: Tensor, *, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """Position embedding (1, 1 + N, D) of patches in rows and columns -> that of another grid; one tensor if it is equal.
+    """Position embedding (1, 1 + N, D) of N = rows * columns patches -> that of another grid of (rows, columns).
 
-    Bicubic, with a wider kernel where the grid shrinks; the row of the class token stays. timm's `resample_abs_pos_embed`
-    computes the same, but its older versions do not resize 2 x 8 patches to 4 x 4.
+    Bicubic, with a wider kernel where the grid shrinks; the row of the class token stays. In an equal grid it is the
+    tensor itself. timm's `resample_abs_pos_embed` gives the same, but its older versions leave 2 x 8 for 4 x 4 patches.
     """
     if old_grid == new_grid:
         return pos_embed
@@ -32,8 +32,8 @@ def resize_time(time_embed: Tensor, num_frames: int) -> Tensor:
 def adapt_channels(weight: Tensor, in_chans: int) -> Tensor:
     """Patch projection (D, C, p, p) -> (D, in_chans, p, p) with the same response to an image of equal channels.
 
-    The channels are repeated in turn and scaled; what their sum then lacks is spread evenly. One channel gets the sum of
-    all and six get half of each of three, as in timm's `adapt_input_conv`, which does not keep the response for four.
+    The channels are repeated in turn and scaled; what their sum then lacks is spread evenly. One channel gets the sum
+    of all and six get half of each of three, as in timm's `adapt_input_conv`, which changes the response for four.
     """
     channels = weight.shape[1]
     if channels == in_chans:

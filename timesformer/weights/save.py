@@ -21,19 +21,7 @@ from timesformer.utils.errors import CheckpointError
 from timesformer.utils.registry import MODELS
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import INSTEAD, make_config, make_preprocessor, to_their_names
-from timesformer.weights.layouts import (
-    FORMAT,
-    HEAD_WIDTH,
-    WEIGHT_TYPES,
-    Weights,
-    attention_type_of,
-    grid_of,
-    vit_sizes,
-)
-
-# Configuration keys of the arguments of `VisionTransformer` that are not called TIMESFORMER.<NAME>; of img_size there
-# are two, which `_settings` knows.
-_KEYS = {"num_classes": "MODEL.NUM_CLASSES", "num_frames": "DATA.NUM_FRAMES"}
+from timesformer.weights.layouts import FORMAT, HEAD_WIDTH, WEIGHT_TYPES, Weights, attention_type_of, grid_of, vit_sizes
 
 
 def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int | None = None) -> str:
@@ -74,24 +62,26 @@ def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int |
 
 
 def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
-    sizes = _sizes(weights)
+    attention_type = attention_type_of(weights.tensors)
     reason = ""
-    if not sizes:
+    if not vit_sizes(weights.tensors):
         reason = "is no TimeSformer, and --to hf writes nothing else"
-    elif (attention_type := attention_type_of(weights.tensors)) is None:
+    elif attention_type is None:
         reason = "has no attention over time, and Hugging Face's space_only does not average the frames as ours does"
     elif attention_type not in ("divided_space_time", "joint_space_time"):
         reason = f"has {attention_type} attention, which Hugging Face's TimeSformer does not have"
     if reason:
         raise CheckpointError(f"{weights.source} ({weights.kind}) {reason}. {INSTEAD}")
-    notes = []
+    tensors, sizes, notes = dict(weights.tensors), _sizes(weights), []
     if weights.num_heads is None:
         sizes["num_heads"] = max(sizes["embed_dim"] // HEAD_WIDTH, 1)
         notes.append(
             f"attention heads: {sizes['num_heads']}, {HEAD_WIDTH} channels each as usual; the source does not state "
             "them. If that is wrong: --num-heads"
         )
-    renamed = to_their_names(weights.tensors)
+    if weights.clip.get("channel_order") == "bgr":
+        tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"].flip(1)
+    renamed = to_their_names(tensors)
     _check_complete(weights, sizes)
     height, width = sizes["img_size"]
     if height != width:
@@ -99,22 +89,8 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
             f"{weights.source} takes frames of {height} x {width} pixels (height x width), Hugging Face's TimeSformer "
             f"squares only. {INSTEAD}"
         )
-    clip = dict(weights.clip)
-    for name, usual in (("mean", ClipSpec().mean[0]), ("std", ClipSpec().std[0])):
-        if name not in clip:
-            clip[name] = (usual,) * sizes["in_chans"]
-            notes.append(
-                f"DATA.{name.upper()}: {usual} in every channel, as of the released models; the source does not state it"
-            )
-    if "channel_order" not in clip:
-        notes.append("channel order: RGB; the source does not state it")
-    elif clip["channel_order"] == "bgr":
-        patches = to_their_names({"patch_embed.proj.weight": weights.tensors["patch_embed.proj.weight"].flip(1)})
-        renamed |= patches
-        clip |= {"mean": clip["mean"][::-1], "std": clip["std"][::-1]}
-        notes.append("channel order: BGR made RGB; the channels of the patch embedding, mean and std are flipped")
-    clip["channel_order"] = "rgb"
-    dtype = weights.tensors["patch_embed.proj.weight"].dtype
+    clip, clip_notes = _in_rgb(weights.clip, in_chans=sizes["in_chans"])
+    dtype = tensors["patch_embed.proj.weight"].dtype
     files = {
         "config.json": make_config(sizes, dtype=dtype, class_names=weights.class_names, is_ema=weights.is_ema),
         "preprocessor_config.json": make_preprocessor(clip, image_size=height),
@@ -122,35 +98,37 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _write_tensors(folder / "model.safetensors", renamed, metadata={"format": "pt"})
-    return notes
+    _write_tensors(folder / "model.safetensors", renamed, {"format": "pt"})
+    return notes + clip_notes
+
+
+def _in_rgb(clip: Mapping[str, Any], *, in_chans: int) -> tuple[dict[str, Any], list[str]]:
+    """The clip with mean, std and RGB order, and what the user should know about it."""
+    made, notes, usual = dict(clip), [], {"mean": ClipSpec().mean[0], "std": ClipSpec().std[0]}
+    for name in [name for name in usual if name not in made]:
+        made[name] = (usual[name],) * in_chans
+        notes.append(f"DATA.{name.upper()}: {usual[name]} in every channel, as in the released models; not stated")
+    if "channel_order" not in made:
+        notes.append("channel order: RGB; the source does not state it")
+    elif made["channel_order"] == "bgr":
+        made |= {"mean": made["mean"][::-1], "std": made["std"][::-1]}
+        notes.append("channel order: BGR made RGB; the channels of the patch embedding, mean and std are flipped")
+    return made | {"channel_order": "rgb"}, notes
 
 
 def _write_pyth(weights: Weights, path: Path) -> list[str]:
     content = {
         "format": FORMAT,
         "model_state": _own_memory(_by_released_names(weights.tensors)),
-        "is_ema": weights.is_ema,
-        "num_heads": weights.num_heads,
         "epoch": -1,  # counted from 0: no epoch of a run is behind these weights
         "cfg": yaml.safe_dump(_settings(weights)),
-        "class_names": list(weights.class_names),
-        "preprocessing": dict(weights.clip),
     }
-    torch.save(content, path)
+    torch.save(content | _beside(weights), path)
     return []
 
 
 def _write_safetensors(weights: Weights, path: Path) -> list[str]:
-    beside = {
-        "class_names": weights.class_names,
-        "preprocessing": weights.clip,
-        "attention_type": weights.attention_type,
-        "num_heads": weights.num_heads,
-        "grid": weights.grid,
-        "is_ema": weights.is_ema,
-    }
-    _write_tensors(path, _by_released_names(weights.tensors), metadata={"timesformer": json.dumps(beside)})
+    _write_tensors(path, _by_released_names(weights.tensors), {"timesformer": json.dumps(_beside(weights))})
     return []
 
 
@@ -202,15 +180,22 @@ def _check_complete(weights: Weights, sizes: Mapping[str, Any]) -> None:
 def _settings(weights: Weights) -> dict[str, dict[str, Any]]:
     """What is known about the weights as a tree of configuration keys, for the `cfg` of a checkpoint."""
     sizes = _sizes(weights)
-    clip_keys = {each.name: each.metadata["key"] for each in fields(ClipSpec) if each.name != "short_side"}  # a pair
-    tree: dict[str, dict[str, Any]] = {"MODEL": {}, "TIMESFORMER": {}}
-    tree["DATA"] = {key: weights.clip[name] for name, key in clip_keys.items() if name in weights.clip}
-    for side in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE") if "img_size" in sizes else ():
-        tree["DATA"][side] = sizes["img_size"]
-    for name in sizes.keys() - {"img_size", "in_chans"}:
-        section, key = _KEYS.get(name, f"TIMESFORMER.{name.upper()}").split(".")
-        tree[section][key] = sizes[name]
-    return tree
+    image, num_classes, num_frames = (sizes.pop(name, None) for name in ("img_size", "num_classes", "num_frames"))
+    vit = {name.upper(): value for name, value in sizes.items() if name != "in_chans"}
+    keys = {
+        each.metadata["key"]: each.name for each in fields(ClipSpec) if each.name != "short_side"
+    }  # half of its key
+    data = {key: weights.clip.get(name) for key, name in keys.items()}
+    shown = {"NUM_FRAMES": num_frames, "TRAIN_CROP_SIZE": image, "TEST_CROP_SIZE": image}
+    data |= {key: value for key, value in shown.items() if value is not None}
+    tree = {"MODEL": {"NUM_CLASSES": num_classes}, "TIMESFORMER": vit, "DATA": data}
+    return {part: {key: value for key, value in keys.items() if value is not None} for part, keys in tree.items()}
+
+
+def _beside(weights: Weights) -> dict[str, Any]:
+    """What stands beside the tensors in this project's files, for `read_weights`."""
+    names = ("class_names", "attention_type", "num_heads", "grid", "is_ema")
+    return {"preprocessing": weights.clip} | {name: getattr(weights, name) for name in names}
 
 
 def _by_released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -224,7 +209,7 @@ def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     path.touch()
     mode = path.stat().st_mode
     save_file(_own_memory(tensors), path, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Find and read a source of weights: a file, a Hugging Face folder, the hub, or timm; tensors and plain values, no code."""
+"""Find and read a source of weights: a file, a Hugging Face folder, a repository of the hub, or timm's weights."""
 
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ _SETTINGS = ("config.json", "preprocessor_config.json", "video_preprocessor_conf
 class StoredWeights:
     """What a source of weights holds, as it is stored.
 
-    Attributes:
-        source: as the user named it.
-        content: of a torch file all that it holds, mostly a dictionary; else the tensors by name.
-        metadata: what stands beside the tensors. Of a Hugging Face folder `config.json` and, where there is one,
-            `preprocessor_config.json`; of timm's weights `timm`: `architecture`, `mean`, `std`, `num_heads`, ...; of a
-            safetensors file `timesformer`: the JSON in the header's field of this name.
+    `metadata` is what stands beside the tensors. Of a Hugging Face folder: `config.json` and, where there is one,
+    `preprocessor_config.json`; of timm's weights `timm`: `architecture`, `mean`, `std`, `num_heads`, ...; of this
+    project's safetensors files and folders `timesformer`: the JSON under this name in the header or in `config.json`.
     """
 
-    source: str
-    content: Any
+    source: str  # as the user named it
+    content: Any  # of a torch file all that it holds, mostly a dictionary; else the tensors by name
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,8 +67,11 @@ def _from_folder(folder: Path, source: str) -> StoredWeights:
     metadata = {name: _parse((folder / name).read_bytes(), folder / name) for name in _SETTINGS if name in names}
     if "video_preprocessor_config.json" in metadata:
         metadata.setdefault("preprocessor_config.json", metadata.pop("video_preprocessor_config.json"))
-    if isinstance(settings := metadata["config.json"].get("pretrained_cfg"), dict):  # timm's models on the hub
-        metadata["timm"] = {**settings, "architecture": metadata["config.json"].get("architecture")}
+    config = metadata["config.json"]
+    if isinstance(own := config.get("timesformer"), dict):
+        metadata["timesformer"] = own
+    if isinstance(settings := config.get("pretrained_cfg"), dict):  # timm's models on the hub
+        metadata["timm"] = {**settings, "architecture": config.get("architecture")}
     return StoredWeights(source, _read_parts(weights) if weights.suffix == ".json" else read_file(weights), metadata)
 
 
