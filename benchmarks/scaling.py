@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.loader import Batch
+from timesformer.datasets.video_dataset import Batch
 from timesformer.distributed import group as distributed
 from timesformer.distributed.launch import Processes, launch
 from timesformer.distributed.parallel import parallelize
@@ -34,8 +34,7 @@ from timesformer.models.build import build_model
 from timesformer.optim.build import build_optimizer
 from timesformer.utils.compute import autocast_dtype
 from timesformer.utils.env import available_cpus
-from timesformer.utils.sizes import height_width
-from timesformer.video.transforms import to_model_input
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.visualization.benchmark import save_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +93,8 @@ def measure(processes: Processes, cfg: CfgNode, options: dict[str, Any], path: s
     """Time optimiser steps, the variants taking turns; the first process writes what it found to `path`."""
     torch.set_num_threads(options["threads"])
     rank, world, device = processes.rank, processes.world_size, processes.device
-    shape = (3, cfg.DATA.NUM_FRAMES, *height_width(cfg.DATA.TRAIN_CROP_SIZE))
+    spec = ClipSpec.from_config(cfg, training=True)
+    shape = spec.input_shape
     batch = random_batch(options["clips"], shape, cfg.MODEL.NUM_CLASSES)
     rows, weight_bytes = [], 0
     for strategy in STRATEGIES if world > 1 else ("ddp",):
@@ -107,7 +107,7 @@ def measure(processes: Processes, cfg: CfgNode, options: dict[str, Any], path: s
             build_optimizer(model, cfg),
             device=device,
             dtype=autocast_dtype(cfg.PRECISION, device, sharded=world > 1),  # the same for both
-            to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order="rgb"),
+            normalize=spec.normalize,
             clip_shape=shape,
             num_classes=cfg.MODEL.NUM_CLASSES,
             loss=cfg.MODEL.LOSS_FUNC,

@@ -20,12 +20,12 @@ from tests.datasets.media import picture, write_video
 from timesformer.datasets import cache_folders
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import check_space, disk_folder, memory_folder
-from timesformer.datasets.loader import Batch, EvalLoader, TrainLoader
+from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import SampleKey, VideoDataset, open_record
+from timesformer.datasets.video_dataset import Batch, SampleKey, VideoDataset, open_record
 from timesformer.utils.errors import ConfigError
-from timesformer.video.frame_samplers import FrameSampler, RandomSegmentSampler, UniformSegmentSampler
-from timesformer.video.transforms import EvalTransform, TrainTransform
+from timesformer.video.clip_spec import ClipSpec, Views
+from timesformer.video.frame_samplers import FrameSampler, UniformSegmentSampler
 
 OWN_SIZE = StoredSize((48, 64), 48, whole=False, fixed=False)  # frames of 48x64 are stored as they are
 ROOT = Path(__file__).parents[2]
@@ -45,24 +45,29 @@ def cache(tmp_path: Path) -> FrameCache:
 
 
 def train_set(videos: list[VideoRecord], cache: FrameCache | None, *, whole: bool = False) -> VideoDataset:
-    transform = TrainTransform(
-        crop_size=(32, 32),
-        jitter_scales=(36, 44),
+    spec = ClipSpec(
+        num_frames=4,
+        sampling_rate="auto",
+        size=(32, 32),
         crop_mode="full" if whole else "crop",
-        inverse_uniform=False,
-        flip=True,
-        auto_augment="",
-        color_jitter=0.0,
-        erase_prob=0.0,
-        fill=(0.5, 0.5, 0.5),
+        mean=(0.5, 0.5, 0.5),
     )
-    return VideoDataset(videos, frame_sampler=RandomSegmentSampler(4), transform=transform, training=True, cache=cache)
+    augmentation = {
+        "jitter_scales": (36, 44),
+        "inverse_uniform": False,
+        "flip": True,
+        "auto_augment": "",
+        "color_jitter": 0.0,
+        "erase_prob": 0.0,
+    }
+    return VideoDataset(videos, spec=spec, augmentation=augmentation, training=True, cache=cache)
 
 
 def eval_set(videos: list[VideoRecord], cache: FrameCache | None, sampler: FrameSampler | None = None) -> VideoDataset:
-    transform = EvalTransform(crop_size=(32, 32), num_crops=3, crop_mode="crop")
-    sampler = sampler or UniformSegmentSampler(4, num_clips=2)
-    return VideoDataset(videos, frame_sampler=sampler, transform=transform, training=False, cache=cache)
+    spec = ClipSpec(num_frames=4, sampling_rate="auto", size=(32, 32))
+    dataset = VideoDataset(videos, spec=spec, views=Views(num_clips=2, num_crops=3), cache=cache)
+    dataset.frame_sampler = sampler or dataset.frame_sampler
+    return dataset
 
 
 def batches(dataset: VideoDataset, epoch: int, num_workers: int = 0) -> list[Batch]:

@@ -20,6 +20,7 @@ from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import ConfigError, DataListError
 from timesformer.utils.registry import DATASETS
+from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import (
     RandomSegmentSampler,
     RandomSpanSampler,
@@ -131,9 +132,9 @@ def test_the_test_list_is_of_the_test_dataset(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_frame_samplers(rate: int | str, training: bool, num_clips: Any, expected: Any) -> None:
     cfg = config(DATA__SAMPLING_RATE=rate)
-    assert build.build_frame_sampler(cfg, training=training, num_clips=num_clips) == expected
+    assert ClipSpec.from_config(cfg).frame_sampler(training=training, num_clips=num_clips) == expected
     shuffled = config(DATA__SAMPLING_RATE=rate, DATA__SHUFFLE_FRAMES=True)
-    sampler = build.build_frame_sampler(shuffled, training=training, num_clips=num_clips)
+    sampler = ClipSpec.from_config(shuffled).frame_sampler(training=training, num_clips=num_clips)
     assert sampler == ShuffledFrames(expected)
 
 
@@ -157,7 +158,7 @@ def test_the_training_transform_is_as_configured(videos: VideoList) -> None:
 
 def test_validation_sees_one_centre_view_and_the_test_all_of_them(videos: VideoList) -> None:
     cfg = config(TEST__NUM_ENSEMBLE_VIEWS=2, TEST__NUM_SPATIAL_CROPS=3)
-    for views, num_clips, num_crops in ((False, 1, 1), (True, 2, 3)):
+    for views, num_clips, num_crops in ((Views(), 1, 1), (Views.from_config(cfg), 2, 3)):
         dataset = build.build_eval_dataset(cfg, videos, views=views)
         assert isinstance(dataset.transform, EvalTransform) and not dataset.training
         assert dataset.frame_sampler == UniformSpanSampler(4, 8, 30.0, num_clips)
@@ -172,7 +173,7 @@ def test_only_keys_with_an_effect_are_read(videos: VideoList) -> None:
         used = ["DATA.CROP_MODE", mode, "DATA.SAMPLING_RATE", "auto" if mode == "full" else "4"]
         loaded = load_config(None, [*flat, *used, "TEST.NUM_SPATIAL_CROPS", "1", *SMALL_CROPS])
         build.build_train_dataset(loaded.cfg, videos)
-        build.build_eval_dataset(loaded.cfg, videos, views=True)
+        build.build_eval_dataset(loaded.cfg, videos, views=Views.from_config(loaded.cfg))
         unread = {line.split(" ")[0] for line in unread_keys(loaded)}
         assert unread & set(unused) == set(left)
 
@@ -223,7 +224,8 @@ def test_eval_batches_hold_as_many_videos_as_views_fit(
     videos: VideoList, values: dict[str, Any], views: bool, expected: list[int]
 ) -> None:
     many = VideoList((videos.records * 3)[:12])
-    loader = build.build_eval_loader(config(TEST__BATCH_SIZE=8, **values), many, views=views)
+    cfg = config(TEST__BATCH_SIZE=8, **values)
+    loader = build.build_eval_loader(cfg, many, views=Views.from_config(cfg) if views else Views())
     assert [len(batch.indices) for batch in loader] == expected
 
 
@@ -231,7 +233,7 @@ def test_the_clips_of_a_long_video_cover_it(tmp_path: Path) -> None:
     path = write_video(tmp_path / "long.mp4", num_frames=100)
     videos = VideoList([VideoRecord(str(path), 0, "test.csv:1")])
     cfg = config(TEST__NUM_ENSEMBLE_VIEWS="auto", TEST__NUM_SPATIAL_CROPS=1)  # clips of 32 frames
-    (batch,) = build.build_eval_loader(cfg, videos, views=True)
+    (batch,) = build.build_eval_loader(cfg, videos, views=Views.from_config(cfg))
     assert batch.views_per_video == [4] and batch.clips is not None and batch.clips.dtype == torch.uint8
 
 
@@ -261,7 +263,7 @@ def test_the_cache_is_announced_shared_and_limited(
     videos = build.load_list(cfg, "val")
     caplog.set_level("INFO", logger="timesformer")
     train, plain = build.build_train_dataset(cfg, videos), build.build_train_dataset(config(), videos)
-    tested = build.build_eval_dataset(cfg, videos, views=True)
+    tested = build.build_eval_dataset(cfg, videos, views=Views.from_config(cfg))
     for dataset in (train, tested):
         assert dataset.cache is not None and dataset.cache.folder == tmp_path
         assert [dataset[SampleKey(0, 0, index)].views is not None for index in range(5)] == [True] * 5

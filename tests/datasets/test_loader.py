@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from timesformer.datasets.loader import Batch, EvalLoader, Step, StepBatchSampler, TrainLoader, collate
-from timesformer.datasets.video_dataset import Failure, Sample, SampleKey
+from timesformer.datasets.loader import EvalLoader, Step, StepBatchSampler, TrainLoader
+from timesformer.datasets.video_dataset import Batch, Failure, Sample, SampleKey, collate
 
 small = st.integers(1, 12)
 

@@ -14,17 +14,16 @@ import pytest
 import torch
 
 from tests.datasets.media import picture, read_number, truncate, write_audio, write_video
-from timesformer.datasets.loader import Batch, EvalLoader, TrainLoader
+from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, Sample, SampleKey, VideoDataset
+from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, Batch, Sample, SampleKey, VideoDataset
+from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import (
     FrameSampler,
-    RandomSegmentSampler,
     ShuffledFrames,
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.video.transforms import EvalTransform, TrainTransform
 
 HEIGHT, WIDTH = 48, 64  # of the rendered videos
 
@@ -58,20 +57,16 @@ def bad_record(path: Path, label: int, line: int = 99) -> VideoRecord:
 
 def train_set(videos: list[VideoRecord], *, flip: bool = False, **settings: Any) -> VideoDataset:
     """Whole frames of 4 random frames."""
-    transform = TrainTransform(
-        crop_size=(HEIGHT, WIDTH),
-        jitter_scales=(48, 64),
-        crop_mode="full",
-        inverse_uniform=False,
-        flip=flip,
-        auto_augment="",
-        color_jitter=0.0,
-        erase_prob=0.0,
-        fill=(0.5, 0.5, 0.5),
-    )
-    return VideoDataset(
-        videos, frame_sampler=RandomSegmentSampler(4), transform=transform, training=True, seed=5, **settings
-    )
+    spec = ClipSpec(num_frames=4, sampling_rate="auto", size=(HEIGHT, WIDTH), crop_mode="full", mean=(0.5, 0.5, 0.5))
+    augmentation = {
+        "jitter_scales": (48, 64),
+        "inverse_uniform": False,
+        "flip": flip,
+        "auto_augment": "",
+        "color_jitter": 0.0,
+        "erase_prob": 0.0,
+    }
+    return VideoDataset(videos, spec=spec, augmentation=augmentation, training=True, seed=5, **settings)
 
 
 def eval_set(
@@ -83,13 +78,15 @@ def eval_set(
     **settings: Any,
 ) -> VideoDataset:
     """Whole frames, or square crops of side `crop`."""
-    transform = EvalTransform(
-        crop_size=(crop, crop) if crop else (HEIGHT, WIDTH),
-        num_crops=num_crops,
+    spec = ClipSpec(
+        num_frames=4,
+        sampling_rate="auto",
+        size=(crop, crop) if crop else (HEIGHT, WIDTH),
         crop_mode="crop" if crop else "full",
     )
-    sampler = sampler or UniformSegmentSampler(4)
-    return VideoDataset(videos, frame_sampler=sampler, transform=transform, training=False, **settings)
+    dataset = VideoDataset(videos, spec=spec, views=Views(num_crops=num_crops), **settings)
+    dataset.frame_sampler = sampler or dataset.frame_sampler
+    return dataset
 
 
 def numbers(clip: torch.Tensor) -> list[int]:

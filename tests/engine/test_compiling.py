@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from timesformer.datasets.loader import Batch
+from timesformer.datasets.video_dataset import Batch
 from timesformer.distributed.parallel import full_state, parallelize, whole
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import check_compiler, compile_model
@@ -43,7 +43,7 @@ def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[An
         torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
         device=CPU,
         dtype=None,
-        to_input=lambda clips: clips / 255,
+        normalize=lambda clips: clips / 255,
         clip_shape=(3, 2, 16, 16),
         num_classes=5,
         loss="cross_entropy",

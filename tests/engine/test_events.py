@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from timesformer.engine.events import Progress, what_limits
+from timesformer.engine.events import Progress, data_advice
 
 
 @pytest.mark.parametrize(
-    ("share", "workers", "cached", "said"),
+    ("share", "workers", "cached", "message"),
     [
-        (0.01, 4, False, "the model limits this run: waiting for data takes 1% of a step; more loader processes or a "
-                         "cache would not help"),
-        (0.2, 2, False, "data and model both limit this run: waiting for data takes 20% of a step; to change it: "
-                        "DATA_LOADER.NUM_WORKERS 7 (now 2), or DATA_LOADER.CACHE memory or disk (small datasets), or "
-                        "smaller video files (short side 256, a keyframe every 12 frames)"),
-        (0.9, 7, True, "data limit this run: waiting for data takes 90% of a step; to change it: "
-                       "fewer augmentations"),
+        (0.06, 4, False, "data loading takes 6% of the step time"),
+        (0.2, 2, False, "data loading takes 20% of the step time; to speed it up: DATA_LOADER.NUM_WORKERS 7 (now 2), "
+                        "or DATA_LOADER.CACHE memory or disk (small datasets), or smaller video files (short side 256, "
+                        "a keyframe every 12 frames)"),
+        (0.9, 7, True, "data loading takes 90% of the step time; to speed it up: fewer augmentations"),
     ],
 )  # fmt: skip
-def test_what_limits_a_run_comes_with_what_to_change(share: float, workers: int, cached: bool, said: str) -> None:
-    assert what_limits(share, num_workers=workers, num_cpus=8, cached=cached) == said
+def test_slow_data_comes_with_what_to_change(share: float, workers: int, cached: bool, message: str) -> None:
+    assert data_advice(share, num_workers=workers, num_cpus=8, cached=cached) == message
 
 
-def test_the_share_is_told_once_and_without_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_is_reported_once_and_without_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("timesformer.engine.events.time.perf_counter", lambda: now)
     progress = Progress(total_steps=200, done_steps=100, is_main=False)

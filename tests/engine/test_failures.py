@@ -17,8 +17,8 @@ def failures(*numbers: int) -> list[Failure]:
 
 def test_each_video_is_listed_once_with_its_line_and_cause(tmp_path: Path) -> None:
     log = FailureLog(max_fraction=0.5, path=tmp_path / "failed.csv")
-    log.add(failures(3, 4), asked=range(8))
-    log.add(failures(3), asked=range(8))
+    log.add(failures(3, 4), requested=range(8))
+    log.add(failures(3), requested=range(8))
     assert (tmp_path / "failed.csv").read_text().splitlines() == [
         "path,line,cause",
         "v3.mp4,train.csv:4,empty file",
@@ -28,11 +28,11 @@ def test_each_video_is_listed_once_with_its_line_and_cause(tmp_path: Path) -> No
 
 def test_too_many_are_judged_after_a_hundred_clips_or_at_the_end_of_the_epoch() -> None:
     log = FailureLog(max_fraction=0.1, path=None)
-    log.add(failures(0, 1, 2, 90, 91), asked=range(8))  # 3 of 8, but too early to say; 90 and 91 were replacements
+    log.add(failures(0, 1, 2, 90, 91), requested=range(8))  # 3 of 8, but too early to say; 90 and 91 were replacements
     with pytest.raises(UserError, match=r"3 of 8 clips.*\n  v0.mp4 \(train.csv:1\): empty file"):
         log.judge()
-    log.add([], asked=range(8, 100))  # 3 of 100
+    log.add([], requested=range(8, 100))  # 3 of 100
     with pytest.raises(UserError, match="11 of 108"):
-        log.add(failures(*range(8)), asked=range(8))
+        log.add(failures(*range(8)), requested=range(8))
     log.start_epoch()
-    log.add(failures(0), asked=range(100))
+    log.add(failures(0), requested=range(100))

@@ -165,7 +165,8 @@ def test_a_signal_to_all_processes_saves_the_step_and_names_the_way_on(
     signal_everything_about(str(folder), number)
     _, told = process.communicate(timeout=120)
     assert process.returncode == status, told
-    assert "stopping after this step" in told and "to go on: TRAIN.AUTO_RESUME True" in told and "Traceback" not in told
+    assert "stopping after this step" in told and "to resume: TRAIN.AUTO_RESUME True" in told
+    assert "Traceback" not in told
     saved = checkpoints.newest_checkpoint(folder)
     assert saved is not None and checkpoints.position_of(checkpoints.read_checkpoint(saved)) > Position()
     train_with_kills(line, lambda _: False, tmp_path / "out.txt", most_kills=0)

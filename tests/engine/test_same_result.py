@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,13 @@ from timesformer.datasets.build import build_eval_dataset, build_mixer, build_tr
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList
 from timesformer.distributed import group as distributed
-from timesformer.distributed.launch import Processes
 from timesformer.distributed.parallel import full_state, parallelize
-from timesformer.distributed.stop import StopRequest
 from timesformer.engine.setup import load_run_config
 from timesformer.engine.step import TrainStep
 from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_optimizer, build_schedule
-from timesformer.video.transforms import to_model_input
+from timesformer.video.clip_spec import ClipSpec, Views
 
 ROOT = Path(__file__).parents[2]
 NUM_CLIPS = 24
@@ -94,7 +90,7 @@ def train(
         build_optimizer(model, cfg),
         device=torch.device("cpu"),
         dtype=None,
-        to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
+        normalize=ClipSpec.from_config(cfg).normalize,
         clip_shape=(3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE),
         num_classes=cfg.MODEL.NUM_CLASSES,
         loss=cfg.MODEL.LOSS_FUNC,
@@ -117,17 +113,11 @@ def predict(words: list[str], *, num_videos: int, videos_per_batch: int) -> Pred
     videos = without(load_list(cfg, "test"), (2,))
     torch.manual_seed(1)
     rank, world_size = distributed.rank(), distributed.world_size()
-    run = SimpleNamespace(
-        cfg=cfg,
-        processes=Processes(rank, rank, world_size),
-        device=torch.device("cpu"),
-        dtype=None,
-        to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
-        stop=StopRequest(),
-    )
-    dataset = build_eval_dataset(cfg, replace(videos, records=videos.records[:num_videos]), views=True)
+    views = Views.from_config(cfg)
+    dataset = build_eval_dataset(cfg, replace(videos, records=videos.records[:num_videos]), views=views)
     loader = EvalLoader(dataset, videos_per_batch=videos_per_batch, rank=rank, world_size=world_size)
-    return evaluate(run, build_model(cfg), loader, ensemble="mean", title="test")
+    views_per_forward = max(1, cfg.TEST.BATCH_SIZE // world_size)
+    return evaluate(build_model(cfg), loader, spec=dataset.spec, views_per_forward=views_per_forward)
 
 
 EVALUATIONS = [{"num_videos": n, "videos_per_batch": size} for n, size in ((12, 12), (12, 1), (11, 5), (1, 4))]

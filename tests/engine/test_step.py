@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config import load_config
-from timesformer.datasets.loader import Batch
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.engine.step import TrainStep
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer, freeze_parameters
@@ -53,7 +52,7 @@ def make_step(model: nn.Module, **changes: object) -> TrainStep:
     settings: dict = {
         "device": torch.device("cpu"),
         "dtype": None,
-        "to_input": lambda clips: clips.float() / 255,
+        "normalize": lambda clips: clips.float() / 255,
         "clip_shape": (3, 2, 4, 4),
         "num_classes": NUM_CLASSES,
         "loss": "cross_entropy",

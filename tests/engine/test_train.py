@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 
-from timesformer.datasets.loader import Batch, collate
 from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.video_dataset import Batch, collate
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.train import show_input
@@ -63,7 +63,7 @@ def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
     assert all(a is b for a, b in zip(show_input(run, iter(batches), videos), batches, strict=True))
     assert shown == ["train/input"] and (tmp_path / "input_clips.png").stat().st_size > 0
     (tmp_path / "input_clips.png").unlink()
-    assert len(list(show_input(run, [collate([])], videos))) == 1 and not list(tmp_path.iterdir())
+    assert len(list(show_input(run, iter([collate([])]), videos))) == 1 and not list(tmp_path.iterdir())
 
 
 def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp_path: Path, run: Run) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from timesformer.config import load_config
 from timesformer.datasets.loader import EvalLoader, SampleKey
 from timesformer.datasets.video_dataset import Failure, Sample
-from timesformer.distributed.launch import Processes
-from timesformer.distributed.stop import StopRequest
 from timesformer.evaluation.evaluate import Predictions, evaluate, join_views
+from timesformer.video.clip_spec import ClipSpec
 
 
 class Videos(Dataset[Sample]):
@@ -47,17 +43,9 @@ def run(*, videos_per_batch: int, views_per_forward: int, rank: int = 0, world_s
     torch.manual_seed(0)
     model = Model().train()
     model.dropout.eval()  # as a frozen part is
-    cfg = load_config(None, ["TEST.BATCH_SIZE", str(views_per_forward), "MODEL.NUM_CLASSES", "3"]).cfg
-    this_run = SimpleNamespace(
-        cfg=cfg,
-        processes=Processes(),
-        device=torch.device("cpu"),
-        dtype=None,
-        to_input=lambda clips: clips.float() / 255,
-        stop=StopRequest(),
-    )
     loader = EvalLoader(Videos(), videos_per_batch=videos_per_batch, rank=rank, world_size=world_size)
-    predictions = evaluate(this_run, model, loader, ensemble="mean", title="test")
+    spec = ClipSpec(mean=(0.0,) * 3, std=(1.0,) * 3)
+    predictions = evaluate(model, loader, spec=spec, views_per_forward=views_per_forward)
     modes = (model.training, model.head.training, model.dropout.training)
     assert modes == (True, True, False), "every module is given back in the mode it came in"
     return predictions

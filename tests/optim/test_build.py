@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from fvcore.common.config import CfgNode
+from timm.optim import param_groups_weight_decay
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.build import build_model
 from timesformer.models.vit import TimeSformer
-from timesformer.optim.build import build_ema, build_optimizer
+from timesformer.optim.build import build_ema, build_optimizer, weight_decay_groups
 from timesformer.optim.freezing import freeze
-from timesformer.utils.errors import ConfigError
 
 
 def config(method: str) -> CfgNode:
@@ -104,12 +104,22 @@ def test_frozen_layers_do_not_change_the_rates_of_the_others() -> None:
     assert groups["model.cls_token"]["lr_scale"] == 0.0625
 
 
-def test_layer_decay_needs_a_model_that_tells_its_layers() -> None:
+def test_layer_decay_of_a_baseline() -> None:
     cfg = config("sgd")
     cfg.SOLVER.LAYER_DECAY, cfg.MODEL.MODEL_NAME = 0.75, "r3d_18"
-    baseline = build_model(cfg)
-    with pytest.raises(ConfigError, match="SOLVER.LAYER_DECAY 0.75 .* r3d_18 has none. Type SOLVER.LAYER_DECAY 1"):
-        build_optimizer(baseline, cfg)
+    groups = group_of_each(build_model(cfg), cfg)
+    names = ("fc.weight", "layer4.0.conv1.0.weight", "layer1.0.conv1.0.weight", "stem.0.weight")
+    assert [groups[name]["lr_scale"] for name in names] == [1.0, 0.75, 0.75**4, 0.75**5]
+
+
+@pytest.mark.parametrize("frozen", [(), ("patch_embed.*",)])
+def test_groups_of_weight_decay_are_those_of_timm(frozen: tuple[str, ...]) -> None:
+    timesformer = model()
+    freeze(timesformer, patterns=frozen)
+    ours = weight_decay_groups(timesformer, 0.1)
+    theirs = param_groups_weight_decay(timesformer, 0.1, no_weight_decay_list=timesformer.no_weight_decay())
+    assert [[*map(id, group["params"])] for group in ours] == [[*map(id, group["params"])] for group in theirs]
+    assert [group["weight_decay"] for group in ours] == [group["weight_decay"] for group in theirs]
 
 
 def test_the_average_of_the_weights_is_an_option() -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from timesformer.config import load_config
+from timesformer.config.defaults import get_cfg
+from timesformer.models.build import build_model
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import freeze_parameters
 from timesformer.optim.freezing import freeze, set_training_mode
@@ -86,12 +88,15 @@ def test_what_cannot_be_frozen_is_told_and_nothing_is_frozen(settings: dict, tol
     assert trained(model) == names(model)
 
 
-def test_models_without_blocks_have_a_head_at_least() -> None:
-    from torchvision.models.video import r3d_18
-
-    model = r3d_18(num_classes=3)
-    with pytest.raises(ConfigError, match="has no blocks. Type TRAIN.TRAINABLE_BLOCKS 0 to train the head only"):
-        freeze(model, trainable_blocks=1)
+def test_a_baseline_has_blocks_and_a_head() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = "r3d_18", 3
+    cfg.DATA.TRAIN_CROP_SIZE = cfg.DATA.TEST_CROP_SIZE = 16
+    model = build_model(cfg)
+    with pytest.raises(ConfigError, match="the model has 4 blocks. Type TRAIN.TRAINABLE_BLOCKS 4"):
+        freeze(model, trainable_blocks=5)
+    freeze(model, trainable_blocks=1)
+    assert {name.split(".")[0] for name in trained(model)} == {"layer4", "fc"}
     freeze(model, trainable_blocks=0)
     assert trained(model) == {"fc.weight", "fc.bias"}
     set_training_mode(model)

@@ -322,7 +322,7 @@ def test_pictures_are_read_as_rgb_in_any_order(tmp_path: Path) -> None:
     with open_frames(files, fps=12.0) as reader:
         assert (reader.info.num_frames, reader.info.fps, reader.info.duration_sec) == (5, 12.0, 5 / 12)
         assert np.array_equal(reader.read([4, 0, 4]), np.stack([picture(4), picture(0), picture(4)]))
-        with pytest.raises(VideoReadError, match="frame 5 was asked for; the folder has 5"):
+        with pytest.raises(VideoReadError, match="frame 5 was requested; the folder has 5"):
             reader.read([5])
 
 

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from torch.nn.functional import interpolate
 
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.transforms import (
     EvalTransform,
     TrainTransform,
     crop_corners,
     parse_rand_augment,
     scaled_size,
-    to_model_input,
 )
 
 GOLDEN = load_file(Path(__file__).parents[1] / "data" / "transforms.safetensors")
 SHAPES = ("landscape", "portrait", "square")
-NORMALISATION = {"mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb"}
+normalize = ClipSpec().normalize  # (x / 255 - 0.45) / 0.225, RGB
 GREY_LEVEL = 1 / 255 / 0.225  # one step of uint8, after normalisation
 
 
@@ -58,21 +58,21 @@ def to_clips(frames: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_normalisation_matches_reference(shape: str) -> None:
-    ours = to_model_input(to_clips(GOLDEN[f"clip_{shape}_u8"]), **NORMALISATION)[0].permute(1, 2, 3, 0)
+    ours = normalize(to_clips(GOLDEN[f"clip_{shape}_u8"]))[0].permute(1, 2, 3, 0)
     np.testing.assert_allclose(ours.numpy(), GOLDEN[f"{shape}.tensor_normalize"], atol=1e-6)
 
 
 def test_bgr_reverses_channels_once_and_leaves_the_input_alone() -> None:
     clips = to_clips(make_frames())
     before = clips.clone()
-    rgb = to_model_input(clips, **NORMALISATION)
-    bgr = to_model_input(clips, **{**NORMALISATION, "channel_order": "bgr"})
+    rgb = normalize(clips)
+    bgr = ClipSpec(channel_order="bgr").normalize(clips)
     assert torch.equal(rgb.flip(1), bgr) and torch.equal(clips, before)
 
 
 def test_mean_and_std_belong_to_the_channels_the_model_sees() -> None:
     clips = torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8)
-    out = to_model_input(clips, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0], channel_order="bgr")
+    out = ClipSpec(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), channel_order="bgr").normalize(clips)
     np.testing.assert_allclose(out.flatten(), [-0.2, -0.2, -0.15], rtol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_mean_and_std_belong_to_the_channels_the_model_sees() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_three_crops_match_reference(shape: str, size: int) -> None:
     frames = GOLDEN[f"clip_{shape}_u8"]
-    whole = to_model_input(to_clips(frames), **NORMALISATION)[0].numpy()
+    whole = normalize(to_clips(frames))[0].numpy()
     for i, (top, left) in enumerate(crop_corners(frames.shape[1:3], (size, size), 3)):
         expected = GOLDEN[f"{shape}.uniform_crop{size}.{i}"]
         np.testing.assert_allclose(whole[..., top : top + size, left : left + size], expected, atol=1e-6)
@@ -89,7 +89,7 @@ def test_three_crops_match_reference(shape: str, size: int) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_test_views_match_reference(shape: str) -> None:
     transform = EvalTransform(crop_size=(32, 32), num_crops=3, crop_mode="crop")
-    views = to_model_input(transform(GOLDEN[f"clip_{shape}_u8"]), **NORMALISATION).numpy()
+    views = normalize(transform(GOLDEN[f"clip_{shape}_u8"])).numpy()
     for i in range(3):
         np.testing.assert_allclose(views[i], GOLDEN[f"{shape}.spatial_sampling_test32.{i}"], atol=GREY_LEVEL)
 
@@ -102,7 +102,7 @@ def test_scaling_matches_reference(shape: str, seed: int) -> None:
     frames = GOLDEN[f"clip_{shape}_u8"][:1]
     assert scaled_size(frames.shape[1:3], min(size), (28, 28)) == size
     resized = EvalTransform(crop_size=size, num_crops=1, crop_mode="full")(frames)
-    np.testing.assert_allclose(to_model_input(resized, **NORMALISATION)[0], expected, atol=GREY_LEVEL)
+    np.testing.assert_allclose(normalize(resized)[0], expected, atol=GREY_LEVEL)
 
 
 @pytest.mark.parametrize("num_crops", [1, 3])

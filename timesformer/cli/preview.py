@@ -14,11 +14,12 @@ import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import build_eval_dataset, build_mixer, build_train_dataset, load_list
-from timesformer.datasets.loader import StepBatchSampler, collate
+from timesformer.datasets.loader import StepBatchSampler
 from timesformer.datasets.records import VideoList
-from timesformer.datasets.video_dataset import Label, Sample, SampleKey
+from timesformer.datasets.video_dataset import Label, Sample, SampleKey, collate
 from timesformer.engine.setup import load_run_config
 from timesformer.utils.errors import UserError, exit_status
+from timesformer.video.clip_spec import Views
 from timesformer.visualization.contact_sheets import save_contact_sheet
 
 Row = tuple[str, np.ndarray]  # caption, frames (T, H, W, 3)
@@ -48,7 +49,7 @@ def draw_samples(cfg: CfgNode, videos: VideoList, *, split: str, num: int, epoch
         dataset = build_train_dataset(cfg, videos)
     else:
         order = np.unique(np.linspace(0, len(videos.records) - 1, num).astype(int))
-        dataset = build_eval_dataset(cfg, videos, views=split == "test")
+        dataset = build_eval_dataset(cfg, videos, views=Views.from_config(cfg) if split == "test" else Views())
     return [dataset[SampleKey(epoch, place, int(index))] for place, index in enumerate(order)]
 
 

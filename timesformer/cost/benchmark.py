@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ from timesformer.cost.measure import (
 )
 from timesformer.cost.published import published_multiply_accumulates
 from timesformer.datasets.build import build_train_loader, load_list
-from timesformer.datasets.loader import Batch
+from timesformer.datasets.video_dataset import Batch
 from timesformer.engine.compiling import check_compiler, compile_model
 from timesformer.engine.step import TrainStep
 from timesformer.models.attention import Attention
@@ -33,8 +33,7 @@ from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.optim.build import build_optimizer
 from timesformer.utils.compute import autocast, autocast_dtype
 from timesformer.utils.errors import UserError
-from timesformer.utils.sizes import height_width
-from timesformer.video.transforms import to_model_input
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import make_config, to_their_names
 from timesformer.weights.layouts import vit_sizes
 
@@ -94,11 +93,9 @@ class Subject:
     def __init__(self, cfg: CfgNode, name: str, *, clips: int) -> None:
         self.device = torch.device("cuda" if cfg.NUM_GPUS != 0 and torch.cuda.is_available() else "cpu")
         self.dtype = autocast_dtype(cfg.PRECISION, self.device)
-        self.shape = (3, cfg.DATA.NUM_FRAMES, *height_width(cfg.DATA.TRAIN_CROP_SIZE))
         self.cfg, self.name, self.num_clips = cfg, name, clips
-        self.to_input = partial(
-            to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER
-        )
+        self.spec = ClipSpec.from_config(cfg, training=True)
+        self.shape = self.spec.input_shape
         self.model, vit = self._build("meta")  # what is only counted needs no memory
         self.facts = {
             "model": name,
@@ -143,7 +140,7 @@ class Subject:
         """Logits."""
         self.model.eval()
         with torch.no_grad(), autocast(self.device, self.dtype):
-            self.model(self.to_input(self.clips))
+            self.model(self.spec.normalize(self.clips))
 
     def train(self) -> None:
         """One optimiser step, at a learning rate of zero."""
@@ -159,7 +156,7 @@ class Subject:
             build_optimizer(self.model, cfg),
             device=self.device,
             dtype=self.dtype,
-            to_input=self.to_input,
+            normalize=self.spec.normalize,
             clip_shape=self.shape,
             num_classes=cfg.MODEL.NUM_CLASSES,
             loss=cfg.MODEL.LOSS_FUNC,
@@ -180,7 +177,7 @@ class Subject:
 
     def _logits_in_training(self) -> Tensor:
         with autocast(self.device, self.dtype):
-            return self.model.train()(self.to_input(self.clips))
+            return self.model.train()(self.spec.normalize(self.clips))
 
 
 def measure(cfg: CfgNode, *, vs: str | None, clips: int, train: bool, repeats: int) -> list[dict[str, Any]]:

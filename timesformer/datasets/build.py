@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,28 +24,17 @@ from timesformer.utils.errors import DataListError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 from timesformer.utils.registry import DATASETS
-from timesformer.utils.sizes import height_width
-from timesformer.video.frame_samplers import (
-    FrameSampler,
-    RandomSegmentSampler,
-    RandomSpanSampler,
-    ShuffledFrames,
-    UniformSegmentSampler,
-    UniformSpanSampler,
-)
+from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.readers import resolve_backend
-from timesformer.video.transforms import EvalTransform, TrainTransform
 from timesformer.video.video_info import VideoInfo
 
 log = get_logger(__name__)
-
-NumClips: TypeAlias = "int | Literal['auto']"
 
 MAX_AUTO_WORKERS = 8
 
 
 def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
-    """The videos of a split; files that do not exist are told in one table, as a warning.
+    """The videos of a split; files that do not exist are reported in one table, as a warning.
 
     A training list loses its missing files. In validation and test they stay, fail when read, and count as
     missing in the result.
@@ -65,16 +54,16 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
         return videos
     training = split == "train" and not testing
     count = f"{len(missing)} of the {len(videos.records)} videos of the {split} list do not exist"
-    told = f"{count}:\n{missing_table(missing)}"
+    message = f"{count}:\n{missing_table(missing)}"
     limit = cfg.DATA.MAX_FAILED_FRACTION
     if not present or (training and len(missing) > limit * len(videos.records)):
         advice = f"\nThat is more than DATA.MAX_FAILED_FRACTION {limit:g} allows." if present else ""
-        raise DataListError(told + advice)
-    return replace(videos, records=present if training else videos.records, warnings=[*videos.warnings, told])
+        raise DataListError(message + advice)
+    return replace(videos, records=present if training else videos.records, warnings=[*videos.warnings, message])
 
 
 def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
-    """Every list the run needs, so that a problem in one is told before anything starts.
+    """Every list the run needs, so that a problem in one is reported before anything starts.
 
     Returns:
         "train" and "val" when `TRAIN.ENABLE`, "test" (the list that `TEST.SPLIT` names) when `TEST.ENABLE`.
@@ -88,81 +77,57 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
     return lists
 
 
-def build_frame_sampler(cfg: CfgNode, *, training: bool, num_clips: NumClips = 1) -> FrameSampler:
-    """What chooses the frames of a clip.
-
-    Args:
-        cfg: the configuration.
-        training: one random clip per video; otherwise `num_clips` fixed ones.
-        num_clips: clips in time per video, or "auto": as many as cover it.
-    """
-    frames, rate = cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE
-    sampler: FrameSampler
-    if rate == "auto":  # each clip spans the whole video, so one covers it
-        segments = UniformSegmentSampler(frames, 1 if num_clips == "auto" else num_clips)
-        sampler = RandomSegmentSampler(frames) if training else segments
-    elif training:
-        sampler = RandomSpanSampler(frames, rate, cfg.DATA.TARGET_FPS)
-    else:
-        sampler = UniformSpanSampler(frames, rate, cfg.DATA.TARGET_FPS, num_clips)
-    return ShuffledFrames(sampler) if cfg.DATA.SHUFFLE_FRAMES else sampler
-
-
 def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     """Random clips of `videos`."""
-    data, cropped = cfg.DATA, cfg.DATA.CROP_MODE == "crop"
+    data, spec = cfg.DATA, ClipSpec.from_config(cfg, training=True)
+    cropped = spec.crop_mode == "crop"
     low, high = data.TRAIN_JITTER_SCALES if cropped else (1, 1)  # unused, and so not read
-    transform = TrainTransform(
-        crop_size=height_width(data.TRAIN_CROP_SIZE),
-        jitter_scales=(low, high),
-        crop_mode=data.CROP_MODE,
-        inverse_uniform=cropped and data.INV_UNIFORM_SAMPLE,
-        flip=data.RANDOM_FLIP,
-        auto_augment=data.AUTO_AUGMENT,
-        color_jitter=data.COLOR_JITTER,
-        erase_prob=data.RE_PROB,
-        fill=data.MEAN if data.CHANNEL_ORDER == "rgb" else data.MEAN[::-1],
-    )
-    sampler = build_frame_sampler(cfg, training=True)
-    stored_size = StoredSize(transform.crop_size, high, whole=not cropped, fixed=not cropped or low == high)
+    augmentation = {
+        "jitter_scales": (low, high),
+        "inverse_uniform": cropped and data.INV_UNIFORM_SAMPLE,
+        "flip": data.RANDOM_FLIP,
+        "auto_augment": data.AUTO_AUGMENT,
+        "color_jitter": data.COLOR_JITTER,
+        "erase_prob": data.RE_PROB,
+    }
+    stored_size = StoredSize(spec.size, high, whole=not cropped, fixed=not cropped or low == high)
     return VideoDataset(
         videos.records,
-        frame_sampler=sampler,
-        transform=transform,
+        spec=spec,
         training=True,
+        augmentation=augmentation,
         flip_label_map=both_directions(data.FLIP_LABEL_MAP),
-        cache=build_cache(cfg, videos, sampler, stored_size, all_frames=True),
+        cache=build_cache(cfg, videos, spec, stored_size, views=None),
         **_reading_settings(cfg),
     )
 
 
-def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: bool) -> VideoDataset:
-    """Fixed clips of `videos`: those of the test (`views`), or one centre view of each."""
-    num_clips, num_crops = views_per_video(cfg, views=views)
-    cropped = cfg.DATA.CROP_MODE == "crop"
-    transform = EvalTransform(
-        crop_size=height_width(cfg.DATA.TEST_CROP_SIZE),
-        num_crops=num_crops,
-        crop_mode=cfg.DATA.CROP_MODE,
-        # one crop sees the frame at the smallest scale of training; three crops cover it at the crop's own size
-        short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if num_crops == 1 and cropped else 0,
-    )
-    sampler = build_frame_sampler(cfg, training=False, num_clips=num_clips)
-    stored_size = StoredSize(transform.crop_size, transform.short_side, whole=not cropped, fixed=True)
+def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views) -> VideoDataset:
+    """Fixed clips of `videos`."""
+    spec = ClipSpec.from_config(cfg)
+    whole = spec.crop_mode != "crop"
+    short_side = spec.short_side if views.num_crops == 1 else 0
+    stored_size = StoredSize(spec.size, short_side, whole=whole, fixed=True)
     return VideoDataset(
         videos.records,
-        frame_sampler=sampler,
-        transform=transform,
-        training=False,
-        cache=build_cache(cfg, videos, sampler, stored_size, all_frames=False),
+        spec=spec,
+        views=views,
+        cache=build_cache(cfg, videos, spec, stored_size, views=views),
         **_reading_settings(cfg),
     )
 
 
 def build_cache(
-    cfg: CfgNode, videos: VideoList, sampler: FrameSampler, stored_size: StoredSize, *, all_frames: bool
+    cfg: CfgNode, videos: VideoList, spec: ClipSpec, stored_size: StoredSize, *, views: Views | None
 ) -> FrameCache | None:
-    """The cache of the frames of `videos` that DATA_LOADER.CACHE asks for; says first how much it takes.
+    """The cache that DATA_LOADER.CACHE asks for; logs first how much it takes.
+
+    Args:
+        cfg: the configuration.
+        videos: whose frames are stored.
+        spec: of the clips.
+        stored_size: of the frames.
+        views: whose frames are stored; None: all frames, for random clips.
 
     Raises:
         ConfigError: it takes more than DATA_LOADER.CACHE_GB, or more than there is.
@@ -170,20 +135,22 @@ def build_cache(
     loader, kind = cfg.DATA_LOADER, cfg.DATA_LOADER.CACHE
     if kind == "none":
         return None
-    place = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
+    stored_in = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
+    sampler = spec.frame_sampler(num_clips=views.num_clips) if views else None
     # all frames are the same whatever the sampler; those of a test are not
-    cache = FrameCache(place, stored_size, all_frames, settings="" if all_frames else f"{sampler} {cfg.RNG_SEED}")
+    settings = "" if sampler is None else f"{sampler} {cfg.RNG_SEED}"
+    cache = FrameCache(stored_in, stored_size, sampler is None, settings=settings)
 
     def count_frames(record: VideoRecord, info: VideoInfo) -> int:
-        chosen = () if all_frames else np.unique(sample_record(record, info, sampler, numpy_generator(0)))
-        return len(chosen) or info.num_frames
+        if sampler is None:
+            return info.num_frames
+        return len(np.unique(sample_record(record, info, sampler, numpy_generator(0))))
 
-    backend = resolve_backend(cfg.DATA.DECODING_BACKEND)
-    opened = partial(open_record, backend=backend)
+    opened = partial(open_record, backend=resolve_backend(cfg.DATA.DECODING_BACKEND))
     size, num_bytes, stored_bytes, num_inexact = cache.measure(videos.records, opened, count_frames)
-    told = f"DATA_LOADER.CACHE {kind}: {size} of frames in {place}"
-    check_space(place, told, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
-    log.info("%s, %.2f GB of them stored already", told, stored_bytes / GB)
+    message = f"DATA_LOADER.CACHE {kind}: {size} of frames in {stored_in}"
+    check_space(stored_in, message, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
+    log.info("%s, %.2f GB of them stored already", message, stored_bytes / GB)
     if num_inexact:
         log.info(
             "%d of the videos that were opened are larger than the largest of DATA.TRAIN_JITTER_SCALES %s: they are "
@@ -212,22 +179,23 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
-        **_worker_settings(cfg, processes_that_share_cpus(local_world_size)),
+        **_worker_settings(cfg, local_world_size),
     )
 
 
 def build_eval_loader(
-    cfg: CfgNode, videos: VideoList, *, views: bool, rank: int = 0, world_size: int = 1, local_world_size: int = 1
+    cfg: CfgNode, videos: VideoList, *, views: Views, rank: int = 0, world_size: int = 1, local_world_size: int = 1
 ) -> EvalLoader:
-    """Every video once: with the views of the test (`views`), or one centre view of each."""
-    num_clips, num_crops = views_per_video(cfg, views=views)
-    views_per_process = cfg.TEST.BATCH_SIZE // local_world_size
+    """Every video once, with its `views`; the process arguments are those of `build_train_loader`."""
+    per_process, per_video = cfg.TEST.BATCH_SIZE // local_world_size, views.num_crops
+    if views.num_clips != "auto":
+        per_video *= views.num_clips
     return EvalLoader(
         build_eval_dataset(cfg, videos, views=views),
-        videos_per_batch=1 if num_clips == "auto" else max(1, views_per_process // (num_clips * num_crops)),
+        videos_per_batch=1 if views.num_clips == "auto" else max(1, per_process // per_video),
         rank=rank,
         world_size=world_size,
-        **_worker_settings(cfg, processes_that_share_cpus(local_world_size)),
+        **_worker_settings(cfg, local_world_size),
     )
 
 
@@ -243,13 +211,6 @@ def build_mixer(cfg: CfgNode) -> ClipMixer | None:
         switch_prob=cfg.MIXUP.SWITCH_PROB,
         seed=cfg.RNG_SEED,
     )
-
-
-def views_per_video(cfg: CfgNode, *, views: bool) -> tuple[NumClips, int]:
-    """Clips in time and crops of each: those of the test (`views`), else 1 and 1; full frames have one."""
-    if not views:
-        return 1, 1
-    return cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS if cfg.DATA.CROP_MODE == "crop" else 1
 
 
 def both_directions(pairs: list[list[int]]) -> dict[int, int]:
@@ -269,13 +230,11 @@ def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> in
     return min(MAX_AUTO_WORKERS, share if on_gpu else share // 4)
 
 
-def _worker_settings(cfg: CfgNode, local_processes: int) -> dict[str, Any]:
-    return {
-        "num_workers": num_workers(
-            cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=cfg.NUM_GPUS != 0 and torch.cuda.is_available()
-        ),
-        "pin_memory": cfg.DATA_LOADER.PIN_MEMORY,
-    }
+def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
+    on_gpu = cfg.NUM_GPUS != 0 and torch.cuda.is_available()
+    local_processes = processes_that_share_cpus(local_world_size)
+    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
+    return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}
 
 
 def _reading_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Which clips each process loads at each optimiser step, and the batches made of them.
 
-The plan of an epoch is pure arithmetic. The records are shuffled; the places of that order count from 0.
-An optimiser step takes the next `global_batch` places, each process a contiguous slice of them, each
-micro-batch a contiguous piece of the slice. When clips are mixed, cuts fall on even places, because mixup
-partners are places 2j and 2j + 1:
+The plan of an epoch is pure arithmetic. The records are shuffled; the positions of that order count from 0.
+An optimiser step takes the next `global_batch` positions, each process a contiguous slice of them, each
+micro-batch a contiguous piece of the slice. When clips are mixed, cuts fall on even positions, because mixup
+partners are positions 2j and 2j + 1:
 
-    place     0 1 2 3 4 5 6 7 8 9 | 10 11 12 ...          global_batch 10, 2 processes, micro_batch 4
+    position  0 1 2 3 4 5 6 7 8 9 | 10 11 12 ...          global_batch 10, 2 processes, micro_batch 4
     process   0 0 0 0 0 1 1 1 1 1 |  0 ...
     piece     a a a a b a a a a b |  a ...
     process   0 0 0 0 0 0 1 1 1 1 |  0 ...                with pairs
@@ -17,8 +17,9 @@ So the clips of a step are the same for every number of processes and every micr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from timesformer.datasets.video_dataset import Failure, Label, Sample, SampleKey
+from timesformer.datasets.video_dataset import Batch, Sample, SampleKey, collate
 from timesformer.utils.random import numpy_generator
 from timesformer.utils.signals import ignore_stop_signals, kill_children_at_exit
 
@@ -47,45 +48,6 @@ class Step:
     micro_batches: list[list[SampleKey]]
 
 
-@dataclass
-class Batch:
-    """The readable clips of one micro-batch, and what went wrong with the others.
-
-    Attributes:
-        clips: uint8 (B, C, T, H, W), all views of the first video, then of the second, ...; None without any.
-        labels, indices, positions, views_per_video, distinct_frames: one entry per video that could be read.
-        failures, warnings: of every video of the batch, replaced ones included.
-    """
-
-    clips: torch.Tensor | None
-    labels: list[Label]
-    indices: list[int]
-    positions: list[int]
-    views_per_video: list[int]
-    distinct_frames: list[float]
-    failures: list[Failure]
-    warnings: list[str]
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (called by torch's DataLoader)."""
-        return self if self.clips is None else replace(self, clips=self.clips.pin_memory())
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Join samples into a batch; those without a readable clip leave only their failures."""
-    read = [(sample, sample.views) for sample in samples if sample.views is not None]
-    return Batch(
-        clips=torch.cat([views for _, views in read]) if read else None,
-        labels=[sample.label for sample, _ in read],
-        indices=[sample.index for sample, _ in read],
-        positions=[sample.position for sample, _ in read],
-        views_per_video=[len(views) for _, views in read],
-        distinct_frames=[sample.distinct_frames for sample, _ in read],
-        failures=[failure for sample in samples for failure in sample.failures],
-        warnings=[warning for sample in samples for warning in sample.warnings],
-    )
-
-
 def contiguous_share(items: Sequence[T], part: int, num_parts: int) -> Sequence[T]:
     """Part `part` of `items` cut into `num_parts` contiguous parts whose lengths differ by at most one."""
     size, longer = divmod(len(items), num_parts)
@@ -101,13 +63,13 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     _: KW_ONLY
     global_batch: int  # clips of an optimiser step over all processes; an epoch's last step takes what is left
     micro_batch: int  # most clips of one forward pass
-    pairs: bool = False  # keep places 2j and 2j + 1 of a step together; an odd micro_batch then counts as one less
+    pairs: bool = False  # positions 2j and 2j + 1 of a step stay in one piece; an odd micro_batch counts one less
     rank: int = 0  # this process among all
     world_size: int = 1
     seed: int = 0  # of the shuffle, together with the epoch
 
     def __post_init__(self) -> None:
-        self.unit = 2 if self.pairs else 1  # places that are never cut apart
+        self.unit = 2 if self.pairs else 1  # positions that are never separated
         self.epoch = self.done_steps = 0
 
     def set_epoch(self, epoch: int, *, done_steps: int = 0) -> None:
@@ -119,19 +81,19 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         return self.plan(self.epoch)[self.done_steps :]
 
     def order(self, epoch: int) -> np.ndarray:
-        """Index of the record at each place of the epoch, int64 (num_records,)."""
+        """Index of the record at each position of the epoch, int64 (num_records,)."""
         # (seed, epoch, index) belongs to the clip `index`; no clip has the index num_records
         return numpy_generator(self.seed, epoch, self.num_records).permutation(self.num_records)
 
     def plan(self, epoch: int) -> list[Step]:
         """The optimiser steps of `epoch` for this process."""
-        keys = [SampleKey(epoch, place, int(index)) for place, index in enumerate(self.order(epoch))]
+        keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(self.order(epoch))]
         starts = range(0, self.num_records, self.global_batch)
         return [self._step(keys[start : start + self.global_batch]) for start in starts]
 
     def _step(self, keys: list[SampleKey]) -> Step:
-        mine = contiguous_share(_cut(keys, self.unit, self.unit), self.rank, self.world_size)
-        flat = [key for unit in mine for key in unit]
+        share = contiguous_share(_cut(keys, self.unit, self.unit), self.rank, self.world_size)
+        flat = [key for unit in share for key in unit]
         size = max(self.micro_batch - self.micro_batch % self.unit, 1)
         return Step(num_samples=len(keys), micro_batches=_cut(flat, size, self.unit) or [[]])
 
@@ -147,7 +109,7 @@ def _cut(keys: list[SampleKey], size: int, unit: int) -> list[list[SampleKey]]:
     """Contiguous pieces of at most `size` keys, cut at multiples of `unit` only (anywhere when `size` is 1)."""
     if not keys:
         return []
-    first = size - keys[0].position % min(size, unit)  # shorter when the keys start at an odd place
+    first = size - keys[0].position % min(size, unit)  # shorter when the keys start at an odd position
     return [keys[:first], *(keys[start : start + size] for start in range(first, len(keys), size))]
 
 
@@ -165,6 +127,7 @@ class TrainLoader:
         self, dataset: Dataset[Sample], *, num_workers: int = 0, pin_memory: bool = False, **plan: Any
     ) -> None:
         self.dataset, self.num_workers = dataset, num_workers
+        self.waited_sec = 0.0  # spent waiting for batches; whoever reads it sets it back
         self.sampler = StepBatchSampler(len(dataset), **plan)  # type: ignore[arg-type]
         self._loader = _data_loader(dataset, self.sampler, num_workers, pin_memory, persistent=True)
 
@@ -178,12 +141,21 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[tuple[Step, Iterator[Batch]]]:
         steps = self.sampler.steps()
-        batches = iter(self._loader)
+        batches = self._timed(self._loader)
         for step in steps:
             of_this_step = islice(batches, len(step.micro_batches))
             yield step, of_this_step
             for _ in of_this_step:  # what the caller left
                 pass
+
+    def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; the time until each is there is added to `waited_sec`."""
+        since = time.perf_counter()
+        for batch in batches:
+            self.waited_sec += time.perf_counter() - since
+            yield batch
+            since = time.perf_counter()
+        self.waited_sec += time.perf_counter() - since
 
 
 class EvalLoader:
@@ -195,7 +167,7 @@ class EvalLoader:
 
     def __init__(
         self,
-        dataset: Dataset[Sample],
+        dataset: Any,
         *,
         videos_per_batch: int,
         rank: int = 0,

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map  # torch's documented place for own types
 
 from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.records import VideoRecord
+from timesformer.datasets.records import VideoRecord, list_pictures
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
+from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import FrameSampler, distinct_frames
-from timesformer.video.readers import VideoReader, open_frames, open_video
+from timesformer.video.readers import VideoReader, open_array, open_frames, open_video
 from timesformer.video.video_info import VideoInfo
 
 Label: TypeAlias = "int | tuple[int, ...]"
@@ -33,11 +36,11 @@ FRAME_FOLDER_FPS = 30.0  # of frame folders whose rate nobody gives
 
 
 class SampleKey(NamedTuple):
-    """What the loader asks the dataset for.
+    """One clip of an epoch.
 
     Attributes:
         epoch: from 0; 0 in evaluation.
-        position: place in the epoch's order over all processes.
+        position: in the epoch's order over all processes.
         index: of the record.
     """
 
@@ -73,11 +76,11 @@ class Sample:
         views: uint8 (V, C, T, H, W), the crops of the first clip in time, then of the second, ...; None when
             nothing could be read.
         label: of the views as they are: of the replacement, and swapped after a flip that swaps labels.
-        index: record that the views come from (the one asked for when there are none).
-        position: as asked for.
+        index: record that the views come from (the requested one when there are none).
+        position: as requested.
         distinct_frames: different frames per clip, mean over the clips.
         frame_indices: int64 (num_clips, T), the frames of the video that the clips show.
-        failures: the record asked for and replacements that could not be read.
+        failures: the requested record and replacements that could not be read.
         warnings: remarks of the reader, each naming the file.
     """
 
@@ -91,6 +94,48 @@ class Sample:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Batch:
+    """The readable clips of some videos, and what went wrong with the others.
+
+    Attributes:
+        clips: uint8 (B, C, T, H, W), all views of the first video, then of the second, ...; None without any.
+        labels, indices, positions, views_per_video, distinct_frames: one entry per video that could be read.
+        failures, warnings: of every video of the batch, replaced ones included.
+    """
+
+    clips: torch.Tensor | None
+    labels: list[Label]
+    indices: list[int]
+    positions: list[int]
+    views_per_video: list[int]
+    distinct_frames: list[float]
+    failures: list[Failure]
+    warnings: list[str]
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by torch's DataLoader)."""
+        return self if self.clips is None else replace(self, clips=self.clips.pin_memory())
+
+
+def collate(samples: Sequence[Sample], **_: Any) -> Batch:
+    """Join samples into a batch; those without a readable clip leave only their failures."""
+    read = [(sample, sample.views) for sample in samples if sample.views is not None]
+    return Batch(
+        clips=torch.cat([views for _, views in read]) if read else None,
+        labels=[sample.label for sample, _ in read],
+        indices=[sample.index for sample, _ in read],
+        positions=[sample.position for sample, _ in read],
+        views_per_video=[len(views) for _, views in read],
+        distinct_frames=[sample.distinct_frames for sample, _ in read],
+        failures=[failure for sample in samples for failure in sample.failures],
+        warnings=[warning for sample in samples for warning in sample.warnings],
+    )
+
+
+default_collate_fn_map[Sample] = collate  # an ordinary DataLoader gives batches too
+
+
 class _Clips(NamedTuple):
     """What reading a video gives: uint8 (V, C, T, H, W), flipped or not, of these frames, with these remarks."""
 
@@ -100,12 +145,37 @@ class _Clips(NamedTuple):
     warnings: tuple[str, ...]
 
 
+def as_record(video: VideoRecord | str | Path | np.ndarray | torch.Tensor, label: Label = -1) -> VideoRecord:
+    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3).
+
+    Raises:
+        VideoReadError: frames of another shape or type.
+    """
+    if isinstance(video, VideoRecord):
+        return video
+    if isinstance(video, (np.ndarray, torch.Tensor)):
+        frames = np.asarray(video)
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+            cause = f"found {frames.dtype} of shape {frames.shape}; allowed: uint8 RGB (frames, height, width, 3)"
+            raise VideoReadError("(frames in memory)", cause)
+        return VideoRecord("(frames in memory)", label, "array", frames)  # type: ignore[arg-type]
+    path = str(video)
+    return VideoRecord(path, label, "path", list_pictures(path) if Path(path).is_dir() else ())
+
+
+def in_memory(record: VideoRecord) -> bool:
+    """Whether the frames of `record` are an array rather than files."""
+    return isinstance(record.frames, np.ndarray)
+
+
 def open_record(record: VideoRecord, *, backend: str) -> VideoReader:
     """Open the video file or frame folder of `record`.
 
     Raises:
         VideoReadError: it cannot be opened.
     """
+    if in_memory(record):
+        return open_array(np.asarray(record.frames), fps=record.fps or FRAME_FOLDER_FPS)
     if record.frames:
         return open_frames(record.frames, fps=record.fps or FRAME_FOLDER_FPS)
     return open_video(record.path, backend=backend)
@@ -129,15 +199,24 @@ def sample_record(
 
 @dataclass(eq=False)
 class VideoDataset(Dataset[Sample]):
-    """Clips of a list of videos."""
+    """Clips of videos; an item is a `Sample`, and a torch DataLoader joins them to a `Batch`.
 
-    records: Sequence[VideoRecord]
+    Indices are whole numbers or, with the loaders of this project, `SampleKey`.
+
+    Example:
+        >>> dataset = VideoDataset(["a.mp4", "b.mp4"], labels=[0, 1], spec=ClipSpec(num_frames=8))
+        >>> batch = next(iter(DataLoader(dataset, batch_size=2)))  # batch.clips (2, 3, 8, 224, 224), batch.labels
+    """
+
+    records: Sequence[Any]  # `VideoRecord`s, paths, or frames in memory (see `as_record`)
     _: KW_ONLY
-    frame_sampler: FrameSampler  # chooses the frames (see frame_samplers.py)
-    transform: Callable[..., Any]  # `TrainTransform` when `training`, else `EvalTransform`
+    spec: ClipSpec = field(default_factory=ClipSpec)
+    labels: Sequence[Label] | None = None  # of paths and frames; without, the label is -1
     # Random clips, other ones each epoch; a video that cannot be read is replaced by another one of the same class.
     # Otherwise the clips depend on seed and index alone, and nothing is replaced.
-    training: bool
+    training: bool = False
+    views: Views = field(default_factory=Views)  # without `training`: the clips and crops of a video
+    augmentation: Mapping[str, Any] = field(default_factory=dict)  # in training: arguments of `TrainTransform`
     seed: int = 0  # of all random choices
     backend: str = "pyav"  # decoder of video files
     flip_label_map: Mapping[int, int] = field(default_factory=dict)  # of flipped clips (both directions given)
@@ -146,6 +225,18 @@ class VideoDataset(Dataset[Sample]):
     recycle_after: int = 0  # in loader processes, clips after which the process that decodes is replaced; 0: never
 
     def __post_init__(self) -> None:
+        labels = self.labels or [-1] * len(self.records)
+        if any(not isinstance(record, VideoRecord) for record in self.records):
+            self.records = [as_record(video, label) for video, label in zip(self.records, labels, strict=True)]
+        self.frame_sampler: FrameSampler = self.spec.frame_sampler(
+            training=self.training, num_clips=self.views.num_clips
+        )
+        self.transform: Callable[..., Any] = (
+            self.spec.train_transform(**self.augmentation)
+            if self.training
+            else self.spec.eval_transform(num_crops=self.views.num_crops)
+        )
+        self.epoch = 0  # of whole-number indices in training; raise it to draw other clips
         guarded = self.timeout_sec > 0 or self.recycle_after > 0
         call = GuardedCall(self._read, timeout_sec=self.timeout_sec, recycle_after=self.recycle_after)
         self._guarded_read = call if guarded else None
@@ -155,7 +246,10 @@ class VideoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
+        if not isinstance(key, SampleKey):
+            index = range(len(self))[key]  # IndexError ends an iteration
+            key = SampleKey(self.epoch, index, index)
         generator = numpy_generator(self.seed, key.epoch if self.training else 0, key.index)
         sample = Sample(None, self.records[key.index].label, key.index, key.position)
         tried = [key.index]
@@ -196,11 +290,12 @@ class VideoDataset(Dataset[Sample]):
         """The views of a record."""
         record = self.records[index]
         open_it = partial(open_record, record, backend=self.backend)
-        with self.cache.open(record, open_it) if self.cache else open_it() as reader:
+        cached = self.cache is not None and not in_memory(record)
+        with self.cache.open(record, open_it) if cached else open_it() as reader:  # type: ignore[union-attr]
             indices = sample_record(record, reader.info, self.frame_sampler, generator)  # (num_clips, T)
-            wanted, places = np.unique(indices, return_inverse=True)
+            wanted, inverse = np.unique(indices, return_inverse=True)
             frames = reader.read(wanted)  # (distinct, H, W, 3): each frame decoded and kept once
-        clips = [frames[place] for place in places.reshape(indices.shape)]  # (T, H, W, 3) each
+        clips = [frames[rows] for rows in inverse.reshape(indices.shape)]  # (T, H, W, 3) each
         flipped = False
         if self.training:
             clip, flipped = self.transform(clips[0], generator)  # (C, T, h, w)

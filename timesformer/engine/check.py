@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_dataset, build_frame_sampler, build_train_dataset
+from timesformer.datasets.build import build_eval_dataset, build_train_dataset
 from timesformer.datasets.inspect import inspect_videos
-from timesformer.datasets.loader import collate
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.video_dataset import SampleKey
+from timesformer.datasets.video_dataset import collate
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.failures import FailureLog
@@ -23,13 +22,15 @@ from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
 from timesformer.engine.start import Start, find_start
 from timesformer.engine.state import TrainingState
-from timesformer.engine.train import build_train_step
+from timesformer.engine.training import build_train_step
 from timesformer.models.build import build_model
+from timesformer.models.contract import VideoModel
 from timesformer.models.summary import summarize
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
 from timesformer.utils.compute import autocast
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
+from timesformer.video.clip_spec import Views
 from timesformer.weights.sources import is_hub_name
 
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     for split, videos in lists.items():
         report = inspect_videos(
             videos.records,
-            frame_sampler=build_frame_sampler(cfg, training=False, num_clips=1),
+            frame_sampler=run.spec.frame_sampler(),
             backend=cfg.DATA.DECODING_BACKEND,
             max_videos=MAX_VIDEOS,
             show_progress=sys.stderr.isatty(),
@@ -99,19 +100,19 @@ def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tu
     return find_start(run, model, class_names=lists["train"].class_names, dataset=fingerprints), []
 
 
-def tiny_step(run: Run, model: nn.Module, videos: VideoList, start: Start) -> None:
+def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> None:
     """The first readable clip through the model: a whole training step, or a forward pass.
 
     Forward only when the run does not train, and for huge models on a CPU (their backward needs tens of gigabytes).
     """
     cfg = run.cfg
-    dataset = build_train_dataset(cfg, videos) if cfg.TRAIN.ENABLE else build_eval_dataset(cfg, videos, views=False)
-    samples = (dataset[SampleKey(0, i, i)] for i in range(len(dataset)))
+    dataset = build_train_dataset(cfg, videos) if cfg.TRAIN.ENABLE else build_eval_dataset(cfg, videos, views=Views())
+    samples = (dataset[index] for index in range(len(dataset)))
     found = next(((sample, sample.views[:1]) for sample in samples if sample.views is not None), None)
     if found is None:
         raise UserError("not one video of the list can be read; look at the table above")
     sample, clip = found  # (1, C, T, H, W)
-    work = summarize(model, clip.shape[1:]).multiply_accumulates_per_clip
+    work = summarize(model).multiply_accumulates_per_clip
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
     if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
         take_step = build_train_step(run, model, optimizer)
@@ -123,7 +124,7 @@ def tiny_step(run: Run, model: nn.Module, videos: VideoList, start: Start) -> No
         log.info("one clip, forward and backward: loss %.3f", loss)
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):
-            loss = float(model.eval()(run.to_input(clip.to(run.device))).float().logsumexp(dim=1))
+            loss = float(model.eval()(run.spec.normalize(clip.to(run.device))).float().logsumexp(dim=1))
         log.info("one clip, forward: logits of shape (1, %d)", cfg.MODEL.NUM_CLASSES)
     if not math.isfinite(loss):
         raise UserError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")

@@ -90,6 +90,12 @@ def newest_checkpoint(output_dir: str | Path) -> Path | None:
     return next(iter(list_checkpoints(output_dir)), None)
 
 
+def tested_checkpoint(output_dir: str | Path, which: str = "last") -> Path | None:
+    """The checkpoint of a run that TEST.CHECKPOINT names, "last" or "best"; None when it is not there."""
+    path = best_path(output_dir) if which == "best" else newest_checkpoint(output_dir)
+    return path if path is not None and path.is_file() else None
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint that a run can go on from; only tensors and plain values are unpickled.
 

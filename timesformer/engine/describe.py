@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-
-from timesformer.datasets.build import build_frame_sampler
 from timesformer.datasets.inspect import quick_look, span_advice
 from timesformer.datasets.records import VideoList, class_counts
 from timesformer.engine.setup import Run
+from timesformer.models.contract import VideoModel
 from timesformer.models.summary import summarize
 from timesformer.utils.logging import get_logger
-from timesformer.utils.sizes import height_width
 
 log = get_logger(__name__)
 
@@ -31,7 +28,7 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
     first = next(iter(splits.values()))
     report = quick_look(
         first.records,
-        frame_sampler=build_frame_sampler(cfg, training=False, num_clips=1),
+        frame_sampler=run.spec.frame_sampler(),
         backend=cfg.DATA.DECODING_BACKEND,
     )
     rate = cfg.DATA.SAMPLING_RATE
@@ -39,12 +36,9 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
     run.warn_once([*report.warnings, *([advice] if advice else [])])
 
 
-def describe_model(run: Run, model: nn.Module) -> None:
+def describe_model(run: Run, model: VideoModel) -> None:
     """Log the model's name, input and counts."""
-    cfg = run.cfg
     if run.processes.rank != 0:
         return
-    height, width = height_width(cfg.DATA.TRAIN_CROP_SIZE)
-    summary = summarize(model, (3, cfg.DATA.NUM_FRAMES, height, width))
-    shape = f"{cfg.DATA.NUM_FRAMES} x {height} x {width}"
-    log.info("%s, input %s: %s", cfg.MODEL.MODEL_NAME, shape, summary)
+    shape = " x ".join(map(str, model.input_shape[1:]))  # T, H, W
+    log.info("%s, input %s: %s", run.cfg.MODEL.MODEL_NAME, shape, summarize(model))

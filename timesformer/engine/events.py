@@ -1,4 +1,4 @@
-"""What a run writes while it goes: progress bar or plain lines, metrics.jsonl, TensorBoard."""
+"""What a run writes while it trains: progress bar or plain lines, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import simplejson
 from tqdm import tqdm
 
 from timesformer.utils.logging import get_logger
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SETTLED_STEPS = 50  # after which a run says what limits it
-MODEL_LIMITS_BELOW, DATA_LIMIT_ABOVE = 0.05, 0.4  # shares of a step spent waiting for data
+SETTLED_STEPS = 50  # after which a run reports how long it waits for data
+SLOW_DATA_ABOVE = 0.2  # share of a step spent waiting for data
 
 
 class RunEvents:
@@ -54,10 +55,9 @@ class RunEvents:
         """Append one row to metrics.jsonl and the values to TensorBoard."""
         if not self.is_main:
             return
-        row = {"kind": kind, "epoch": round(epoch, 4), "step": step}
-        row |= {name: (value if math.isfinite(value) else None) for name, value in values.items()}
+        row = {"kind": kind, "epoch": round(epoch, 4), "step": step, **values}
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(simplejson.dumps(row, ignore_nan=True) + "\n")
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
@@ -99,8 +99,8 @@ class RunEvents:
             self.board.close()
 
 
-def what_limits(wait_share: float, *, num_workers: int, num_cpus: int, cached: bool) -> str:
-    """One line: whether data or the model limit the speed of training, and what to change.
+def data_advice(wait_share: float, *, num_workers: int, num_cpus: int, cached: bool) -> str:
+    """One line: how much of a step is data loading and, from a fifth on, what makes it faster.
 
     Args:
         wait_share: share of the time that a step waits for its clips, 0..1.
@@ -108,19 +108,18 @@ def what_limits(wait_share: float, *, num_workers: int, num_cpus: int, cached: b
         num_cpus: CPUs that they may use.
         cached: decoded frames are kept (DATA_LOADER.CACHE).
     """
-    told = f"waiting for data takes {wait_share:.0%} of a step"
-    if wait_share < MODEL_LIMITS_BELOW:
-        return f"the model limits this run: {told}; more loader processes or a cache would not help"
-    limit = "data limit" if wait_share > DATA_LIMIT_ABOVE else "data and model both limit"
+    message = f"data loading takes {wait_share:.0%} of the step time"
+    if wait_share < SLOW_DATA_ABOVE:
+        return message
     changes = []
     if num_workers < num_cpus - 1:
         changes.append(f"DATA_LOADER.NUM_WORKERS {num_cpus - 1} (now {num_workers})")
-    if not cached:
+    if cached:
+        changes.append("fewer augmentations")
+    else:
         changes.append("DATA_LOADER.CACHE memory or disk (small datasets)")
         changes.append("smaller video files (short side 256, a keyframe every 12 frames)")
-    else:
-        changes.append("fewer augmentations")
-    return f"{limit} this run: {told}; to change it: {', or '.join(changes)}"
+    return f"{message}; to speed it up: {', or '.join(changes)}"
 
 
 class Progress:
@@ -136,9 +135,16 @@ class Progress:
         self.waited = 0.0
         self.clips = 0
         self._settled: list[tuple[float, float]] | None = None  # seconds, and those of them spent waiting
-        self._told = False
+        self._reported = False
         show_bar = is_main and sys.stderr.isatty()
-        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", disable=not show_bar, leave=False)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=done_steps,
+            disable=not show_bar,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+        )
         self.plain = is_main and not show_bar
 
     def advance(self, *, clips: int, waited_sec: float) -> None:
@@ -162,9 +168,9 @@ class Progress:
 
     def settled_wait_share(self) -> float | None:
         """Share of the time spent waiting for data since the first call of `rates`; once, after 50 steps."""
-        if not self._settled or self.step - self.first_step < SETTLED_STEPS or self._told:
+        if not self._settled or self.step - self.first_step < SETTLED_STEPS or self._reported:
             return None
-        self._told = True
+        self._reported = True
         passed, waited = (sum(column) for column in zip(*self._settled, strict=True))
         return waited / passed
 
@@ -173,21 +179,21 @@ class Progress:
         parts = [f"loss {values['loss']:.3f}"]
         if math.isfinite(values.get("top1", math.nan)):
             parts.append(f"top1 {values['top1']:.1f}%")
-        parts += [f"lr {values['lr']:.2g}", f"{values['clips_per_sec']:.1f} clips/s"]
-        parts.append(f"waiting for data {100 * values['data_wait']:.0f}%")
+        parts += [f"lr {values['lr']:.2g}", f"{values['clips_per_sec']:.0f} clips/s"]
+        rest = f"data {100 * values['data_wait']:.0f}%  ETA {self.eta()}"
         # Under a bar the line goes to log.txt only.
         level = logging.INFO if self.plain else logging.DEBUG
-        log.log(level, "epoch %6.2f  %s  ETA %s", epoch, "  ".join(parts), self.eta())
+        log.log(level, "epoch %5.2f  %s  %s", epoch, "  ".join(parts), rest)
         if not self.plain:
-            self.bar.set_description(f"epoch {epoch:.2f}", refresh=False)
-            self.bar.set_postfix_str("  ".join(parts))
+            self.bar.set_description_str(f"epoch {epoch:.2f}", refresh=False)
+            self.bar.set_postfix_str("  ".join([*parts, self.eta()]))
 
     def eta(self) -> str:
         """Time left at the mean speed so far, evaluation included."""
         done = self.step - self.first_step
         left = (time.perf_counter() - self.started) / max(done, 1) * (self.total_steps - self.step)
         hours, seconds = divmod(int(left), 3600)
-        return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
+        return f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}" if hours else f"{seconds // 60}:{seconds % 60:02d}"
 
     def close(self) -> None:
         """Take the bar away."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.datasets.video_dataset import Failure
+from timesformer.evaluation.report import write_failures
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 
@@ -21,7 +22,7 @@ class FailureLog:
     Args:
         max_fraction: largest share of clips of an epoch that may fail.
         path: csv file that gets one row (path, list line, cause) per video that failed; None: no file.
-        keep: go on with the rows that the file has from before.
+        keep: keep the rows that the file has from before.
     """
 
     def __init__(self, *, max_fraction: float, path: Path | None, keep: bool = False) -> None:
@@ -35,26 +36,27 @@ class FailureLog:
         self.start_epoch()
 
     def start_epoch(self) -> None:
-        """Begin to count anew."""
+        """Start the count of an epoch."""
         self.tried = self.failed = 0
 
-    def add(self, failures: Sequence[Failure], *, asked: Sequence[int]) -> None:
+    def add(self, failures: Sequence[Failure], *, requested: Sequence[int]) -> None:
         """Count the clips of a step that failed; replacements that failed too are listed, but count no clip.
 
         Args:
             failures: of the step, replacements included.
-            asked: dataset indices of the clips that the step asked for.
+            requested: dataset indices of the clips of the steps.
 
         Raises:
             UserError: after 100 clips, when the failed share is above the limit.
         """
-        self.tried += len(asked)
-        self.failed += len({failure.index for failure in failures} & set(asked))
+        self.tried += len(requested)
+        self.failed += len({failure.index for failure in failures} & set(requested))
         for failure in failures:
             if failure.path not in self.known:
                 self.known[failure.path] = failure
                 log.warning("clip left out: %s", failure)
-                write_failures(list(self.known.values()), self.path)
+                if self.path is not None:
+                    write_failures(self.path, list(self.known.values()))
         if self.tried >= JUDGE_AFTER_CLIPS:
             self.judge()
 
@@ -70,13 +72,3 @@ class FailureLog:
                 f"{self.failed} of {self.tried} clips could not be read, more than DATA.MAX_FAILED_FRACTION "
                 f"{self.max_fraction:g}. First ones:\n{shown}\nMend or remove them, or raise DATA.MAX_FAILED_FRACTION."
             )
-
-
-def write_failures(failures: Sequence[Failure], path: Path | None) -> None:
-    """Write the videos that failed as csv with the columns path, line and cause."""
-    if path is None:
-        return
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "line", "cause"])
-        writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)

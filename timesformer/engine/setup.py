@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import nn
 
 import timesformer.datasets.build
 import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
+from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
 from timesformer.distributed.launch import Processes
 from timesformer.distributed.stop import StopRequest
 from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
+from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.utils.compute import PRECISIONS, choose_precision
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
 from timesformer.utils.registry import DATASETS, MODELS
-from timesformer.video.transforms import to_model_input
+from timesformer.video.clip_spec import ClipSpec
 
 log = get_logger(__name__)
 
@@ -62,32 +64,50 @@ class Run:
         processes: rank, world size and device.
         output_dir: where everything is written.
         precision: fp32, bf16 or fp16.
-        to_input: uint8 clips (B, C, T, H, W) on the device to the model's normalised float input.
         events: metrics.jsonl and TensorBoard.
-        stop: the signal that asked this process to stop, if any.
-        told: warnings that were logged already.
+        stop: the stop signal that this process got, if any.
+        warned: warnings that were logged already.
     """
 
     loaded: LoadedConfig
     processes: Processes
     output_dir: Path
     precision: str
-    to_input: Callable[[Tensor], Tensor]
     events: RunEvents
     stop: StopRequest = field(default_factory=StopRequest)
-    told: set[str] = field(default_factory=set)
+    warned: set[str] = field(default_factory=set)
 
     def warn_once(self, lines: Iterable[str]) -> None:
         """Log each warning that was not logged before."""
         for line in lines:
-            if line not in self.told:
-                self.told.add(line)
+            if line not in self.warned:
+                self.warned.add(line)
                 log.warning("%s", line)
 
     @property
     def cfg(self) -> CfgNode:
         """The frozen configuration tree."""
         return self.loaded.cfg
+
+    @cached_property
+    def spec(self) -> ClipSpec:
+        """Of the clips of validation and test."""
+        return ClipSpec.from_config(self.cfg)
+
+    def evaluate(self, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
+        """`evaluate` with the settings of this run."""
+        return evaluate(
+            model,
+            loader,
+            spec=self.spec,
+            ensemble=ensemble,
+            multi_label=self.cfg.DATA.MULTI_LABEL,
+            device=self.device,
+            dtype=self.dtype,
+            views_per_forward=max(1, self.cfg.TEST.BATCH_SIZE // self.processes.local_world_size),
+            title=title,
+            stop=self.stop,
+        )
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -127,7 +147,6 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
         processes=processes,
         output_dir=output_dir,
         precision=precision,
-        to_input=partial(to_model_input, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, channel_order=cfg.DATA.CHANNEL_ORDER),
         events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main and writes),
     )
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from timesformer.distributed import group as distributed
 from timesformer.distributed.parallel import full_state, load_full_state
-from timesformer.engine.checkpoint import Position, preprocessing_of
+from timesformer.engine.checkpoint import Position
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.setup import Run
 from timesformer.engine.start import Start
@@ -95,8 +95,8 @@ class TrainingState:
         if start.position > Position():
             self.metrics = content["metrics"]
             self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
-            mine = content["since_log"][distributed.rank() :: distributed.world_size()]
-            self.since_log = StepTotals.from_plain(*mine)
+            own = content["since_log"][distributed.rank() :: distributed.world_size()]
+            self.since_log = StepTotals.from_plain(*own)
             if start.best_is_there:  # without the file, what comes next is the best that can be tested
                 self.best_score = content["best_score"]
 
@@ -117,14 +117,14 @@ class TrainingState:
 def description(
     run: Run, model: nn.Module, *, class_names: Sequence[str], dataset: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What every checkpoint of a run holds besides the training's state: it explains the weights and feeds them."""
+    """What every checkpoint of a run holds besides the training's state: what the weights are and what they expect."""
     return {
         "format": FORMAT,
         "num_processes": run.processes.world_size,
         "precision": run.precision,
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),
-        "preprocessing": preprocessing_of(run.cfg),
+        "preprocessing": run.spec.to_dict(),
         "num_heads": next((module.num_heads for module in model.modules() if hasattr(module, "num_heads")), None),
         "versions": collect_versions(),
         "dataset": dict(dataset),

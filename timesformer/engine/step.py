@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timesformer.datasets.loader import Batch, collate
 from timesformer.datasets.mixing import ClipMixer
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.video_dataset import Batch, Failure, collate
 from timesformer.distributed import group as distributed
 from timesformer.distributed.parallel import as_many_on_all, clip_gradients, joins_every_pass, no_gradient_sync
 from timesformer.evaluation.metrics import multi_hot
@@ -35,9 +34,9 @@ class StepResult:
         correct: number of clips of this process whose first label was predicted.
         num_clips: clips of this process.
         indices: dataset indices of those clips, in the order of the losses.
-        asked: dataset indices of the clips that the step asked for, readable or not.
+        requested: dataset indices of the clips of the step, readable or not.
         grad_norm: gradient norm before clipping; None when it was not computed.
-        votes: sums over all processes of what `TrainStep` was given to count.
+        flags: sums over all processes of `TrainStep.flags`.
     """
 
     step: int
@@ -46,12 +45,12 @@ class StepResult:
     correct: list[Tensor] = field(default_factory=list)
     num_clips: int = 0
     indices: list[int] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
     grad_norm: Tensor | None = None
     distinct_frames: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    votes: list[int] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
 
     def sums(self) -> tuple[float, float, int]:
         """Sum of the losses, number of right predictions and number of clips; waits for the device."""
@@ -71,13 +70,13 @@ class StepResult:
 class StepTotals:
     """What one process adds to a log line: sums over several of its steps, as plain numbers that a checkpoint can hold.
 
-    Steps are noted without waiting for the device, and added when somebody settles the account.
+    Steps are noted without waiting for the device, and added by `settle`.
 
     Attributes:
         loss, correct, distinct_frames: sums over its clips.
         clips: their number.
         non_finite: (step, dataset index) of the clips whose loss is NaN or infinite.
-        asked: dataset indices of the clips that were asked for.
+        requested: dataset indices of the clips that were requested.
         failures, warnings: of the readers.
     """
 
@@ -86,7 +85,7 @@ class StepTotals:
     clips: int = 0
     distinct_frames: float = 0.0
     non_finite: list[tuple[int, int]] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     _noted: list[StepResult] = field(default_factory=list)
@@ -105,7 +104,7 @@ class StepTotals:
             for distinct in result.distinct_frames:
                 self.distinct_frames += distinct
             self.non_finite += result.non_finite()
-            self.asked += result.asked
+            self.requested += result.requested
             self.failures += result.failures
             self.warnings += result.warnings
         self._noted = []
@@ -122,7 +121,8 @@ class StepTotals:
         """The sum of what `plain` gave."""
         total = cls()
         for content in contents:
-            for name in ("loss", "correct", "clips", "distinct_frames", "asked", "warnings"):
+            content = {"requested": content.get("asked"), **content}  # its name in older checkpoints
+            for name in ("loss", "correct", "clips", "distinct_frames", "requested", "warnings"):
                 setattr(total, name, getattr(total, name) + content[name])
             total.non_finite += [(step, index) for step, index in content["non_finite"]]
             total.failures += [Failure(**failure) for failure in content["failures"]]
@@ -143,7 +143,7 @@ class TrainStep:
         *,
         device: torch.device,
         dtype: torch.dtype | None,
-        to_input: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         clip_shape: tuple[int, ...],
         num_classes: int,
         loss: str,
@@ -151,13 +151,13 @@ class TrainStep:
         clip_grad_norm: float,
         mixer: ClipMixer | None,
         ema: ModelEmaV3 | None = None,
-        votes: Callable[[], Sequence[int]] = tuple,
+        flags: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.device = device
         self.dtype = dtype
-        self.to_input = to_input
+        self.normalize = normalize
         self.clip_shape = clip_shape  # (C, T, H, W)
         self.num_classes = num_classes
         self.loss = loss
@@ -165,13 +165,20 @@ class TrainStep:
         self.clip_grad_norm = clip_grad_norm
         self.mixer = mixer
         self.ema = ema
-        self.votes = votes
+        self.flags = flags  # numbers of this process that each step sums over all processes
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.is_first = True
 
     def __call__(
-        self, batches: Iterable[Batch], *, num_samples: int, epoch: int, lr: float, global_step: int
+        self,
+        batches: Iterable[Batch],
+        *,
+        num_samples: int,
+        epoch: int,
+        lr: float,
+        global_step: int,
+        requested: Sequence[int] = (),
     ) -> StepResult:
         """Take one step.
 
@@ -181,16 +188,17 @@ class TrainStep:
             epoch: number of the epoch, for the random choices of mixing.
             lr: learning rate of this step; groups with an `lr_scale` take that share of it.
             global_step: optimiser steps of the run before this one, for the warm-up of the average of the weights.
+            requested: dataset indices of this process's clips, for the account of what could not be read.
         """
         if self.is_first and isinstance(self.model, DistributedDataParallel):
-            # After its first pass DDP sorts gradients into its buckets anew, and then adds them up in another order: an
+            # After its first pass DDP sorts gradients into its buckets again, and then adds them in another order: an
             # empty pass ahead makes the first step after a resume like any other.
             self._join_without_clips()
         self.is_first = False
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        result = StepResult(step=global_step + 1, lr=lr)
+        result = StepResult(step=global_step + 1, lr=lr, requested=[*requested])
         scale = distributed.world_size() / num_samples  # DDP averages gradients over processes
         for batch, is_last in _mark_last(as_many_on_all(self.model, batches, collate([]))):
             result.failures += batch.failures
@@ -209,7 +217,7 @@ class TrainStep:
             result.num_clips += len(batch.labels)
             result.indices += batch.indices
             result.distinct_frames += batch.distinct_frames
-        read, *result.votes = distributed.totals([result.num_clips, *self.votes()])
+        read, *result.flags = distributed.totals([result.num_clips, *self.flags()])
         if read:
             self._update(result, num_samples / read)
             if self.ema is not None:
@@ -224,7 +232,7 @@ class TrainStep:
 
     def _losses(self, uint8_clips: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Per-clip losses (b,) and the number of right predictions, ()."""
-        clips = self.to_input(uint8_clips.to(self.device, non_blocking=True))
+        clips = self.normalize(uint8_clips.to(self.device, non_blocking=True))
         targets = truth = self._targets(batch)
         if self.mixer is not None:
             clips, targets = self.mixer(clips, targets, epoch=epoch, positions=batch.positions)

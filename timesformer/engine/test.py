@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,11 +15,11 @@ from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
-from timesformer.evaluation.evaluate import evaluate
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
+from timesformer.video.clip_spec import Views
 
 log = get_logger(__name__)
 
@@ -30,17 +31,34 @@ def test(run: Run, videos: VideoList) -> None:
         model = build_model(cfg)
     load_test_weights(run, model, videos)
     model.to(run.device)
-    loader = build_eval_loader(cfg, videos, views=True, **processes.ranks)
+    views = Views.from_config(cfg)
+    loader = build_eval_loader(cfg, videos, views=views, **processes.ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, others=READ_BY_TRAINING)
     if cfg.MODEL.COMPILE:
         compile_model(model)
     with run.stop.heard():
-        predictions = evaluate(run, model, loader, ensemble=cfg.DATA.ENSEMBLE_METHOD, title="test")
+        predictions = run.evaluate(model, loader, ensemble=views.ensemble, title="test")
     run.warn_once(predictions.warnings)
-    if processes.rank == 0:
-        write_report(run, videos, loader.dataset, predictions)
+    if processes.rank != 0:
+        return
+    history = run.events.history()
+    epoch, step = (max((row[name] for row in history), default=0) for name in ("epoch", "step"))
+    metrics, matrix = write_report(
+        run.output_dir,
+        title=f"{cfg.MODEL.MODEL_NAME}, {cfg.TEST.SPLIT}, {views}",
+        split=cfg.TEST.SPLIT,
+        videos=videos,
+        dataset=loader.dataset,
+        predictions=predictions,
+        multi_label=cfg.DATA.MULTI_LABEL,
+    )
+    run.events.record("test", epoch=epoch, step=step, **metrics)
+    if matrix is not None:
+        from timesformer.visualization.confusion import confusion_figure
+
+        run.events.figure("test/confusion", partial(confusion_figure, matrix, videos.class_names), step)
 
 
 def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
@@ -50,14 +68,13 @@ def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
         CheckpointError: there is none, or it does not fit the model.
     """
     cfg = run.cfg
-    path: str | Path | None = cfg.TEST.CHECKPOINT_FILE_PATH
-    if not path:
-        best = checkpoints.best_path(cfg.OUTPUT_DIR)
-        path = best if cfg.TEST.CHECKPOINT == "best" else checkpoints.newest_checkpoint(cfg.OUTPUT_DIR)
-        if path is None or not path.is_file():
-            raise CheckpointError(
-                f"no checkpoint to test: {path or 'none in ' + str(Path(cfg.OUTPUT_DIR) / 'checkpoints')}. "
-                "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
-            )
+    path: str | Path | None = cfg.TEST.CHECKPOINT_FILE_PATH or checkpoints.tested_checkpoint(
+        cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT
+    )
+    if path is None:
+        raise CheckpointError(
+            f"no {cfg.TEST.CHECKPOINT} checkpoint to test in {Path(cfg.OUTPUT_DIR) / 'checkpoints'}. "
+            "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
+        )
     log.info("testing %s", path)
     load_and_report(run, model, path, videos.class_names, testing=True)

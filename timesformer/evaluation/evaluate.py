@@ -1,8 +1,9 @@
-"""Score a dataset: every video once, its views averaged, the same result for any batch size and process count."""
+"""Score a dataset: every video once, its views combined, the same result for any batch size and process count."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timesformer.datasets.loader import EvalLoader
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.distributed import group as distributed
 from timesformer.distributed.parallel import whole
-from timesformer.distributed.stop import chosen, stopped
-from timesformer.engine.setup import Run
+from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.utils.compute import autocast, eval_mode
+from timesformer.video.clip_spec import ClipSpec
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Predictions:
     """Scores of the videos that could be read, in dataset order.
 
     Attributes:
-        indices: (n,) places in the dataset.
-        labels: the true label (or labels) of each.
+        indices: (n,) of the videos in the dataset.
+        labels: the true label (or labels) of each; -1 where the dataset has none.
         scores: (n, K) float64: mean probabilities, or sums or maxima of logits (`DATA.ENSEMBLE_METHOD`).
         missing: the videos that could not be read.
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
@@ -45,7 +45,7 @@ class Predictions:
         return len(self.indices) + len(self.missing)
 
 
-def join_views(logits: Tensor, method: str, *, multi_label: bool) -> Tensor:
+def join_views(logits: Tensor, method: str, *, multi_label: bool = False) -> Tensor:
     """Scores (K,) of one video from the logits of its views (V, K).
 
     Args:
@@ -61,29 +61,47 @@ def join_views(logits: Tensor, method: str, *, multi_label: bool) -> Tensor:
     return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).mean(dim=0)
 
 
-def evaluate(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
-    """Predict every video of `loader`; on every process the gathered result of all.
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    *,
+    spec: ClipSpec,
+    ensemble: str = "mean",
+    multi_label: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    views_per_forward: int = 8,
+    title: str = "evaluation",
+    progress: bool | None = None,
+    stop: StopRequest | None = None,
+) -> Predictions:
+    """Predict every video of `loader`; on every process the combined result of all.
 
     Args:
-        run: the run.
-        model: (b, C, T, H, W) float to logits (b, K).
-        loader: yields this process's share of the videos.
-        ensemble: how the views of a video are joined; see `join_views`.
+        model: on `device`; (b, C, T, H, W) float to logits (b, K).
+        loader: gives this process's share of the videos: a torch DataLoader over a `VideoDataset`, or an `EvalLoader`.
+        spec: of the clips; here its normalisation is applied.
+        ensemble: how the views of a video are combined; see `join_views`.
+        multi_label: several labels per video.
+        device: of the model.
+        dtype: of autocast, None for plain fp32.
+        views_per_forward: most views of one forward pass; the scores do not depend on it but for rounding.
         title: of the progress bar.
+        progress: show the bar; None: on a terminal.
+        stop: ends the evaluation when one of the processes got a signal.
 
     Raises:
         Stopped: on every process when one got a signal.
     """
-    cfg, processes = run.cfg, run.processes
-    views_per_forward = max(1, cfg.TEST.BATCH_SIZE // processes.local_world_size)
-    shows = processes.rank == 0 and sys.stderr.isatty()
+    device, stop = torch.device(device), stop or StopRequest()
+    shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
     with whole(model), eval_mode(model), torch.inference_mode():
         distributed.broadcast_buffers(model)
-        for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch"):
-            if any(run.stop.votes()):
+        for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch", dynamic_ncols=True):
+            if any(stop.votes()):
                 break
             missing += batch.failures
             warnings += batch.warnings
@@ -91,15 +109,16 @@ def evaluate(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, t
                 continue
             parts = []
             for views in batch.clips.split(views_per_forward):
-                with autocast(run.device, run.dtype):
-                    parts.append(model(run.to_input(views.to(run.device, non_blocking=True))))
+                with autocast(device, dtype):
+                    parts.append(model(spec.normalize(views.to(device, non_blocking=True))))
             logits = torch.cat(parts).float().cpu()
             for index, label, views_of_video, distinct in zip(
                 batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
             ):
-                scores = join_views(views_of_video, ensemble, multi_label=cfg.DATA.MULTI_LABEL)
-                rows.append((index, label, scores.numpy(), distinct))
-    if signal := chosen(distributed.totals(run.stop.votes())):
+                rows.append(
+                    (index, label, join_views(views_of_video, ensemble, multi_label=multi_label).numpy(), distinct)
+                )
+    if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)
     all_rows, all_missing, all_warnings = ([item for share in column for item in share] for column in shares)
@@ -107,8 +126,14 @@ def evaluate(run: Run, model: nn.Module, loader: EvalLoader, *, ensemble: str, t
     return Predictions(
         indices=np.array([row[0] for row in all_rows], dtype=np.int64),
         labels=[row[1] for row in all_rows],
-        scores=np.stack([row[2] for row in all_rows]) if all_rows else np.empty((0, cfg.MODEL.NUM_CLASSES)),
+        scores=np.stack([row[2] for row in all_rows]) if all_rows else np.empty((0, _num_classes(model))),
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in all_rows]),
         warnings=all_warnings,
     )
+
+
+def _num_classes(model: nn.Module) -> int:
+    """Rows of the last layer of the model's head; 0 where there is none."""
+    weights = [parameter for name, parameter in model.named_parameters() if name.endswith("weight")]
+    return len(weights[-1]) if weights else 0

@@ -3,77 +3,89 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+import simplejson
 
-from timesformer.datasets.loader import SampleKey
 from timesformer.datasets.records import VideoList
-from timesformer.datasets.video_dataset import Sample
-from timesformer.engine.failures import write_failures
-from timesformer.engine.setup import Run
+from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import confusion, per_class_accuracy, show_metrics, summarize
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
-from timesformer.visualization.confusion import confusion_figure, most_confused, save_class_bars, save_confusion
-from timesformer.visualization.contact_sheets import save_contact_sheet
 
 log = get_logger(__name__)
 
 NUM_WORST_CLIPS = 8
 
 
-def write_report(run: Run, videos: VideoList, dataset: Dataset[Sample], predictions: Predictions) -> None:
-    """Write every file of a test into the output folder and log the table.
+def write_report(
+    folder: Path,
+    *,
+    title: str,
+    split: str,
+    videos: VideoList,
+    dataset: VideoDataset,
+    predictions: Predictions,
+    multi_label: bool = False,
+) -> tuple[dict[str, float], np.ndarray | None]:
+    """Write every file of a test into `folder` and log the table.
+
+    Args:
+        folder: gets predictions.csv, missing_videos.csv, results.json, confusion.png, per_class.png, worst_clips.png.
+        title: first line of the table.
+        split: name of the list.
+        videos: the list.
+        dataset: that was scored.
+        predictions: of `evaluate`.
+        multi_label: several labels per video.
+
+    Returns:
+        The metrics (see `summarize`), and the confusion matrix (K, K); None with several labels.
 
     Raises:
         UserError: no video could be read.
     """
-    cfg, folder = run.cfg, run.output_dir
-    names = videos.class_names or [str(k) for k in range(cfg.MODEL.NUM_CLASSES)]
     scores, labels = predictions.scores, predictions.labels
-    metrics = summarize(scores, labels, multi_label=cfg.DATA.MULTI_LABEL)
+    names = videos.class_names or [str(label) for label in range(scores.shape[1])]
+    metrics = summarize(scores, labels, multi_label=multi_label)
     write_predictions(folder / "predictions.csv", videos, predictions)
-    write_failures(predictions.missing, folder / "missing_videos.csv")
+    write_failures(folder / "missing_videos.csv", predictions.missing)
     lines = [
-        f"{cfg.MODEL.MODEL_NAME}, {cfg.TEST.SPLIT}, {cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS} views",
+        title,
         f"videos scored     {len(labels)} of {predictions.num_videos}",
         f"score             {show_metrics(metrics)}",
     ]
     if len(labels):
         distinct = predictions.distinct_frames.mean()
-        lines.append(f"distinct frames   {distinct:.1f} of {cfg.DATA.NUM_FRAMES} per clip")
-    results = {"split": cfg.TEST.SPLIT, "videos": predictions.num_videos, "scored": len(labels), **metrics}
-    history = run.events.history()
-    epoch, step = (max((row[name] for row in history), default=0) for name in ("epoch", "step"))
-    run.events.record("test", epoch=epoch, step=step, **metrics)
-    if len(labels) and not cfg.DATA.MULTI_LABEL:
-        truth = np.asarray(labels)
-        matrix = confusion(scores, truth)
+        lines.append(f"distinct frames   {distinct:.1f} of {dataset.spec.num_frames} per clip")
+    results: dict[str, Any] = {"split": split, "videos": predictions.num_videos, "scored": len(labels), **metrics}
+    matrix = None
+    if len(labels) and not multi_label:
+        from timesformer.visualization.confusion import most_confused, save_class_bars, save_confusion
+
+        matrix = confusion(scores, np.asarray(labels))
         accuracy = per_class_accuracy(matrix)
-        results["per_class"] = {name: None if np.isnan(a) else a for name, a in zip(names, accuracy, strict=True)}
+        results["per_class"] = dict(zip(names, accuracy.tolist(), strict=True))
         for true, guess in most_confused(matrix, 3):
-            told = f"{names[true]} taken for {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
-            lines.append(f"most confused     {told}")
+            pair = f"{names[true]} with {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
+            lines.append(f"most confused     {pair}")
         save_confusion(matrix, names, folder / "confusion.png")
         save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
         save_worst_clips(folder / "worst_clips.png", names, dataset, predictions)
-        run.events.figure("test/confusion", partial(confusion_figure, matrix, names), step)
     if predictions.missing:
         shown = [f"  {failure}" for failure in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
-    known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}
-    (folder / "results.json").write_text(json.dumps(known, indent=2) + "\n")
+    (folder / "results.json").write_text(simplejson.dumps(results, indent=2, ignore_nan=True) + "\n")
     lines.append(f"pictures, tables  {folder}")
     width = max(len(line) for line in lines)
     log.info("%s", "\n".join(["", "-" * width, *lines, "-" * width]))
     if not len(labels):
         raise UserError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
+    return metrics, matrix
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
@@ -88,24 +100,33 @@ def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -
             writer.writerow(row + [f"{score:.6g}" for score in scores])
 
 
-def save_worst_clips(path: Path, names: list[str], dataset: Dataset[Sample], predictions: Predictions) -> None:
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    """Write the videos that could not be read as csv with the columns path, line and cause."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "line", "cause"])
+        writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
+
+
+def save_worst_clips(path: Path, names: Sequence[str], dataset: VideoDataset, predictions: Predictions) -> None:
     """A contact sheet of the wrong clips whose true class got the lowest score, as the model saw them."""
+    from timesformer.visualization.contact_sheets import save_contact_sheet
+
     truth = np.asarray(predictions.labels)
     guesses = predictions.scores.argmax(axis=1)
     true_scores = predictions.scores[np.arange(len(truth)), truth]
+    wrong = [row for row in np.argsort(true_scores, kind="stable") if guesses[row] != truth[row]]
     rows: list[tuple[str, np.ndarray]] = []
-    for place in np.argsort(true_scores, kind="stable"):
-        if guesses[place] == truth[place] or len(rows) == NUM_WORST_CLIPS:
-            continue
-        sample = dataset[SampleKey(epoch=0, position=0, index=int(predictions.indices[place]))]
+    for row in wrong:
+        sample = dataset[int(predictions.indices[row])]
         if sample.views is None:
             continue
+        guess, file = guesses[row], Path(dataset.records[sample.index].path).name
+        scores = f"{predictions.scores[row, guess]:.2f} against {true_scores[row]:.2f}"
         middle = sample.views[len(sample.views) // 2]  # (C, T, H, W)
-        guess = guesses[place]
-        caption = (
-            f"{names[truth[place]]} taken for {names[guess]} "
-            f"({predictions.scores[place, guess]:.2f} against {true_scores[place]:.2f})"
-        )
+        caption = f"{file}: {names[truth[row]]} confused with {names[guess]} ({scores})"
         rows.append((caption, middle.permute(1, 2, 3, 0).numpy()))
+        if len(rows) == NUM_WORST_CLIPS:
+            break
     if rows:
-        save_contact_sheet(rows, path, f"Worst {len(rows)} of {int((guesses != truth).sum())} wrong clips")
+        save_contact_sheet(rows, path, f"Worst {len(rows)} of {len(wrong)} wrong clips")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from timesformer.models import baselines, light, vit  # noqa: F401  (imported so that they register)
+from timesformer.models.contract import VideoModel
 from timesformer.utils.registry import MODELS
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
+def build_model(cfg: CfgNode) -> VideoModel:
     """The model named by MODEL.MODEL_NAME, initialised but not loaded: clips (B, C, T, H, W), float -> logits (B, K).
 
     TIMESFORMER.PRETRAINED_MODEL is not read here: a run that resumes or tests needs no such file.
@@ -17,4 +17,5 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         ConfigError: unknown name, or sizes that the model cannot take.
     """
-    return MODELS.get(cfg.MODEL.MODEL_NAME).from_config(cfg)
+    model: VideoModel = MODELS.get(cfg.MODEL.MODEL_NAME).from_config(cfg)
+    return model

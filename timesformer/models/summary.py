@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from timesformer.models.contract import VideoModel
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,13 @@ class ModelSummary:
         )
 
 
-def summarize(model: nn.Module, input_shape: Sequence[int]) -> ModelSummary:
-    """Count the parameters of `model` and the work of one clip.
-
-    Args:
-        input_shape: (C, T, H, W) of one clip.
-    """
+def summarize(model: VideoModel) -> ModelSummary:
+    """Count the parameters of `model` and the work of one clip of its input shape."""
     tensors = [*model.parameters(), *model.buffers()]
     on_meta = {id(tensor): tensor.detach().to("meta") for tensor in tensors}  # copied without their values
     shell = copy.deepcopy(model, on_meta).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shell(torch.empty(1, *input_shape, device="meta"))
+        shell(torch.empty(1, *model.input_shape, device="meta"))
     return ModelSummary(
         num_parameters=sum(p.numel() for p in model.parameters()),
         num_trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -12,7 +12,6 @@ from torch.distributed.tensor import DTensor
 
 from timesformer.optim.freezing import freeze
 from timesformer.optim.schedule import make_schedule
-from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -33,29 +32,23 @@ def freeze_parameters(model: nn.Module, cfg: CfgNode) -> None:
         log.info(report)
 
 
-def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
+def build_optimizer(model: Any, cfg: CfgNode) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over the parameters that have gradients, in torch's fused form where it has one.
 
     Weight decay is for matrices only: biases, norms and what `model.no_weight_decay()` names go without. With
     SOLVER.LAYER_DECAY d below 1 a group's `lr_scale` is d per layer below the head (as in BEiT, Bao et al., ICLR 2022).
-
-    Raises:
-        ConfigError: SOLVER.LAYER_DECAY for a model that does not tell its layers.
     """
-    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # import torchvision: seconds
-
     solver = cfg.SOLVER
-    no_decay: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
     if solver.LAYER_DECAY == 1:
-        groups = param_groups_weight_decay(model, solver.WEIGHT_DECAY, no_weight_decay_list=no_decay())
-    elif hasattr(model, "group_matcher"):
-        groups = param_groups_layer_decay(
-            model, solver.WEIGHT_DECAY, no_weight_decay_list=no_decay(), layer_decay=solver.LAYER_DECAY
-        )
+        groups = weight_decay_groups(model, solver.WEIGHT_DECAY)
     else:
-        raise ConfigError(
-            f"SOLVER.LAYER_DECAY {solver.LAYER_DECAY:g} needs a model that tells its layers (a method group_matcher), "
-            f"and {cfg.MODEL.MODEL_NAME} has none. Type SOLVER.LAYER_DECAY 1 or MODEL.MODEL_NAME TimeSformer"
+        from timm.optim import param_groups_layer_decay  # imports torchvision: seconds
+
+        groups = param_groups_layer_decay(
+            model,  # which has the `group_matcher` that timm requires
+            solver.WEIGHT_DECAY,
+            no_weight_decay_list=model.no_weight_decay(),
+            layer_decay=solver.LAYER_DECAY,
         )
     base_lr = solver.BASE_LR * rate_scale(cfg)
     if solver.OPTIMIZING_METHOD == "sgd":
@@ -71,6 +64,20 @@ def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
     return optimizer(groups, lr=base_lr, betas=tuple(solver.BETAS), fused=True)
 
 
+def weight_decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters without weight decay (biases, norms, what `model.no_weight_decay()` names), then those with it.
+
+    The groups are those of timm's `param_groups_weight_decay`, whose import takes two seconds.
+    """
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": 0.0}, {"params": [], "weight_decay": weight_decay}]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim > 1 and not name.endswith(".bias") and name not in exempt
+            groups[is_matrix]["params"].append(parameter)
+    return groups
+
+
 def rate_scale(cfg: CfgNode) -> float:
     """What every learning rate is multiplied by: GLOBAL_BATCH_SIZE over SOLVER.BASE_LR_BATCH_SIZE.
 
@@ -84,10 +91,10 @@ def describe_rate(cfg: CfgNode) -> str:
     """The learning rate that the schedule starts from and the batch it is for, in words."""
     base, batch, reference = cfg.SOLVER.BASE_LR, cfg.GLOBAL_BATCH_SIZE, cfg.SOLVER.BASE_LR_BATCH_SIZE
     scale = rate_scale(cfg)
-    told = f"learning rate {base * scale:.4g} for {batch} clips a step"
+    message = f"learning rate {base * scale:.4g} for {batch} clips a step"
     if scale == 1:
-        return told
-    return f"{told}: SOLVER.BASE_LR {base:.4g} is for {reference}, so every rate of the schedule is x {scale:.4g}"
+        return message
+    return f"{message}: SOLVER.BASE_LR {base:.4g} is for {reference}, so every rate of the schedule is x {scale:.4g}"
 
 
 def build_schedule(cfg: CfgNode) -> Callable[[float], float]:

@@ -1,16 +1,16 @@
-"""Which parameters stay as they are: those that match patterns, or all but the last layers."""
+"""Which parameters are frozen: those that match patterns, or all but the last layers."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.heads import HEADS
 
 
 def freeze(model: nn.Module, *, patterns: Sequence[str] = (), trainable_blocks: int | None = None) -> str:
@@ -21,7 +21,9 @@ def freeze(model: nn.Module, *, patterns: Sequence[str] = (), trainable_blocks: 
 
     Args:
         patterns: globs (`fnmatch`) on whole parameter names, with or without their leading "model.".
-        trainable_blocks: train only the head (0: a linear probe), or head, final norm and the last so many of `blocks`.
+        model: with the contract of models/contract.py where `trainable_blocks` is given.
+        trainable_blocks: train only the head (0: a linear probe), or the last so many of `model.blocks` and what is
+            above them, final norm and head.
 
     Returns:
         What is frozen and what is trained, in one line; empty when nothing is frozen.
@@ -39,13 +41,12 @@ def freeze(model: nn.Module, *, patterns: Sequence[str] = (), trainable_blocks: 
         raise ConfigError("\n".join(_no_match(pattern, list(short.values())) for pattern in unmatched))
     frozen = set().union(*matches.values())
     if trainable_blocks is not None:
-        last = _last_layers(short.values(), trainable_blocks)
-        frozen |= {name for name in short if not short[name].startswith(last)}
+        frozen |= short.keys() - _last_layers(model, trainable_blocks)
     if len(frozen) == len(short):
-        told = [f"TRAIN.FREEZE {list(patterns)}"] if patterns else []
-        told += [f"TRAIN.TRAINABLE_BLOCKS {trainable_blocks}"] if trainable_blocks is not None else []
+        settings = [f"TRAIN.FREEZE {list(patterns)}"] if patterns else []
+        settings += [f"TRAIN.TRAINABLE_BLOCKS {trainable_blocks}"] if trainable_blocks is not None else []
         raise ConfigError(
-            f"{' with '.join(told)} freezes the whole model, and nothing is left to train. "
+            f"{' with '.join(settings)} freezes the whole model, and nothing is left to train. "
             "Take a pattern out, or type TRAIN.FREEZE [] TRAIN.TRAINABLE_BLOCKS 0 to train the head only"
         )
     for name, parameter in model.named_parameters():
@@ -67,18 +68,21 @@ def set_training_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def _last_layers(names: Iterable[str], num_blocks: int) -> tuple[str, ...]:
-    """Beginnings of the names that are trained: of the head and, for `num_blocks` above 0, of norm and last blocks."""
-    matches = (re.match(r"blocks\.(\d+)\.", name) for name in names)
-    depth = 1 + max((int(match[1]) for match in matches if match), default=-1)
+def _last_layers(model: Any, num_blocks: int) -> set[str]:
+    """Names of the parameters of the head and, for `num_blocks` above 0, of the last blocks and all above them."""
+    depth = len(model.blocks)
     if num_blocks > depth:
         raise ConfigError(
-            f"TRAIN.TRAINABLE_BLOCKS {num_blocks}, but the model has {depth or 'no'} blocks. "
+            f"TRAIN.TRAINABLE_BLOCKS {num_blocks}, but the model has {depth} blocks. "
             f"Type TRAIN.TRAINABLE_BLOCKS {depth}"
-            + ("" if depth else " to train the head only, or name with TRAIN.FREEZE what stays as it is")
         )
-    blocks = [f"blocks.{i}" for i in range(depth - num_blocks, depth)]
-    return tuple(f"{layer}." for layer in (*HEADS, *(["norm"] if blocks else []), *blocks))
+    layers = [model.head, *(list(model.blocks)[depth - num_blocks :])]
+    trained = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in trained}
+    if num_blocks:
+        below = "|".join(model.group_matcher().values())
+        names |= {name for name, _ in model.named_parameters() if not re.match(below, name)}
+    return names
 
 
 def _no_match(pattern: str, names: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a run says: plain lines on the console, the same lines with their times in OUTPUT_DIR/log.txt."""
+"""Log lines: plain ones on the console, the same lines with their times in OUTPUT_DIR/log.txt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from timesformer.utils.console import fit
 from timesformer.utils.errors import UserError
 
 ROOT = "timesformer"
@@ -18,11 +19,11 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(fit(self.format(record), sys.stdout), file=sys.stdout)
 
 
 class _PlainFormatter(logging.Formatter):
-    """The message alone; what is worse than information starts with its level."""
+    """The message; warnings and errors start with their level."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

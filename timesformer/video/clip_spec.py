@@ -1,4 +1,4 @@
-"""`ClipSpec`: what a clip is, from the choice of frames to the numbers that a model sees."""
+"""`ClipSpec`: what a clip is, from the choice of frames to the model's input; `Views`: how many clips a video gives."""
 
 from __future__ import annotations
 
@@ -158,6 +158,30 @@ class ClipSpec:
             names = tuple(name for name in names if name != "target_fps")  # which an automatic rate does not depend on
         here = ((name, getattr(self, name)) for name in names)
         return [(keys[name], known[name], value) for name, value in here if known.get(name, value) != value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The clips of a video that are scored, and how their scores are combined; as it is, one centre view.
+
+    Attributes:
+        num_clips: clips in time, evenly spaced; "auto": as many as cover the video.
+        num_crops: of each clip, 1 (centre) or 3 (left, centre, right, or top to bottom).
+        ensemble: "mean" of probabilities, or "sum" or "max" of logits.
+    """
+
+    num_clips: int | Literal["auto"] = 1
+    num_crops: int = 1
+    ensemble: str = "mean"
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Views:
+        """The views of the test; whole frames have one crop."""
+        crops = cfg.TEST.NUM_SPATIAL_CROPS if cfg.DATA.CROP_MODE == "crop" else 1
+        return cls(num_clips=cfg.TEST.NUM_ENSEMBLE_VIEWS, num_crops=crops, ensemble=cfg.DATA.ENSEMBLE_METHOD)
+
+    def __str__(self) -> str:
+        return f"{self.num_clips} x {self.num_crops} view{'' if self.num_clips == self.num_crops == 1 else 's'}"
 
 
 @cache

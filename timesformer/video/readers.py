@@ -73,6 +73,11 @@ def open_frames(files: Sequence[str], *, fps: float) -> VideoReader:
     return _PictureReader(files, fps)
 
 
+def open_array(frames: np.ndarray, *, fps: float) -> VideoReader:
+    """Frames in memory, uint8 RGB (T, H, W, 3), as a video."""
+    return _ArrayReader(frames, fps)
+
+
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 scaled to (height, width) as `transforms.py` scales them; as they are if they fit."""
     if frames.shape[1:3] == size:
@@ -122,6 +127,26 @@ def _torchcodec_problem() -> str:
     return ""
 
 
+class _ArrayReader:
+    """Frames in memory."""
+
+    def __init__(self, frames: np.ndarray, fps: float) -> None:
+        self._frames = frames
+        self.info = VideoInfo(num_frames=len(frames), fps=fps, height=frames.shape[1], width=frames.shape[2])
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `VideoReader`."""
+        return self._frames[np.asarray(indices, np.int64)]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> _ArrayReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
 class _PictureReader:
     """Frames from picture files."""
 
@@ -134,11 +159,11 @@ class _PictureReader:
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader`."""
-        places = np.asarray(indices, np.int64)
-        if outside := [int(i) for i in places if not 0 <= i < len(self._files)]:
-            cause = f"frame {outside[0]} was asked for; the folder has {len(self._files)}, from 0"
+        requested = np.asarray(indices, np.int64)
+        if outside := [int(i) for i in requested if not 0 <= i < len(self._files)]:
+            cause = f"frame {outside[0]} was requested; the folder has {len(self._files)}, from 0"
             raise VideoReadError(self._files[0], cause)
-        wanted, inverse = np.unique(places, return_inverse=True)
+        wanted, inverse = np.unique(requested, return_inverse=True)
         frames = np.empty((len(wanted), self.info.height, self.info.width, 3), np.uint8)
         for slot, i in enumerate(wanted):
             picture = _read_picture(self._files[i])

@@ -1,6 +1,6 @@
-"""Spatial transforms: uint8 frames of a video to uint8 clips, and uint8 clips to what the model sees.
+"""Spatial transforms: uint8 frames of a video to uint8 clips.
 
-Frames arrive as (T, H, W, 3) RGB. Everything stays uint8 until `to_model_input`, which runs on the device of
+Frames arrive as (T, H, W, 3) RGB. Everything stays uint8 until `ClipSpec.normalize`, which runs on the device of
 the model. Frames are resized by OpenCV: bilinear, no antialias, pixel centres at half-integers, the long side
 rounded down, so that released weights see what they were trained on (at most one grey level apart).
 
@@ -116,24 +116,6 @@ class EvalTransform:
             resized = scaled_size(frames.shape[1:3], self.short_side, self.crop_size)
         corners = crop_corners(resized, self.crop_size, self.num_crops)
         return _resize_and_crop(frames, resized, self.crop_size, corners, flipped=False)
-
-
-def to_model_input(clips: Tensor, *, mean: Sequence[float], std: Sequence[float], channel_order: str) -> Tensor:
-    """Normalise: (x / 255 - mean) / std, on the device of the clips.
-
-    Args:
-        clips: (B, C, T, H, W) uint8, RGB.
-        mean, std: one value per channel *in the order the model sees*, of pixel values in 0..1.
-        channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
-
-    Returns:
-        (B, C, T, H, W) float32.
-    """
-    assert channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (channel_order, clips.dtype)
-    if channel_order == "bgr":
-        clips = clips.flip(1)
-    shift, scale = (torch.tensor(v, device=clips.device).mul(255).view(-1, 1, 1, 1) for v in (mean, std))
-    return clips.to(torch.float32).sub_(shift).div_(scale)
 
 
 def parse_rand_augment(notation: str) -> tuple[float, int, float]:

@@ -1,0 +1,178 @@
+"""The parts of a training: built from the configuration, and put back as a checkpoint has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
+from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.records import VideoList, fingerprint
+from timesformer.distributed import group as distributed
+from timesformer.distributed.parallel import parallelize
+from timesformer.distributed.stop import stopped
+from timesformer.engine.checkpoint import Position
+from timesformer.engine.checkpoint_writer import CheckpointWriter
+from timesformer.engine.compiling import compile_model
+from timesformer.engine.describe import describe_model
+from timesformer.engine.events import Progress
+from timesformer.engine.failures import FailureLog
+from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
+from timesformer.engine.start import find_start, resumes
+from timesformer.engine.state import TrainingState, description
+from timesformer.engine.step import TrainStep
+from timesformer.models.build import build_model
+from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
+from timesformer.optim.freezing import set_training_mode
+from timesformer.utils.errors import CheckpointError, UserError
+from timesformer.utils.logging import get_logger
+from timesformer.video.clip_spec import ClipSpec, Views
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Training:
+    """A training that is ready for its next step."""
+
+    run: Run
+    videos: VideoList
+    val_videos: VideoList
+    loader: TrainLoader
+    val_loader: EvalLoader
+    take_step: TrainStep
+    schedule: Callable[[float], float]  # epoch, a real number -> learning rate
+    state: TrainingState
+    writer: CheckpointWriter
+    progress: Progress
+    first: Position  # where it starts
+    max_epoch: int
+    log_period: int  # in optimiser steps
+    eval_period: int  # in epochs
+    checkpoint_period: int  # in epochs
+
+    def writing(self) -> AbstractContextManager[object]:
+        """The context in which the first process writes checkpoints."""
+        return self.writer if self.run.processes.rank == 0 else nullcontext()
+
+    def save(self, position: Position, *, is_best: bool = False) -> str:
+        """Write a checkpoint, unless a loss was not finite; a sentence about it. Called on all processes."""
+        content = self.state.content(position)
+        if any(totals["non_finite"] for totals in content["since_log"]):  # the next log line names them
+            return "Not saved, since the loss is NaN or infinite"
+        if self.run.processes.rank == 0:
+            self.writer.write(content, position, is_best=is_best)
+        return f"Saved after {position}; to resume: TRAIN.AUTO_RESUME True"
+
+    def failed_write(self) -> str:
+        """Why the last checkpoint is not on the disk, on all processes; empty when it is."""
+        return distributed.all_gather(str(self.writer.wait() or "") if self.run.processes.rank == 0 else "")[0]
+
+    def save_and_stop(self, signal: int, position: Position) -> UserError:
+        """Save, and the error that ends the run after `signal`."""
+        message = self.save(position)
+        failure = self.failed_write()  # then nobody is to restart it again and again
+        return CheckpointError(failure) if failure else stopped(signal, message)
+
+
+def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
+    """Build everything and load what the training starts from.
+
+    Raises:
+        UserError: what the user can mend, such as a checkpoint of another run or weights that do not fit.
+    """
+    cfg, rank = run.cfg, run.processes.rank
+    videos, dataset = lists["train"], {split: fingerprint(lists[split].records) for split in ("train", "val")}
+    loader = build_train_loader(cfg, videos, **run.processes.ranks)
+    val_loader = build_eval_loader(cfg, lists["val"], views=Views(), **run.processes.ranks)
+    with torch.device("meta" if resumes(run) else "cpu"):
+        model = build_model(cfg)
+    start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
+    model.to(run.device)
+    freeze_parameters(model, cfg)
+    describe_model(run, model)
+    ema = build_ema(model, cfg)
+    wrapped = parallelize(  # gives every process the first one's weights
+        model,
+        strategy=cfg.DIST.STRATEGY,
+        device=run.device,
+        world_size=run.processes.world_size,
+        average=ema and ema.module,
+    )
+    if cfg.MODEL.COMPILE:
+        compile_model(model)
+        if ema is not None:
+            compile_model(ema.module)
+    optimizer = build_optimizer(model, cfg)
+    log.info("%s, at most %d at a time in each process", describe_rate(cfg), loader.sampler.micro_batch)
+    writer = CheckpointWriter(
+        run.output_dir,
+        period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
+        period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
+        keep=cfg.TRAIN.CHECKPOINT_KEEP,
+        in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
+        about=description(run, model, class_names=videos.class_names, dataset=dataset),
+    )
+    take_step = build_train_step(run, wrapped, optimizer, ema)
+    take_step.flags = lambda: [*run.stop.votes(), int(rank == 0 and writer.overdue())]
+    failures = FailureLog(
+        max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
+        path=run.output_dir / "failed_clips.csv" if rank == 0 else None,
+        keep=start.position > Position(),
+    )
+    state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
+    state.restore(start)
+    first, max_epoch, steps_per_epoch = start.position, cfg.SOLVER.MAX_EPOCH, len(loader)
+    steps_before = first.epoch * steps_per_epoch + first.step
+    training = Training(
+        run=run,
+        videos=videos,
+        val_videos=lists["val"],
+        loader=loader,
+        val_loader=val_loader,
+        take_step=take_step,
+        schedule=build_schedule(cfg),
+        state=state,
+        writer=writer,
+        progress=Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0),
+        first=first,
+        max_epoch=max_epoch,
+        log_period=cfg.LOG_PERIOD,
+        eval_period=cfg.TRAIN.EVAL_PERIOD,
+        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+    )
+    warn_of_unused_keys(run, others=READ_BY_TEST)
+    write_provenance(run, lists)
+    run.events.start_at(epoch=first.epoch, step=steps_before)
+    set_training_mode(model)
+    return training
+
+
+def build_train_step(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEmaV3 | None = None
+) -> TrainStep:
+    """The gradient step that the configuration describes."""
+    cfg = run.cfg
+    spec = ClipSpec.from_config(cfg, training=True)
+    return TrainStep(
+        model,
+        optimizer,
+        device=run.device,
+        dtype=run.dtype,
+        normalize=spec.normalize,
+        clip_shape=spec.input_shape,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        loss=cfg.MODEL.LOSS_FUNC,
+        label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
+        clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+        mixer=build_mixer(cfg),
+        ema=ema,
+    )
