@@ -41,11 +41,7 @@ _OUR_NAMES = {theirs: ours for ours, theirs in _THEIR_NAMES.items()}
 
 
 def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay.
-
-    Raises:
-        CheckpointError: two tensors of one name.
-    """
+    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay."""
     ours = {}
     for name, tensor in tensors.items():  # those of the bare TimesformerModel have no prefix
         whole = name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
@@ -59,11 +55,7 @@ def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors by the names of `TimesformerForVideoClassification`.
-
-    Raises:
-        CheckpointError: a name that it does not have.
-    """
+    """Our tensors by the names of `TimesformerForVideoClassification`; an error for one that it does not have."""
     theirs = {name: _renamed(name, _THEIR_NAMES) for name in tensors}
     if unknown := [name for name in theirs if theirs[name] is None]:
         raise CheckpointError(
@@ -74,11 +66,7 @@ def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says about the model, with Hugging Face's defaults for what it leaves out.
-
-    Returns:
-        attention_type, num_heads, image_size (height, width) in pixels, patch_size in pixels, num_frames, and
-        class_names in the order of the labels ([] when they are only numbered).
+    """What a `config.json` says about the model, with Hugging Face's defaults; sizes are in pixels.
 
     Raises:
         CheckpointError: another model, or one that computes something else than ours.
@@ -101,7 +89,7 @@ def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": height_width(config.get("image_size", 224)),
         "patch_size": patch[0],
         "num_frames": config.get("num_frames", 8),
-        "class_names": _class_names(config.get("id2label") or {}),
+        "class_names": _class_names(config.get("id2label") or {}),  # none when they are only numbered
     }
 
 
@@ -130,28 +118,21 @@ def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
 def make_config(
     sizes: Mapping[str, Any], *, dtype: torch.dtype, class_names: Sequence[str] = (), is_ema: bool = False
 ) -> dict[str, Any]:
-    """The `config.json` of a model of ours.
+    """The `config.json` of the model with the arguments `sizes` of `VisionTransformer`, of a square `img_size`.
 
-    Args:
-        sizes: arguments of `VisionTransformer`, with a square `img_size`.
-        dtype: of its tensors.
-        class_names: in the order of the labels; empty numbers them.
-        is_ema: whether the tensors are an average over training.
+    Without class names the labels are numbered.
     """
     names = list(class_names) or [f"LABEL_{label}" for label in range(sizes["num_classes"])]
     return {
         "model_type": "timesformer",
         "architectures": ["TimesformerForVideoClassification"],
-        "attention_type": sizes["attention_type"],
+        **{name: sizes[name] for name in ("attention_type", "patch_size", "num_frames", "qkv_bias")},
         "image_size": sizes["img_size"][0],
-        "patch_size": sizes["patch_size"],
         "num_channels": sizes["in_chans"],
-        "num_frames": sizes["num_frames"],
         "hidden_size": sizes["embed_dim"],
         "num_hidden_layers": sizes["depth"],
         "num_attention_heads": sizes["num_heads"],
         "intermediate_size": round(sizes["embed_dim"] * sizes["mlp_ratio"]),
-        "qkv_bias": sizes["qkv_bias"],
         "hidden_act": "gelu",
         "layer_norm_eps": LAYER_NORM_EPS,
         "hidden_dropout_prob": 0.0,
@@ -165,12 +146,7 @@ def make_config(
 
 
 def make_preprocessor(clip: Mapping[str, Any], *, image_size: int) -> dict[str, Any]:
-    """The `preprocessor_config.json` for input of `image_size` pixels squared.
-
-    Args:
-        clip: fields of `ClipSpec`, mean and std among them.
-        image_size: side of the input.
-    """
+    """The `preprocessor_config.json` for fields of `ClipSpec`, mean and std among them, and a square image."""
     square = {"height": image_size, "width": image_size}
     cropped = clip.get("crop_mode", "crop") == "crop"
     return {
@@ -192,9 +168,9 @@ def make_preprocessor(clip: Mapping[str, Any], *, image_size: int) -> dict[str, 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str | None:
     stem, leaf = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
-    number = re.search(r"\.(\d+)\.", stem)
+    number = "".join(re.findall(r"\.(\d+)\.", stem)[:1])
     found = table.get(re.sub(r"\.\d+\.", ".{}.", stem, count=1))
-    return None if found is None else found.format(number[1] if number else "") + leaf
+    return None if found is None else found.format(number) + leaf
 
 
 def _class_names(id2label: Mapping[Any, str]) -> list[str]:

@@ -47,7 +47,7 @@ class Weights:
     clip: dict[str, Any] = field(default_factory=dict)  # the fields of a `ClipSpec` that are known
     attention_type: str | None = None  # None: unknown, as of the two below
     num_heads: int | None = None  # no tensor's shape depends on it
-    grid: tuple[int, int] | None = None  # (rows, columns) of the patches of `pos_embed`
+    grid: tuple[int, int] | None = None  # (rows, columns) of patches, as stated; see `grid_of`
     is_ema: bool = False  # an exponential moving average of the trained weights
     has_ema: bool = False  # the source holds such an average besides these
 
@@ -88,13 +88,9 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
 
 
 def check_format(content: object, source: str | Path) -> None:
-    """Refuse what a newer version of this project wrote. A `format` that is no number is another program's.
-
-    Raises:
-        CheckpointError: the number under `format` is above `FORMAT`.
-    """
+    """Raise a CheckpointError for what a newer version of this project wrote, by the number under `format`."""
     version = content.get("format") if isinstance(content, Mapping) else None
-    if isinstance(version, int) and version > FORMAT:
+    if isinstance(version, int) and version > FORMAT:  # another program's is no number
         raise CheckpointError(
             f"{source} was written by a newer version of timesformer: its format is {version}, and this version reads "
             f"up to {FORMAT}. Update timesformer to use it."
@@ -239,7 +235,7 @@ def _describe_vit(
         weights.num_heads = usual if width % usual == 0 else None
     elif weights.num_heads is None and weights.kind == "image ViT" and width in _IMAGE_VIT_WIDTHS:
         weights.num_heads = width // HEAD_WIDTH
-    weights.grid = _pair(beside.get("grid")) or _grid(tensors, settings.get("DATA.TRAIN_CROP_SIZE"))
+    weights.grid = _grid(beside.get("grid"), 1) or _grid(settings.get("DATA.TRAIN_CROP_SIZE"), sizes["patch_size"])
     if timm:
         weights.clip = known_fields({"mean": timm.get("mean"), "std": timm.get("std"), "channel_order": "rgb"})
     elif weights.attention_type and not weights.clip and sizes.get("num_classes") == _SSV2_CLASSES:
@@ -265,18 +261,10 @@ def _describe_hugging_face(weights: Weights, stored: StoredWeights) -> None:
     weights.clip = known_fields({"channel_order": order, "num_frames": sizes.get("num_frames")} | clip)
     weights.class_names, weights.num_heads = sizes.get("class_names", []), sizes.get("num_heads")
     weights.attention_type = attention_type_of(weights.tensors) or sizes.get("attention_type")
-    weights.grid = _grid(weights.tensors, sizes.get("image_size"))
+    weights.grid = _grid(sizes.get("image_size"), sizes.get("patch_size"))
 
 
-def _pair(size: object) -> tuple[int, int] | None:
-    """(height, width) of a stored size, one number or two; None of anything else."""
-    return known_fields({"size": size}).get("size")
-
-
-def _grid(tensors: Mapping[str, Tensor], size: object) -> tuple[int, int] | None:
-    """(rows, columns) of the patches of an image of `size` pixels, None where `pos_embed` is of another number."""
-    sizes, pixels = vit_sizes(tensors), _pair(size)
-    if not sizes or pixels is None:
-        return None
-    height, width = (side // sizes["patch_size"] for side in pixels)
-    return (height, width) if 1 + height * width == tensors["pos_embed"].shape[1] else None
+def _grid(size: object, patch_size: int | None) -> tuple[int, int] | None:
+    """(rows, columns) of the patches of an image of a stored `size`, one number or two; None of anything else."""
+    sides = known_fields({"size": size}).get("size")
+    return (sides[0] // patch_size, sides[1] // patch_size) if sides and patch_size else None

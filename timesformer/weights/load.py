@@ -108,9 +108,9 @@ def _plan(
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """New values by the model's names without prefixes, and the report of loading them; the model is only looked at."""
     wanted = {strip_prefixes(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
-    vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
+    vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
     report.differences, advice = _compare(weights, wanted, vit, complete=complete)
     if report.differences and not allow_partial:
         raise CheckpointError(
@@ -120,83 +120,46 @@ def _plan(
             + ("" if complete else f"\nTo load {_PARTLY}")
         )
     found = _fit(weights, wanted, vit, report)
-
-    head = _head_names(model, wanted)
-    output = [name for name in head if name.rpartition(".")[0] == head[-1].rpartition(".")[0]]  # the last layer's
-    rows, classes = _match_classes(weights, class_names, [found[name] for name in output if name in found])
-    found |= {name: found[name][rows] for name in output if rows and name in found}
-    pairs = [(found[name], wanted[name]) for name in output if name in found]
-    counts = next(((len(there), len(here)) for there, here in pairs if there.ndim and here.ndim), (0, 0))
     fitting = {name for name in wanted if name in found and found[name].shape == wanted[name].shape}
-    if complete or (fitting.issuperset(head) and (not classes or rows)):
-        report.classes = classes
-    else:
-        fitting -= set(head)
-        reasons = (
-            [f"{counts[0]} classes in the weights, {counts[1]} in the model"] if counts[0] != counts[1] else classes
+    common = wanted.keys() & found.keys()
+    if 2 * len(common) < len(wanted) and not (allow_partial and fitting):
+        raise CheckpointError(
+            f"{weights.source} is of another model; nothing was loaded. {len(common)} of {len(wanted)} names agree: "
+            f"its tensors are called {_join(found, 5)}; the model's {_join(wanted, 5)}. "
+            "Give weights of the model that MODEL.MODEL_NAME names."
         )
-        reasons = reasons or ["the weights' head has another shape" if pairs else "the weights have no head"]
-        report.reinitialised = [*head[:-1], f"{head[-1]} ({reasons[0]})"]
+    head = _head_names(model, wanted)
+    reason = _fit_head(weights, found, {name: wanted[name] for name in head}, class_names, report, complete=complete)
+    if reason and not complete:
+        fitting -= set(head)
+        report.reinitialised = [*head[:-1], f"{head[-1]} ({reason})"]
+        report.classes = []
     if vit and not complete and weights.attention_type in _ONE_ATTENTION:
         report.zeroed = [name for name in wanted if name not in found and _ZEROED.intersection(name.split("."))]
     others = [name for name in wanted if name not in fitting and not (report.reinitialised and name in head)]
+    report.missing = [name for name in others if name not in found and name not in report.zeroed]
     report.other_shape = [
         f"{name} {_shape(found[name].shape)}, the model has {_shape(wanted[name].shape)}"
         for name in others
         if name in found
     ]
-    report.missing = [name for name in others if name not in found and name not in report.zeroed]
     report.unexpected = [name for name in found if name not in wanted]
     report.copied = [name for name in report.copied if name in fitting]
-    report.num_loaded = len(fitting)
     sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
-    report.share = _share(sizes, fitting)
+    report.num_loaded, report.share = len(fitting), _share(sizes, fitting)
     report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, fitting)
-    if not (allow_partial and fitting):
-        hint = ", or give other weights." if complete or allow_partial else f", or load {_PARTLY}"
-        _check(report, found, wanted, counts, complete=complete, hint=hint)
-    new = {name: found[name] for name in fitting}
-    return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
-
-
-def _head_names(model: nn.Module, wanted: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors of the model's `head`, in order; none for a model without one."""
-    heads = (getattr(module, "head", None) for module in model.modules())  # of the model inside its wrappers
-    head = next((head for head in heads if isinstance(head, nn.Module)), nn.Identity())
-    tensors = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
-    return [name for name, tensor in wanted.items() if id(tensor) in tensors]
-
-
-def _check(
-    report: LoadReport,
-    found: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    num_classes: tuple[int, int],
-    *,
-    complete: bool,
-    hint: str,
-) -> None:
-    """Refuse weights that do not fill the model; `num_classes` are those of the weights and of the model."""
-    common = wanted.keys() & found.keys()
-    if 2 * len(common) < len(wanted):
-        raise CheckpointError(
-            f"{report.source} is of another model; nothing was loaded. {len(common)} of {len(wanted)} names agree: "
-            f"its tensors are called {_join(found, 5)}; the model's {_join(wanted, 5)}. "
-            "Give weights of the model that MODEL.MODEL_NAME names."
-        )
-    if complete and num_classes[0] != num_classes[1]:
-        raise CheckpointError(
-            f"{report.source} has {num_classes[0]} classes and the model {num_classes[1]}; nothing was loaded. "
-            f"Set MODEL.NUM_CLASSES {num_classes[0]}, or give weights that were trained for {num_classes[1]} classes."
-        )
-    if report.other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE:
+    too_little = report.other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE
+    if too_little and not (allow_partial and fitting):
         needed = "all is needed for a test" if complete else f"at least {MIN_COVERAGE:.0%} is needed"
         raise CheckpointError(
             f"{report.source} ({report.kind}) does not fit the model; nothing was loaded. It covers "
             f"{_percent(report.coverage)} of the backbone's parameters, and {needed}.\n"
             + "\n".join(report.details())
-            + f"\nBuild the model with the sizes that the weights were trained with{hint}"
+            + "\nBuild the model with the sizes that the weights were trained with, or "
+            + ("give other weights." if complete or allow_partial else f"load {_PARTLY}")
         )
+    new = {name: found[name] for name in fitting}
+    return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
 
 
 def _compare(
@@ -207,8 +170,8 @@ def _compare(
     Refused are whole numbers and packed values where the model has weights; counters and indices may be whole.
     """
     tensors = weights.tensors
-    for name in wanted.keys() & tensors.keys():
-        if wanted[name].is_floating_point() and tensors[name].dtype not in WEIGHT_TYPES:
+    for name, tensor in wanted.items():
+        if name in tensors and tensor.is_floating_point() and tensors[name].dtype not in WEIGHT_TYPES:
             raise CheckpointError(
                 f"{weights.source}: {name} is of type {tensors[name].dtype}, and weights are floating-point numbers of "
                 "16 to 64 bits; nothing was loaded. Give the model as it was before it was quantised or converted."
@@ -268,25 +231,57 @@ def _fit(weights: Weights, wanted: Mapping[str, Tensor], vit: Any, report: LoadR
     return tensors
 
 
-def _match_classes(weights: Weights, ours: list[str], output: list[Tensor]) -> tuple[list[int], list[str]]:
-    """The row of the weights' head for each of the data's classes `ours`, and a sentence about classes that differ.
+def _head_names(model: nn.Module, wanted: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors of the model's `head`, in order; none for a model without one."""
+    heads = (getattr(module, "head", None) for module in model.modules())  # of the model inside its wrappers
+    head = next((head for head in heads if isinstance(head, nn.Module)), nn.Identity())
+    tensors = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
+    return [name for name, tensor in wanted.items() if id(tensor) in tensors]
 
-    There are no rows for other classes. `output` are the tensors of the head's last layer: with another number of rows
-    than the weights have class names, nothing is known.
+
+def _fit_head(
+    weights: Weights,
+    found: dict[str, Tensor],
+    head: dict[str, Tensor],
+    ours: list[str],
+    report: LoadReport,
+    *,
+    complete: bool,
+) -> str:
+    """Put the rows of the head's last layer, one for each class, into the order of the data's classes `ours`.
+
+    Returns:
+        Why the weights' head cannot be used; empty where it can.
     """
+    layer = next(reversed(head), "").rpartition(".")[0]
+    output = [name for name in head if name in found and name.rpartition(".")[0] == layer]
+    rows = [(len(found[name]), len(head[name])) for name in output if found[name].ndim and head[name].ndim]
+    if rows and rows[0][0] != rows[0][1]:
+        there, here = rows[0]
+        if complete:
+            raise CheckpointError(
+                f"{report.source} has {there} classes and the model {here}; nothing was loaded. "
+                f"Set MODEL.NUM_CLASSES {there}, or give weights that were trained for {here} classes."
+            )
+        return f"{there} classes in the weights, {here} in the model"
+    if any(name not in found or found[name].shape != tensor.shape for name, tensor in head.items()):
+        return "the weights' head has another shape" if output else "the weights have no head"
     theirs = weights.class_names
-    if not ours or ours == theirs or {tuple(tensor.shape[:1]) for tensor in output} != {(len(theirs),)}:
-        return [], []
+    if not ours or ours == theirs or {len(found[name]) for name in output} != {len(theirs)}:
+        return ""
     if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
-        rows = [theirs.index(name) for name in ours]
-        label = next(label for label, row in enumerate(rows) if label != row)
-        return rows, [
+        order = [theirs.index(name) for name in ours]
+        found |= {name: found[name][order] for name in output}
+        label = next(label for label, row in enumerate(order) if label != row)
+        report.classes = [
             f"the head's rows were put into the data's order of classes (label {label}: {ours[label]!r} in the data, "
             f"{theirs[label]!r} in the weights)"
         ]
+        return ""
     other = ([name for name in names if name not in known] for names, known in ((theirs, ours), (ours, theirs)))
-    there, here = (_join(names, 5) or "repeated names" for names in other)
-    return [], [f"the weights have other classes: {there}; the data: {here}"]
+    in_weights, in_data = (_join(names, 5) or "repeated names" for names in other)
+    report.classes = [f"the weights have other classes: {in_weights}; the data: {in_data}"]
+    return report.classes[0]
 
 
 def _share(sizes: Mapping[str, int], loaded: set[str]) -> float:

@@ -194,8 +194,9 @@ def _settings(weights: Weights) -> dict[str, dict[str, Any]]:
 
 def _beside(weights: Weights) -> dict[str, Any]:
     """What stands beside the tensors in this project's files, for `read_weights`."""
-    names = ("class_names", "attention_type", "num_heads", "grid", "is_ema")
-    return {"preprocessing": weights.clip} | {name: getattr(weights, name) for name in names}
+    names = ("class_names", "attention_type", "num_heads", "is_ema")
+    stated = {name: getattr(weights, name) for name in names}
+    return stated | {"preprocessing": weights.clip, "grid": grid_of(weights)}
 
 
 def _by_released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
