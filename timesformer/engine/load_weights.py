@@ -40,7 +40,7 @@ def load_and_report(
     if testing and cfg.EMA.ENABLED and not report.is_ema:
         run.warn_once([f"EMA.ENABLED is True, but {source} holds no average of the weights: testing those it has"])
     if report.has_ema:
-        log.info("%s holds a moving average of the weights too: EMA.ENABLED True selects it", source)
+        log.info("%s holds a moving average of the weights too: EMA.ENABLED True takes it", source)
     if report.kind != "image ViT":  # whose statistics nobody fine-tuning on video keeps
         run.warn_once(clip_warnings(ClipSpec.from_config(cfg), source, report.clip, frames=testing))
     return report

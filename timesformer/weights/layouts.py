@@ -83,7 +83,7 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
     if vit_sizes(weights.tensors):
         is_video = attention_type_of(weights.tensors) is not None or any("model." in name for name in found)
         weights.kind = "TimeSformer" if is_video and "timm" not in stored.metadata else "image ViT"
-        _describe_vit(weights, beside, settings, timm=stored.metadata.get("timm", {}))
+        _describe_vit(weights, beside, settings, stored.metadata.get("timm", {}))
     return weights
 
 
@@ -216,9 +216,7 @@ def _clip(beside: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     return known_fields(clip)
 
 
-def _describe_vit(
-    weights: Weights, beside: Mapping[str, Any], settings: Mapping[str, Any], *, timm: Mapping[str, Any]
-) -> None:
+def _describe_vit(weights: Weights, beside: Mapping[str, Any], settings: dict[str, Any], timm: dict[str, Any]) -> None:
     """Fill in what a ViT of this project, of the original or of timm shows or states; without a DeiT's second token."""
     tensors = weights.tensors
     if "dist_token" in tensors:  # then `pos_embed` is (1, 2 + N, D): cls, distillation, patches

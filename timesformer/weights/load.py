@@ -59,10 +59,10 @@ class LoadReport:
 
     def details(self) -> list[str]:
         """One line for each list that is not empty; names of many blocks are joined, long lists cut short."""
-        lists = {name: name for name in ("resized", "copied")} | {"zeroed": "set to zero"}
-        lists |= {"reinitialised": "reinitialised", "other_shape": "of another shape"}
-        lists |= {name: name for name in ("missing", "unexpected", "differences", "classes")}
-        return [f"  {title}: {_join(names)}" for name, title in lists.items() if (names := getattr(self, name))]
+        titles = {"zeroed": "set to zero", "other_shape": "of another shape"}
+        lists = ("resized", "copied", "zeroed", "reinitialised", "other_shape", "missing", "unexpected", "differences")
+        found = {name: getattr(self, name) for name in (*lists, "classes")}
+        return [f"  {titles.get(name, name)}: {_join(names)}" for name, names in found.items() if names]
 
 
 def load_weights(
@@ -111,7 +111,7 @@ def _plan(
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
     vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
-    report.differences, advice = _compare(weights, wanted, vit, complete=complete)
+    advice = _compare(weights, wanted, vit, report, complete=complete)
     if report.differences and not allow_partial:
         raise CheckpointError(
             f"{weights.source} ({weights.kind}) is of another architecture; nothing was loaded.\n"
@@ -129,7 +129,7 @@ def _plan(
             "Give weights of the model that MODEL.MODEL_NAME names."
         )
     head = _head_names(model, wanted)
-    reason = _fit_head(weights, found, {name: wanted[name] for name in head}, class_names, report, complete=complete)
+    reason = _fit_head(found, {name: wanted[name] for name in head}, class_names, report, complete=complete)
     if reason and not complete:
         fitting -= set(head)
         report.reinitialised = [*head[:-1], f"{head[-1]} ({reason})"]
@@ -163,9 +163,9 @@ def _plan(
 
 
 def _compare(
-    weights: Weights, wanted: Mapping[str, Tensor], vit: Any, *, complete: bool
-) -> tuple[list[str], list[str]]:
-    """How a vision transformer's weights differ from a `vit`, and what to do about it; nothing for other weights.
+    weights: Weights, wanted: Mapping[str, Tensor], vit: Any, report: LoadReport, *, complete: bool
+) -> list[str]:
+    """Report how a vision transformer's weights differ from the `vit`; what to do about it.
 
     Refused are whole numbers and packed values where the model has weights; counters and indices may be whole.
     """
@@ -178,32 +178,32 @@ def _compare(
             )
     theirs, ours = vit_sizes(tensors), vit_sizes(wanted)
     if vit is None or not theirs:
-        return [], []
+        return []
     theirs |= {"num_heads": weights.num_heads, "attention_type": weights.attention_type}
     if weights.attention_type in (None, "space_only"):  # weights of images start any model, but complete no other one
         theirs["attention_type"] = "space_only" if complete else None
     ours |= {"num_heads": vit.blocks[0].attn.num_heads, "attention_type": vit.attention_type}
     settings = {name: theirs[name] for name in _SETTINGS if theirs[name] not in (None, ours[name])}
-    lines = [f"{name.upper()}: {value} in the weights, {ours[name]} in the model" for name, value in settings.items()]
+    report.differences = [
+        f"{name.upper()}: {value} in the weights, {ours[name]} in the model" for name, value in settings.items()
+    ]
     keys = " ".join(f"TIMESFORMER.{name.upper()} {value}" for name, value in settings.items())
     advice = [f"set {keys}"] if settings else []
     if weights.num_heads is None and theirs["embed_dim"] % ours["num_heads"]:
         advice.append("and TIMESFORMER.NUM_HEADS to what they were trained with, which they do not state")
     extra = [name for name in tensors if name.startswith(_LAYERS) and name not in wanted]
-    if extra and not lines:
-        lines.append(f"layers that the model does not have: {_join(extra)}")
+    if extra and not report.differences:
+        report.differences.append(f"layers that the model does not have: {_join(extra)}")
         advice.append("take weights without these layers instead, for no setting adds them")
     num_rows, grid = tensors["pos_embed"].shape[1], grid_of(weights, vit.grid)
     has_class_row = "cls_token" in tensors and (grid is not None or math.isqrt(num_rows) ** 2 != num_rows)
     if weights.kind == "image ViT" and not has_class_row:
-        lines.append("pos_embed: positions without a class token, which this project's models have")
+        report.differences.append("pos_embed: positions without a class token, which this project's models have")
         advice.append("take a ViT whose class token has a position instead, for no setting removes it")
     elif grid is None:
-        lines.append(f"pos_embed is of {num_rows - 1} patches, which is no square")
-        advice.append(
-            "set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE to the [height,width] that they were trained with"
-        )
-    return lines, advice
+        report.differences.append(f"pos_embed is of {num_rows - 1} patches, which is no square")
+        advice.append("set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE to the [height,width] of their training")
+    return advice
 
 
 def _fit(weights: Weights, wanted: Mapping[str, Tensor], vit: Any, report: LoadReport) -> dict[str, Tensor]:
@@ -240,13 +240,7 @@ def _head_names(model: nn.Module, wanted: Mapping[str, Tensor]) -> list[str]:
 
 
 def _fit_head(
-    weights: Weights,
-    found: dict[str, Tensor],
-    head: dict[str, Tensor],
-    ours: list[str],
-    report: LoadReport,
-    *,
-    complete: bool,
+    found: dict[str, Tensor], head: dict[str, Tensor], ours: list[str], report: LoadReport, *, complete: bool
 ) -> str:
     """Put the rows of the head's last layer, one for each class, into the order of the data's classes `ours`.
 
@@ -266,7 +260,7 @@ def _fit_head(
         return f"{there} classes in the weights, {here} in the model"
     if any(name not in found or found[name].shape != tensor.shape for name, tensor in head.items()):
         return "the weights' head has another shape" if output else "the weights have no head"
-    theirs = weights.class_names
+    theirs = report.class_names
     if not ours or ours == theirs or {len(found[name]) for name in output} != {len(theirs)}:
         return ""
     if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):

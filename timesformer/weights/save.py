@@ -23,13 +23,15 @@ from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import INSTEAD, make_config, make_preprocessor, to_their_names
 from timesformer.weights.layouts import FORMAT, HEAD_WIDTH, WEIGHT_TYPES, Weights, attention_type_of, grid_of, vit_sizes
 
+FORMATS = ("hf", "pyth", "safetensors")
+
 
 def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int | None = None) -> str:
     """Write `weights` to `out`, completely or not at all.
 
     Args:
         out: folder (hf) or file (pyth, safetensors) to make; of what exists, only an empty folder is replaced.
-        to: one of `FORMATS`: hf, pyth or safetensors.
+        to: one of `FORMATS`.
         num_heads: attention heads, for a source that does not state them; no tensor's shape does.
 
     Returns:
@@ -48,12 +50,20 @@ def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int |
         raise CheckpointError(f"{weights.source} states {weights.num_heads} attention heads; leave --num-heads out")
     if num_heads is not None and num_heads < 1:
         raise CheckpointError(f"--num-heads {num_heads}: a number of attention heads is 1 or more")
-    weights = replace(weights, num_heads=weights.num_heads or num_heads)
+    weights, notes = replace(weights, num_heads=weights.num_heads or num_heads), []
+    released = {f"model.{name}" if vit_sizes(weights.tensors) else name: t for name, t in weights.tensors.items()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            notes = FORMATS[to](weights, Path(folder) / out.name)
-            os.replace(Path(folder) / out.name, out)
+            path = Path(folder) / out.name
+            if to == "hf":
+                notes = _write_hugging_face(weights, path)
+            elif to == "safetensors":
+                _write_tensors(path, released, {"timesformer": json.dumps(_beside(weights))})
+            else:  # the epoch is counted from 0: none of a run is behind these weights
+                content = {"format": FORMAT, "model_state": _own_memory(released), "epoch": -1}
+                torch.save(content | {"cfg": yaml.safe_dump(_settings(weights))} | _beside(weights), path)
+            os.replace(path, out)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError
         raise CheckpointError(f"{out} could not be written ({error}); nothing is left there") from error
     millions = sum(tensor.numel() for tensor in weights.tensors.values()) / 1e6
@@ -62,9 +72,9 @@ def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int |
 
 
 def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
-    attention_type = attention_type_of(weights.tensors)
+    attention_type, sizes = attention_type_of(weights.tensors), _sizes(weights)
     reason = ""
-    if not vit_sizes(weights.tensors):
+    if not sizes:
         reason = "is no TimeSformer, and --to hf writes nothing else"
     elif attention_type is None:
         reason = "has no attention over time, and Hugging Face's space_only does not average the frames as ours does"
@@ -72,16 +82,15 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
         reason = f"has {attention_type} attention, which Hugging Face's TimeSformer does not have"
     if reason:
         raise CheckpointError(f"{weights.source} ({weights.kind}) {reason}. {INSTEAD}")
-    tensors, sizes, notes = dict(weights.tensors), _sizes(weights), []
+    notes = []
     if weights.num_heads is None:
         sizes["num_heads"] = max(sizes["embed_dim"] // HEAD_WIDTH, 1)
         notes.append(
             f"attention heads: {sizes['num_heads']}, {HEAD_WIDTH} channels each as usual; the source does not state "
             "them. If that is wrong: --num-heads"
         )
-    if weights.clip.get("channel_order") == "bgr":
-        tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"].flip(1)
-    renamed = to_their_names(tensors)
+    weights = _in_rgb(weights, sizes["in_chans"], notes)
+    renamed = to_their_names(weights.tensors)
     _check_complete(weights, sizes)
     height, width = sizes["img_size"]
     if height != width:
@@ -89,50 +98,34 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
             f"{weights.source} takes frames of {height} x {width} pixels (height x width), Hugging Face's TimeSformer "
             f"squares only. {INSTEAD}"
         )
-    clip, clip_notes = _in_rgb(weights.clip, in_chans=sizes["in_chans"])
-    dtype = tensors["patch_embed.proj.weight"].dtype
+    dtype = renamed["timesformer.embeddings.cls_token"].dtype
     files = {
         "config.json": make_config(sizes, dtype=dtype, class_names=weights.class_names, is_ema=weights.is_ema),
-        "preprocessor_config.json": make_preprocessor(clip, image_size=height),
+        "preprocessor_config.json": make_preprocessor(weights.clip, image_size=height),
     }
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _write_tensors(folder / "model.safetensors", renamed, {"format": "pt"})
-    return notes + clip_notes
+    return notes
 
 
-def _in_rgb(clip: Mapping[str, Any], *, in_chans: int) -> tuple[dict[str, Any], list[str]]:
-    """The clip with mean, std and RGB order, and what the user should know about it."""
-    made, notes, usual = dict(clip), [], {"mean": ClipSpec().mean[0], "std": ClipSpec().std[0]}
-    for name in [name for name in usual if name not in made]:
-        made[name] = (usual[name],) * in_chans
-        notes.append(f"DATA.{name.upper()}: {usual[name]} in every channel, as in the released models; not stated")
-    if "channel_order" not in made:
+def _in_rgb(weights: Weights, in_chans: int, notes: list[str]) -> Weights:
+    """The weights for RGB clips, with mean and std; what was assumed or changed for that is added to the notes."""
+    tensors, clip, usual = dict(weights.tensors), dict(weights.clip), ClipSpec().to_dict()
+    for name in ("mean", "std"):
+        if name not in clip:
+            clip[name] = usual[name][:1] * in_chans
+            notes.append(
+                f"DATA.{name.upper()}: {usual[name][0]} in every channel, as in the released models; not stated"
+            )
+    if "channel_order" not in clip:
         notes.append("channel order: RGB; the source does not state it")
-    elif made["channel_order"] == "bgr":
-        made |= {"mean": made["mean"][::-1], "std": made["std"][::-1]}
+    elif clip["channel_order"] == "bgr":
+        tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"].flip(1)
+        clip |= {"mean": clip["mean"][::-1], "std": clip["std"][::-1]}
         notes.append("channel order: BGR made RGB; the channels of the patch embedding, mean and std are flipped")
-    return made | {"channel_order": "rgb"}, notes
-
-
-def _write_pyth(weights: Weights, path: Path) -> list[str]:
-    content = {
-        "format": FORMAT,
-        "model_state": _own_memory(_by_released_names(weights.tensors)),
-        "epoch": -1,  # counted from 0: no epoch of a run is behind these weights
-        "cfg": yaml.safe_dump(_settings(weights)),
-    }
-    torch.save(content | _beside(weights), path)
-    return []
-
-
-def _write_safetensors(weights: Weights, path: Path) -> list[str]:
-    _write_tensors(path, _by_released_names(weights.tensors), {"timesformer": json.dumps(_beside(weights))})
-    return []
-
-
-FORMATS = {"hf": _write_hugging_face, "pyth": _write_pyth, "safetensors": _write_safetensors}
+    return replace(weights, tensors=tensors, clip=clip | {"channel_order": "rgb"})
 
 
 def _sizes(weights: Weights) -> dict[str, Any]:
@@ -182,10 +175,8 @@ def _settings(weights: Weights) -> dict[str, dict[str, Any]]:
     sizes = _sizes(weights)
     image, num_classes, num_frames = (sizes.pop(name, None) for name in ("img_size", "num_classes", "num_frames"))
     vit = {name.upper(): value for name, value in sizes.items() if name != "in_chans"}
-    keys = {
-        each.metadata["key"]: each.name for each in fields(ClipSpec) if each.name != "short_side"
-    }  # half of its key
-    data = {key: weights.clip.get(name) for key, name in keys.items()}
+    data = {each.metadata["key"]: weights.clip.get(each.name) for each in fields(ClipSpec)}
+    del data["TRAIN_JITTER_SCALES"]  # two sides, of which a clip has one
     shown = {"NUM_FRAMES": num_frames, "TRAIN_CROP_SIZE": image, "TEST_CROP_SIZE": image}
     data |= {key: value for key, value in shown.items() if value is not None}
     tree = {"MODEL": {"NUM_CLASSES": num_classes}, "TIMESFORMER": vit, "DATA": data}
@@ -194,15 +185,8 @@ def _settings(weights: Weights) -> dict[str, dict[str, Any]]:
 
 def _beside(weights: Weights) -> dict[str, Any]:
     """What stands beside the tensors in this project's files, for `read_weights`."""
-    names = ("class_names", "attention_type", "num_heads", "is_ema")
-    stated = {name: getattr(weights, name) for name in names}
+    stated = {name: getattr(weights, name) for name in ("class_names", "attention_type", "num_heads", "is_ema")}
     return stated | {"preprocessing": weights.clip, "grid": grid_of(weights)}
-
-
-def _by_released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A TimeSformer's tensors by the names of the released files; those of other networks keep theirs."""
-    prefix = "model." if vit_sizes(tensors) else ""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
