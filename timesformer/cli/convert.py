@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from timesformer.utils.errors import exit_status
-from timesformer.weights.read import read_weights
-from timesformer.weights.save import FORMATS, export_weights
+from timesformer.weights.layouts import read_weights
+from timesformer.weights.save import FORMATS, save_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = read_weights(args.source, ema=not args.no_ema)
         average = ", moving average" if weights.is_ema else ""
         print(f"read {args.source}: {weights.kind}, {len(weights.tensors)} tensors{average}")
-        print(f"wrote {export_weights(weights, args.out, to=args.to, num_heads=args.num_heads)}")
+        print(f"wrote {save_weights(weights, args.out, to=args.to, num_heads=args.num_heads)}")
 
     return exit_status(convert)
 
