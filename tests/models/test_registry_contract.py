@@ -122,7 +122,6 @@ def test_a_hook_sees_what_the_published_attention_computes() -> None:
 def test_summary_counts_without_touching_the_model(name: str) -> None:
     cfg = small_config(name)
     model = build_model(cfg)
-    size = cfg.DATA.TRAIN_CROP_SIZE
     summary = summarize(model)
     assert summary.num_parameters == sum(p.numel() for p in model.parameters())
     assert summary.multiply_accumulates_per_clip > summary.num_parameters / 10
