@@ -146,7 +146,7 @@ class _Clips(NamedTuple):
 
 
 def as_record(video: Any, label: Label = -1) -> VideoRecord:
-    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3) or a list of (H, W, 3).
+    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3), also as a list.
 
     Raises:
         VideoReadError: frames of another shape or type.
