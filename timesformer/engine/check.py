@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -121,7 +122,7 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
         ema = build_ema(model, cfg)
         failures = FailureLog(max_fraction=1.0, path=None)
         TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures).restore(start)
-        how = {"epoch": 0, "lr": build_schedule(cfg)(0.0), "global_step": 0}
+        how: Any = {"epoch": 0, "lr": build_schedule(cfg)(0.0), "global_step": 0}
         loss = take_step([collate([first])], num_samples=1, **how).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)
         started = time.perf_counter()
