@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.datasets.media import write_video
-from timesformer.models.vit import TimeSformer
 from timesformer.cli import convert, train
+from timesformer.models.vit import TimeSformer
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"embed_dim": 24, "depth": 4, "num_heads": 2}
