@@ -29,7 +29,7 @@ FLOORS = (
     {"datasets", "models"},
     {"evaluation"},
     {"engine"},
-    {"cost"},
+    {"cost", "inference"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
