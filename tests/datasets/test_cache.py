@@ -106,7 +106,7 @@ def test_an_evaluation_stores_only_what_it_shows(videos: list[VideoRecord], cach
     assert same(list(EvalLoader(eval_set(videos, cache), videos_per_batch=3)), plain)
     for record in videos:
         entry = cache.load(record)
-        assert entry is not None and len(entry.places) == 8
+        assert entry is not None and len(entry.indices) == 8
     spoil(videos)
     assert same(list(EvalLoader(eval_set(videos, cache), videos_per_batch=3)), plain)
 
@@ -226,8 +226,8 @@ def test_the_size_is_told_before_anything_is_decoded(videos: list[VideoRecord], 
     parts = [replace(videos[0], start_sec=0.1 * i) for i in range(3)]  # of one file
     expected = (20 + 24 + 28 + 32) * 48 * 64 * 3
     assert measure(cache, [*videos, *parts]).num_bytes == expected
-    assert measure(cache, [*videos, missing]).told.startswith("5 videos, ")
-    assert measure(cache, videos).told == "4 videos, 0.00 GB"
+    assert measure(cache, [*videos, missing]).summary.startswith("5 videos, ")
+    assert measure(cache, videos).summary == "4 videos, 0.00 GB"
     batches(train_set(videos, cache), 0)
     assert expected < measure(cache, videos).stored_bytes < 1.05 * expected
     small = replace(cache, stored_size=replace(OWN_SIZE, short_side=36, crop_size=(32, 32)))

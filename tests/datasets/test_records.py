@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer.datasets.list_files import find_list, parse_list, split_line
+from timesformer.datasets.list_files import ListReader, find_list, split_line
 from timesformer.datasets.records import (
+    VideoList,
     VideoRecord,
     coverage_warnings,
     fingerprint,
@@ -30,14 +32,18 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
+def read_list(path: str, **options: Any) -> VideoList:
+    return ListReader(**{"num_classes": 12, **options}).read(path)
+
+
 def labels_by_path(path: str, **options: object) -> dict[str, object]:
-    found = parse_list(path, **{"num_classes": 12, "prefix": "/clips", **options})  # type: ignore[arg-type]
+    found = read_list(path, **{"prefix": "/clips", **options})
     return {os.path.relpath(r.path, "/clips"): r.label for r in found.records}
 
 
 def error_of(path: str, **options: object) -> str:
     with pytest.raises(DataListError) as caught:
-        parse_list(path, **{"num_classes": 12, "prefix": "/clips", **options})  # type: ignore[arg-type]
+        read_list(path, **{"prefix": "/clips", **options})
     return str(caught.value)
 
 
@@ -96,7 +102,7 @@ def test_the_right_separator_is_named_with_the_override(tmp_path: Path) -> None:
 
 
 def test_a_header_is_skipped_with_a_warning(tmp_path: Path) -> None:
-    found = parse_list(write(tmp_path / "a.csv", "path,label\na.mp4,1\n"), separator=",", num_classes=12)
+    found = read_list(write(tmp_path / "a.csv", "path,label\na.mp4,1\n"), separator=",")
     assert [r.source for r in found.records] == ["a.csv:2"]
     assert found.warnings[0].startswith("a.csv:1: skipped as a header")
     assert "no videos" in error_of(write(tmp_path / "b.csv", "path label\n"))
@@ -124,7 +130,7 @@ def test_an_empty_list_and_one_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_duplicate_rows_are_kept_once_and_both_lines_named(tmp_path: Path) -> None:
-    found = parse_list(write(tmp_path / "a.csv", "a.mp4 1\nb.mp4 2\na.mp4 1\n"), num_classes=12)
+    found = read_list(write(tmp_path / "a.csv", "a.mp4 1\nb.mp4 2\na.mp4 1\n"))
     assert [r.source for r in found.records] == ["a.csv:1", "a.csv:2"]
     assert found.warnings == ["a.csv:3: same video as a.csv:1, kept once (a.mp4)"]
 
@@ -150,12 +156,12 @@ def test_relative_paths_prefix_then_working_folder_then_folder_of_the_list(
     path = write(tmp_path / "lists/train.csv", "a.mp4 1\n")
     write(tmp_path / "lists/a.mp4", "")
     monkeypatch.chdir(tmp_path)
-    beside = parse_list(path, num_classes=12, roots=[str(tmp_path / "lists")])
+    beside = read_list(path, roots=[str(tmp_path / "lists")])
     assert beside.records[0].path == str(tmp_path / "lists/a.mp4") and not beside.warnings
     write(tmp_path / "a.mp4", "")
-    here = parse_list(path, num_classes=12)
+    here = read_list(path)
     assert here.records[0].path == "a.mp4" and not here.warnings
-    assert parse_list(path, num_classes=12, prefix="/elsewhere").records[0].path == "/elsewhere/a.mp4"
+    assert read_list(path, prefix="/elsewhere").records[0].path == "/elsewhere/a.mp4"
 
 
 def test_a_doubtful_choice_of_the_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +169,7 @@ def test_a_doubtful_choice_of_the_folder_is_told(tmp_path: Path, monkeypatch: py
     path = write(tmp_path / "lists/train.csv", "a.mp4 1\nb.mp4 1\n")
     write(tmp_path / "lists/a.mp4", "")
     for missing_or_in_two in range(2):
-        (told,) = parse_list(path, num_classes=12).warnings
+        (told,) = read_list(path).warnings
         assert "DATA.PATH_PREFIX is not set" in told and str(tmp_path / "lists") in told, missing_or_in_two
         write(tmp_path / "lists/b.mp4", "")
         write(tmp_path / "b.mp4", "")
@@ -181,7 +187,7 @@ def test_a_folder_of_pictures_becomes_frames_in_natural_order(tmp_path: Path) ->
         write(tmp_path / f"clip/frame_{number}.jpg", "")
     write(tmp_path / "clip/notes.txt", "")
     (tmp_path / "bare").mkdir()
-    found = parse_list(write(tmp_path / "a.csv", "clip 1\nbare 2\n"), num_classes=12, frame_fps=15.0)
+    found = read_list(write(tmp_path / "a.csv", "clip 1\nbare 2\n"), frame_fps=15.0)
     clip, bare = found.records
     assert [Path(f).name for f in clip.frames] == ["frame_1.jpg", "frame_2.jpg", "frame_10.jpg"]
     assert (clip.fps, bare.fps, bare.frames) == (15.0, 0.0, ())

@@ -84,7 +84,7 @@ def test_faults_are_told(ssv2: Path) -> None:
         Ssv2(data_dir=str(ssv2), split="train").load()
     with (ssv2 / "train.csv").open("a") as file:
         file.write("100 3 0\n")
-    with pytest.raises(DataListError, match=r"train.csv:17: '100 3 0'"):
+    with pytest.raises(DataListError, match=r"train.csv:17: 3 fields where the header has 5: '100 3 0'"):
         Ssv2(data_dir=str(ssv2), split="train", num_classes=3).load()
     (ssv2 / "train.csv").write_text("74/1.jpg 3\n")
     with pytest.raises(DataListError, match="original_vido_id video_id frame_id path labels"):

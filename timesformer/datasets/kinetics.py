@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import find_list, parse_list
+from timesformer.datasets.list_files import ListReader, find_list
 from timesformer.datasets.records import VideoList, coverage_warnings, load_class_names
 from timesformer.utils.registry import DATASETS
+
+ADVICE = {
+    "train": "Write one `path label` a line (timesformer/datasets/DATASET.md).",
+    "val": "Hold a part of the training videos out for it (timesformer/datasets/DATASET.md).",
+    "test": "To test on the validation list, add: TEST.SPLIT val",
+}
 
 
 @DATASETS.register("kinetics")
 @dataclass(kw_only=True)
 class Kinetics:
-    """Lists `data_dir/{train,val,test}.csv` (or below `metadata/`) of `path<separator>label` lines.
-
-    Attributes are the arguments; see `parse_list` for the meaning of prefix, separator and multi_label.
-    """
+    """Lists `data_dir/{train,val,test}.csv` (or below `metadata/`); see `ListReader` for them and the arguments."""
 
     data_dir: str
     split: str
@@ -28,8 +33,9 @@ class Kinetics:
     multi_label: bool = False
     class_names_path: str = ""
 
-    folders: ClassVar[tuple[str, ...]] = (".", "metadata")
+    folders: ClassVar[Sequence[str]] = (".", "metadata")  # of the lists
     frame_fps: ClassVar[float] = 0.0
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> Kinetics:
@@ -50,14 +56,20 @@ class Kinetics:
         Raises:
             DataListError: it is missing or has lines that cannot be used.
         """
-        advice = {
-            "train": "Write one `path label` a line (timesformer/datasets/DATASET.md).",
-            "val": "Hold a part of the training videos out for it (timesformer/datasets/DATASET.md).",
-            "test": "To test on the validation list, add: TEST.SPLIT val",
-        }[self.split]
-        path = find_list(self.data_dir, [f"{self.split}.csv"], folders=self.folders, advice=advice)
+        path = find_list(self.data_dir, [f"{self.split}.csv"], folders=self.folders, advice=ADVICE[self.split])
         names = self.class_names()
-        found = self.read(path, names)
+        reader = ListReader(
+            num_classes=self.num_classes,
+            separator=self.separator,
+            prefix=self.prefix,
+            roots=[self.data_dir],
+            multi_label=self.multi_label,
+            label_names=self.label_names(names),
+            frame_fps=self.frame_fps,
+            columns=self.columns,
+            join=self.locate,
+        )
+        found = reader.read(path)
         if self.split == "train":
             found.warnings += coverage_warnings(found.records, self.num_classes, path)
         return VideoList(found.records, names, found.warnings)
@@ -70,15 +82,6 @@ class Kinetics:
         """What may stand for a label in a list."""
         return {name: label for label, name in enumerate(names)}
 
-    def read(self, path: str, names: list[str]) -> VideoList:
-        """The records of the list file `path`; `names` are the class names."""
-        return parse_list(
-            path,
-            separator=self.separator,
-            prefix=self.prefix,
-            multi_label=self.multi_label,
-            num_classes=self.num_classes,
-            label_names=self.label_names(names),
-            roots=[self.data_dir],
-            frame_fps=self.frame_fps,
-        )
+    def locate(self, folder: str, path: str) -> str:
+        """The path to open for `path` in a list with `columns`, which is relative to `folder`."""
+        return os.path.join(folder, path)

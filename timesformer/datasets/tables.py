@@ -1,0 +1,92 @@
+"""Tables in text files: finds separator, header and columns, gives rows with line numbers, collects problems."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
+
+from timesformer.datasets.records import shorten
+from timesformer.utils.errors import DataListError
+
+SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'"}  # separator -> how it is typed in a shell
+
+
+class Table:
+    """A text file with one row a line; blank lines and comments ('#') do not count.
+
+    Args:
+        path: UTF-8 text with line ends of any system.
+        columns: what is needed -> the names it may have in a header, in lower case, the preferred one first.
+        optional: those of `columns` that may be missing.
+
+    Attributes:
+        header: the first line if it names any of the columns that must be there, else "".
+        lines: number and stripped text of each line below the header; to be read once.
+        problems: a line for each row that cannot be used, see `raise_problems`.
+
+    Raises:
+        DataListError: the file has no line, or its header names some columns but not all.
+    """
+
+    def __init__(
+        self, path: str, columns: Mapping[str, Sequence[str]] | None = None, *, optional: Collection[str] = ()
+    ) -> None:
+        self.path, self.file = path, os.path.basename(path)
+        self.problems: list[str] = []
+        self.lines = self._read()
+        first = next(self.lines, None)
+        if first is None:
+            raise_problems(path, self.problems)
+            raise DataListError(f"{path} is empty: each line should be a path and a label")
+        self.separator = max(SEPARATORS, key=first[1].count)
+        self._names = [name.strip().lower() for name in next(csv.reader([first[1]], delimiter=self.separator))]
+        wanted, self._indices, missing = columns or {}, [], []
+        for column, names in wanted.items():
+            self._indices.append(next((self._names.index(name) for name in names if name in self._names), None))
+            missing += [column] if self._indices[-1] is None and column not in optional else []
+        self.header = first[1] if len(missing) < len(wanted.keys() - optional) else ""
+        if not self.header:
+            self.lines = chain([first], self.lines)
+        elif missing:
+            raise DataListError(
+                f"{path}:{first[0]}: no column for the {missing[0]} among {', '.join(self._names)}. "
+                f"Call it one of: {', '.join(wanted[missing[0]])}"
+            )
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Line number and the fields of `columns` in their order, "" for missing ones; without a header: none."""
+        for fields in csv.reader(self._texts(), delimiter=self.separator):
+            if len(fields) == len(self._names):
+                yield self._line, ["" if index is None else fields[index].strip() for index in self._indices]
+            else:
+                self.report(f"{len(fields)} fields where the header has {len(self._names)}")
+
+    def report(self, cause: str) -> None:
+        """Add a problem of the line that was read last."""
+        self.problems.append(f"{self.file}:{self._line}: {cause}: {self._text[:80]!r}")
+
+    def _read(self) -> Iterator[tuple[int, str]]:
+        with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            for self._line, text in enumerate(file, 1):
+                self._text = text.strip()
+                if not text.isascii() and re.search("[\udc80-\udcff]", text):
+                    self.report("not UTF-8 text (save the list as plain UTF-8)")
+                elif self._text and self._text[0] != "#":
+                    yield self._line, self._text
+
+    def _texts(self) -> Iterator[str]:
+        for _, text in self.lines:
+            if text.count('"') % 2:  # the csv reader would take the next lines for a part of it
+                self.report("a quote is not closed")
+            else:
+                yield text
+
+
+def raise_problems(path: str, problems: Sequence[str], advice: str = "") -> None:
+    """Raise one DataListError that reports all `problems` of a file, if there are any."""
+    if problems:
+        head = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {path}:"
+        raise DataListError("\n".join(["\n  ".join([head, *shorten(problems)]), *filter(None, [advice])]))
