@@ -128,7 +128,7 @@ def hanging(folder: Path) -> VideoRecord:
     return VideoRecord(str(folder / "hangs.mp4"), 1, "list.csv:9")
 
 
-def test_a_run_goes_on_without_a_video_that_hangs(tmp_path: Path) -> None:
+def test_a_run_continues_without_a_video_that_hangs(tmp_path: Path) -> None:
     videos = [*records(tmp_path, 0, 1, 0), hanging(tmp_path)]
     loader = TrainLoader(train_set(videos, timeout_sec=1.0), global_batch=2, micro_batch=2, num_workers=1)
     for epoch in range(2):
@@ -137,7 +137,7 @@ def test_a_run_goes_on_without_a_video_that_hangs(tmp_path: Path) -> None:
         (failure,) = [failure for batch in batches for failure in batch.failures]
         assert str(failure) == f"{videos[3].path} (list.csv:9): it hangs: nothing came within 1 s (DATA_LOADER.TIMEOUT)"
         assert sorted(index for batch in batches for index in batch.indices) == [0, 1, 1, 2]  # another of its class
-        if epoch == 0:  # it is not tried again: no matter that one could read it now
+        if epoch == 0:  # it is not tried again, though it could be read now
             Path(videos[3].path).unlink()
             write_video(videos[3].path)
 

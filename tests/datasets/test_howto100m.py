@@ -46,7 +46,7 @@ def test_ids_are_found_in_the_folder_of_the_list(tmp_path: Path) -> None:
     assert not any("DATA.PATH_PREFIX" in line for line in found.warnings)
 
 
-def test_problems_are_told_with_line_numbers(tmp_path: Path) -> None:
+def test_problems_are_reported_with_line_numbers(tmp_path: Path) -> None:
     text = "path,label,start,end\na.mp4,1,9,3\nb.mp4,1,x,9\nc.mp4,1\nd.mp4,7,0,9\n"
     with pytest.raises(DataListError) as caught:
         load(tmp_path, text)

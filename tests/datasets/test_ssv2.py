@@ -79,7 +79,7 @@ def test_test_answers_are_used_where_there_are_any(ssv2: Path) -> None:
     assert [(r.path, r.label) for r in found.records] == [("/videos/12.webm", 2), ("/videos/13.webm", 1)]
 
 
-def test_faults_are_told(ssv2: Path) -> None:
+def test_problems_are_reported(ssv2: Path) -> None:
     with pytest.raises(DataListError, match=r"3 classes, but MODEL.NUM_CLASSES is 174. Add: MODEL.NUM_CLASSES 3"):
         Ssv2(data_dir=str(ssv2), split="train").load()
     with (ssv2 / "train.csv").open("a") as file:

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
 from filelock import FileLock, Timeout
 
 from timesformer.utils.env import free_memory
@@ -46,11 +45,10 @@ def disk_folder(folder: str) -> Path:
 
 
 def memory_folder(run: str) -> Path:
-    """Makes a folder in shared memory for all processes of `run` on this machine; the last one that ends removes it.
+    """Makes a folder in shared memory for all processes of a run on this machine; the last one that ends removes it.
 
-    Each process holds the lock of a file of its own in the folder, which the system releases when the process ends,
-    in whatever way. A folder whose locks are all free is removed: at the end of its last process or, for folders
-    that killed runs have left, at the start of the next run.
+    Each process locks a file of its own in the folder, and the system unlocks it however the process ends. A folder
+    without a locked file is removed: at the end of its last process or, after a kill, at the start of the next run.
 
     Args:
         run: what the processes of a run have in common: its output folder.
@@ -62,10 +60,11 @@ def memory_folder(run: str) -> Path:
         raise ConfigError(
             f"DATA_LOADER.CACHE memory needs {SHARED_MEMORY}, which cannot be written here. Type DATA_LOADER.CACHE disk"
         )
-    folder = SHARED_MEMORY / f"{_prefix()}{hashlib.sha256(os.path.abspath(run).encode()).hexdigest()[:16]}"
+    prefix = _prefix()
+    folder = SHARED_MEMORY / (prefix + hashlib.sha256(os.path.abspath(run).encode()).hexdigest()[:16])
     if folder not in _held:
-        with _changing_folders():
-            for other in {*SHARED_MEMORY.glob(f"{_prefix()}*")} - _held.keys():
+        with FileLock(SHARED_MEMORY / f"{prefix}lock"):  # nobody joins a folder while it is removed
+            for other in {*SHARED_MEMORY.glob(f"{prefix}*")} - _held.keys():
                 _remove_unless_used(other)
             folder.mkdir(mode=0o700, exist_ok=True)
             _held[folder] = FileLock(folder / f"{uuid4().hex}.lock", thread_local=False)
@@ -100,17 +99,13 @@ def check_space(folder: Path, summary: str, num_bytes: int, stored_bytes: int, *
 
 
 def _prefix() -> str:
-    return f"timesformer-cache-{psutil.Process().username()}-"
-
-
-def _changing_folders() -> FileLock:
-    """Held while a process joins or leaves a folder, so that nobody joins one that is being removed."""
-    return FileLock(SHARED_MEMORY / f"{_prefix()[:-1]}.lock")
+    """Of the names in shared memory, which are those of this user."""
+    return f"timesformer-cache-{getattr(os, 'getuid', lambda: 0)()}-"
 
 
 def _leave(folder: Path, owner: int) -> None:
     if os.getpid() == owner and folder in _held:  # not in a process that the owner has forked
-        with _changing_folders():
+        with FileLock(SHARED_MEMORY / f"{_prefix()}lock"):
             _held.pop(folder).release()
             _remove_unless_used(folder)
 
@@ -118,8 +113,8 @@ def _leave(folder: Path, owner: int) -> None:
 def _remove_unless_used(folder: Path) -> None:
     try:
         for file in folder.glob("*.lock"):
-            with FileLock(file, timeout=0):  # of a process that has ended
-                pass
+            FileLock(file, timeout=0).acquire().lock.release()  # of a process that has ended
     except Timeout:
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)

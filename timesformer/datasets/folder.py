@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import ListReader
+from timesformer.datasets.kinetics import Kinetics
+from timesformer.datasets.list_files import raise_problems
 from timesformer.datasets.records import (
     VIDEO_EXTENSIONS,
     VideoList,
@@ -23,7 +24,6 @@ from timesformer.datasets.records import (
     shorten,
     wrong_num_classes,
 )
-from timesformer.datasets.tables import raise_problems
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
 
@@ -47,7 +47,7 @@ class VideoFolder:
     test_fraction: float = 0.2
     subject_pattern: str = ""  # regular expression whose first group is the subject in the path below `root`
     seed: int = 0  # another seed is another split by fractions
-    separator: str = " "  # of lists, as `prefix`: see `ListReader`
+    separator: str = " "  # of lists, as `prefix`: see `Kinetics`
     prefix: str = ""
     class_names_path: str = ""  # file of class names; without it the folders in natural order are the classes
 
@@ -97,13 +97,14 @@ class VideoFolder:
             names = self._class_names(self.root)
             return names, self._divide(self._scan(self.root, names))
         names = self._class_names(self.root, required=False)
-        reader = ListReader(
+        reader = Kinetics(
+            data_dir=self.root,
+            split=self.split,
             num_classes=self.num_classes,
-            separator=self.separator,
             prefix=self.prefix,
-            label_names={name: label for label, name in enumerate(names)},
+            separator=self.separator,
         )
-        return names, {split: self._with_subjects(reader.read(path)) for split, path in lists.items()}
+        return names, {split: self._with_subjects(reader.read(path, names)) for split, path in lists.items()}
 
     def _class_names(self, folder: str, *, required: bool = True) -> list[str]:
         """Class names from the file of the user, else the sub-folders; [] where they are not required."""

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from multiprocessing import spawn
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -39,30 +40,22 @@ class _Process(NamedTuple):
     poll: Callable[[], int | None]  # exit status, minus the number of the signal that ended it, or None: it runs
 
 
+@dataclass(eq=False)
 class GuardedCall(Generic[T]):
     """A function that runs in another process, one for each process that calls it.
-
-    Args:
-        function: arguments and results are pickled; the function too where the process is spawned.
-        timeout_sec: for a call until its whole answer has come, without the start of the process; 0: no limit.
-        recycle_after: calls after which the process is replaced by a fresh one; 0: never.
-        start_method: "fork" or "spawn".
 
     Raises:
         TimeoutError: a call took too long. Its process has been killed; the next call gets another one.
         ChildProcessError: the process ended, for example by a fault in a library.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., T],
-        *,
-        timeout_sec: float = 0.0,
-        recycle_after: int = 0,
-        start_method: str = START_METHOD,
-    ) -> None:
-        self.function, self.timeout_sec, self.recycle_after = function, timeout_sec, recycle_after
-        self.start_method = start_method
+    function: Callable[..., T]  # arguments and results are pickled; the function too where the process is spawned
+    _: KW_ONLY
+    timeout_sec: float = 0.0  # of a call until its whole answer has come; the start does not count; 0: no limit
+    recycle_after: int = 0  # calls after which the process is replaced by a fresh one; 0: never
+    start_method: str = START_METHOD  # "fork" or "spawn"
+
+    def __post_init__(self) -> None:
         self._process: _Process | None = None
         self._owner = self._calls = 0
         self._killed: list[Callable[[], int | None]] = []  # `poll` of processes whose end was not waited for
@@ -72,8 +65,7 @@ class GuardedCall(Generic[T]):
             self._owner, self._process, self._killed = os.getpid(), None, []
         message = pickle.dumps(arguments)
         if self._process is None:
-            self._killed = [poll for poll in self._killed if poll() is None]
-            self._calls = 0
+            self._calls, self._killed = 0, [poll for poll in self._killed if poll() is None]
             self._fork() if self.start_method == "fork" else self._spawn()
         result, error, trace = pickle.loads(self._exchange(message, self.timeout_sec))
         self._calls += 1
@@ -127,7 +119,7 @@ class GuardedCall(Generic[T]):
             raise ChildProcessError(f"its process did not start within {START_LIMIT_SEC:g} s") from None
 
     def _exchange(self, message: bytes, limit_sec: float) -> bytearray:
-        """The answer to a message; after a failure there is no process any more, so that no answer comes late.
+        """The answer to a message; after an error the process is gone, so that its answer is not that of the next call.
 
         Raises:
             TimeoutError: the answer is not complete after `limit_sec` seconds; 0: no limit.
@@ -163,7 +155,6 @@ class GuardedCall(Generic[T]):
 
 
 def _exit_status(pid: int) -> int | None:
-    """See `_Process.poll`; to be called until it gives a number, and no more."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
 
@@ -171,28 +162,26 @@ def _exit_status(pid: int) -> int | None:
 def _send(connection: socket.socket, message: bytes, deadline: float | None = None) -> None:
     """Send a message with its length before it; a TimeoutError at the deadline (of `time.monotonic`)."""
     for data in (LENGTH.pack(len(message)), message):
-        _set_timeout(connection, deadline)
+        connection.settimeout(_remaining(deadline))
         connection.sendall(data)
 
 
-def _receive(connection: socket.socket, deadline: float | None = None) -> bytearray:
-    """A whole message; a TimeoutError at the deadline, a ConnectionError if it ends before."""
-
-    def read(size: int) -> bytearray:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            _set_timeout(connection, deadline)
-            if not (count := connection.recv_into(rest)):
-                raise ConnectionResetError
-            rest = rest[count:]
-        return data
-
-    return read(*LENGTH.unpack(read(LENGTH.size)))
+def _receive(connection: socket.socket, deadline: float | None = None, size: int | None = None) -> bytearray:
+    """A whole message, or `size` bytes; a TimeoutError at the deadline, a ConnectionError if they end before."""
+    if size is None:
+        (size,) = LENGTH.unpack(_receive(connection, deadline, LENGTH.size))
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        connection.settimeout(_remaining(deadline))
+        if not (count := connection.recv_into(rest)):
+            raise ConnectionResetError
+        rest = rest[count:]
+    return data
 
 
-def _set_timeout(connection: socket.socket, deadline: float | None) -> None:
-    connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 1e-3)
 
 
 def serve_spawned(descriptor: int) -> None:

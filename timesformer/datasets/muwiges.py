@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from timesformer.datasets.gestures.curves import CLASS_NAMES
@@ -27,7 +28,7 @@ class MuWiGes(Kinetics):
             raise wrong_num_classes("MuWiGes", len(CLASS_NAMES), self.num_classes)
         return super().class_names() or [*CLASS_NAMES]
 
-    def label_names(self, names: list[str]) -> dict[str, int]:
+    def label_names(self, names: Sequence[str]) -> dict[str, int]:
         """The class names and their first words, G1 .. G12."""
         first_words = {name.split()[0]: label for label, name in enumerate(names)}
         return first_words | super().label_names(names)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import base_folder, find_list
+from timesformer.datasets.list_files import Table, base_folder, find_list, raise_problems
 from timesformer.datasets.records import (
     VideoList,
     VideoRecord,
@@ -21,24 +21,16 @@ from timesformer.datasets.records import (
     shorten,
     videos_by_stem,
 )
-from timesformer.datasets.tables import Table, raise_problems
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
 
 PREFIX = "something-something-v2-"  # of the official files; those of the newer archive have none
 FOLDERS = (".", "labels", "metadata")
 ANNOTATIONS = {"train": "train.json", "val": "validation.json", "test": "test-answers.csv"}
-ADVICE = {
-    "train": "Put the annotations of the dataset there.",
-    "val": "Put the annotations of the dataset there.",
-    "test": "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val",
-}
+ADVICE = "Put the annotations of the dataset there."
+TEST_ADVICE = "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val"
 FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels"  # misspelt so in the files in use
-FRAME_COLUMNS = {
-    "id": ("original_vido_id", "original_video_id", "video_id"),
-    "path": ("path",),
-    "frame": ("frame_id",),
-}
+FRAME_COLUMNS = {"id": ("original_vido_id", "original_video_id", "video_id"), "path": ["path"], "frame": ["frame_id"]}
 
 
 @dataclass(frozen=True)
@@ -46,27 +38,25 @@ class NumberedFrames(Sequence[str]):
     """Paths `{head}{number}{tail}` of consecutive numbers: SSv2's 7 million frame names in little memory."""
 
     head: str
-    first: int
+    numbers: range
     digits: int
     tail: str
-    length: int
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.numbers)
 
     def __getitem__(self, index: Any) -> Any:
-        numbers = range(self.first, self.first + self.length)[index]
-        return self._path(numbers) if isinstance(numbers, int) else tuple(map(self._path, numbers))
-
-    def _path(self, number: int) -> str:
-        return f"{self.head}{number:0{self.digits}d}{self.tail}"
+        if isinstance(index, slice):
+            return tuple(replace(self, numbers=self.numbers[index]))
+        return f"{self.head}{self.numbers[index]:0{self.digits}d}{self.tail}"
 
 
 def compact(paths: Sequence[str]) -> Sequence[str]:
     """The same paths as NumberedFrames if their numbers are consecutive, else as a tuple."""
     if match := re.fullmatch(r"(.*?)(\d+)(\.\w+)", paths[0], re.DOTALL):
         head, number, tail = match.groups()
-        numbered = NumberedFrames(head, int(number), len(number), tail, len(paths))
+        first = int(number)
+        numbered = NumberedFrames(head, range(first, first + len(paths)), len(number), tail)
         if [*numbered] == [*paths]:
             return numbered
     return tuple(paths)
@@ -100,19 +90,19 @@ class Ssv2:
         Raises:
             DataListError: files are missing or do not match.
         """
-        names = load_class_names(self._find("labels.json", ADVICE["train"]), self.num_classes)
+        names = load_class_names(self._find("labels.json"), self.num_classes)
         annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
         records, warnings = self._frames(annotations, labels) if self.input == "frames" else (self._videos(labels), [])
         if self.split == "train":
             warnings += coverage_warnings(records, self.num_classes, annotations)
         return VideoList(records, names, warnings)
 
-    def _find(self, name: str, advice: str) -> str:
+    def _find(self, name: str, advice: str = ADVICE) -> str:
         return find_list(self.data_dir, [PREFIX + name, name], folders=FOLDERS, advice=advice)
 
     def _annotations(self, labels: dict[str, int]) -> tuple[str, dict[str, int]]:
         """Path of the annotation file, and video id to label."""
-        path = self._find(ANNOTATIONS[self.split], ADVICE[self.split])
+        path = self._find(ANNOTATIONS[self.split], TEST_ADVICE if self.split == "test" else ADVICE)
         if path.endswith(".json"):
             entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path)]
         else:
@@ -134,11 +124,9 @@ class Ssv2:
 
     def _videos(self, labels: dict[str, int]) -> list[VideoRecord]:
         folder = self.prefix or os.path.join(self.data_dir, "20bn-something-something-v2")
-        files, source = videos_by_stem(folder), ANNOTATIONS[self.split]
-        return [
-            VideoRecord(files.get(i, os.path.join(folder, f"{i}.webm")), label, f"{source}: id {i}")
-            for i, label in labels.items()
-        ]
+        files = videos_by_stem(folder)
+        paths = {i: files.get(i, os.path.join(folder, f"{i}.webm")) for i in labels}
+        return [VideoRecord(paths[i], labels[i], f"{ANNOTATIONS[self.split]}: id {i}") for i in labels]
 
     def _frames(self, annotations: str, labels: dict[str, int]) -> tuple[list[VideoRecord], list[str]]:
         advice = "Without frame lists, read the video files: add SSV2.INPUT videos"
@@ -180,20 +168,18 @@ def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
     if not table.header:
         line, text = next(table.lines)
         raise DataListError(f"{path}:{line}: the header is {text!r}, but should be {FRAME_LIST_HEADER!r}")
-    for video_id, group in groupby(_numbered_rows(table), key=lambda row: row[0]):
-        rows = sorted(group, key=lambda row: row[1])
-        yield min(line for _, _, line, _ in rows), video_id, [frame for *_, frame in rows]
+    has_numbers = "frame_id" in table.header.lower()  # without them, the frames are in order
+    for video_id, group in groupby(table.rows(), key=lambda row: row[1][0]):
+        frames = []
+        for line, (_, frame, number) in group:
+            if number.isdecimal() or not has_numbers:
+                frames.append((int(number or 0), line, frame))
+            else:
+                table.report(f"frame_id {number!r} is not a whole number")
+        frames.sort(key=lambda each: each[0])
+        if frames:
+            yield min(line for _, line, _ in frames), video_id, [frame for *_, frame in frames]
     raise_problems(path, table.problems, f"Each line should have the fields of the header: {table.header!r}")
-
-
-def _numbered_rows(table: Table) -> Iterator[tuple[str, int, int, str]]:
-    """Video id, frame number (0 without such a column), line and path of each row."""
-    has_numbers = "frame_id" in table.header.lower()
-    for line, (video_id, path, number) in table.rows():
-        if number.isdecimal() or not has_numbers:
-            yield video_id, int(number or 0), line, path
-        else:
-            table.report(f"frame_id {number!r} is not a whole number")
 
 
 def _read_json(path: str) -> list[dict[str, Any]]:
