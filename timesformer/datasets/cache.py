@@ -1,13 +1,12 @@
 """Keeps the decoded frames of small datasets in files that all processes of a machine read.
 
 A video has one file: its facts in a first line of json, and its frames as plain uint8, read through a memory map.
-The file is written under another name and then renamed, so that a reader sees all of it or nothing, and two
-processes that miss the same video at once do no harm. The name depends on the video and the settings; the first
-line holds size and time of change of the video, and a video that has changed is decoded again.
+The file is written under another name and then renamed: a reader sees all of it or nothing. Its name depends on the
+video and the settings; a video whose size or time of change differs from the first line is decoded again.
 
-What a clip looks like never depends on whether the cache has it: frames are scaled to the stored size in both
-cases. That size is never above the frame's own, so small videos are stored as they are, exactly. Larger ones are
-stored as the transform would scale them, which is exact too, except for random scales: see `StoredSize`.
+Frames are scaled to the stored size whether the cache has them or not, so clips never depend on it. That size is
+never above the frame's own: small videos are stored exactly. Larger ones are stored as the transform would scale
+them, which is exact too, except for random scales: see `StoredSize`.
 """
 
 from __future__ import annotations
@@ -211,6 +210,6 @@ class _CachedReader:
 
 
 def _stamp(record: VideoRecord) -> str:
-    """What changes when the video does: the size and time of change of its file or of each of its pictures."""
+    """A hash of size and time of change of the video's file or of each of its pictures."""
     status = [os.stat(file) for file in record.frames or (record.path,)]
     return hashlib.sha256(repr([(each.st_size, each.st_mtime_ns) for each in status]).encode()).hexdigest()[:16]

@@ -31,7 +31,7 @@ def disk_folder(folder: str) -> Path:
         ConfigError: it cannot be written.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = Path(folder) if folder else home / "timesformer" / "frames"
+    path = Path(folder or home / "timesformer" / "frames")
     try:
         path.mkdir(parents=True, exist_ok=True)
         for unfinished in path.glob("*.writing"):  # by processes that were killed; others are still writing
@@ -47,11 +47,9 @@ def disk_folder(folder: str) -> Path:
 def memory_folder(run: str) -> Path:
     """Makes a folder in shared memory for all processes of a run on this machine; the last one that ends removes it.
 
-    Each process locks a file of its own in the folder, and the system unlocks it however the process ends. A folder
-    without a locked file is removed: at the end of its last process or, after a kill, at the start of the next run.
-
-    Args:
-        run: what the processes of a run have in common: its output folder.
+    What identifies the run is its output folder. Each process locks a file of its own in the folder, and the system
+    unlocks it however the process ends. A folder without a locked file is removed: at the end of its last process or,
+    after a kill, at the start of the next run.
 
     Raises:
         ConfigError: there is no shared memory here.
@@ -74,16 +72,10 @@ def memory_folder(run: str) -> Path:
 
 
 def check_space(folder: Path, summary: str, num_bytes: int, stored_bytes: int, *, limit_gb: float) -> None:
-    """Check that frames fit.
-
-    Args:
-        folder: for them.
-        summary: the list and what it takes, for the message.
-        num_bytes, stored_bytes: of all frames, and of those that are stored already.
-        limit_gb: DATA_LOADER.CACHE_GB.
+    """Check that frames fit into `folder`; `summary` is the list and what it takes, for the message.
 
     Raises:
-        ConfigError: they take more than the limit, or than the free space.
+        ConfigError: all frames take more than the limit, or those that are not stored yet more than the free space.
     """
     if num_bytes > limit_gb * GB:
         raise ConfigError(

@@ -97,13 +97,8 @@ class VideoFolder:
             names = self._class_names(self.root)
             return names, self._divide(self._scan(self.root, names))
         names = self._class_names(self.root, required=False)
-        reader = Kinetics(
-            data_dir=self.root,
-            split=self.split,
-            num_classes=self.num_classes,
-            prefix=self.prefix,
-            separator=self.separator,
-        )
+        reader = Kinetics(data_dir=self.root, split=self.split, num_classes=self.num_classes)
+        reader.prefix, reader.separator = self.prefix, self.separator
         return names, {split: self._with_subjects(reader.read(path, names)) for split, path in lists.items()}
 
     def _class_names(self, folder: str, *, required: bool = True) -> list[str]:
@@ -147,8 +142,7 @@ class VideoFolder:
     def _with_subjects(self, videos: VideoList) -> VideoList:
         if not self.subject_pattern:
             return videos
-        matches = [re.search(self.subject_pattern, self._below_root(record)) for record in videos.records]
-        pairs = [*zip(videos.records, matches, strict=True)]
+        pairs = [(record, re.search(self.subject_pattern, self._below_root(record))) for record in videos.records]
         problems = [f"no subject in {record.path}" for record, match in pairs if not (match and match[1])]
         raise_problems(self.root, problems, f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} should match every path")
         return replace(videos, records=[replace(record, subject=match[1]) for record, match in pairs if match])

@@ -23,9 +23,8 @@ from timesformer.distributed.stop import ignore_stop_signals
 
 T = TypeVar("T")
 
-# A fork starts in milliseconds and shares the memory of its caller. Windows has none, and on macOS libraries of the
-# system may crash in it. A spawned process (not one of multiprocessing, which loader processes may not start) imports
-# the function's module first.
+# A fork starts in milliseconds and shares the memory of its caller; Windows has none, and on macOS libraries of the
+# system may crash in it. Neither form uses multiprocessing.Process, which loader processes may not start.
 START_METHOD = "fork" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn"
 START_LIMIT_SEC = 300.0  # for a spawned process to import its libraries and to receive the function
 GRACE_SEC = 5.0  # after the time limit a process ends by itself, in case its caller is gone
@@ -170,13 +169,12 @@ def _receive(connection: socket.socket, deadline: float | None = None, size: int
     """A whole message, or `size` bytes; a TimeoutError at the deadline, a ConnectionError if they end before."""
     if size is None:
         (size,) = LENGTH.unpack(_receive(connection, deadline, LENGTH.size))
-    data = bytearray(size)
-    rest = memoryview(data)
-    while rest:
+    data, count = bytearray(size), 0
+    while count < size:
         connection.settimeout(_remaining(deadline))
-        if not (count := connection.recv_into(rest)):
+        if not (received := connection.recv_into(memoryview(data)[count:])):
             raise ConnectionResetError
-        rest = rest[count:]
+        count += received
     return data
 
 

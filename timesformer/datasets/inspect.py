@@ -79,7 +79,7 @@ def inspect_videos(
         max_videos: most videos to open; None: all of them.
         num_threads: videos open at a time (decoders work outside Python's lock).
         read_frames: False only opens the files.
-        show_progress: show a progress bar.
+        show_progress: whether to show a progress bar.
     """
     count = min(len(records), max_videos or len(records))
     indices = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist()

@@ -230,6 +230,8 @@ def _named_rows(table: Table) -> list[Row]:
     for line, (path, label, start, end) in table.rows():
         try:
             start_sec, end_sec = float(start or 0), float(end or 0)
+            if not path:
+                raise ValueError("no path")
             if start_sec < 0 or (end_sec and end_sec <= start_sec):
                 raise ValueError(f"from {start_sec} to {end_sec} seconds is no part of a video")
             rows.append(Row(line, path, label, start_sec, end_sec))
