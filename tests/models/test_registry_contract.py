@@ -120,10 +120,8 @@ def test_a_hook_sees_what_the_published_attention_computes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_summary_counts_without_touching_the_model(name: str) -> None:
-    cfg = small_config(name)
-    model = build_model(cfg)
-    size = cfg.DATA.TRAIN_CROP_SIZE
-    summary = summarize(model, (3, cfg.DATA.NUM_FRAMES, size, size))
+    model = build_model(small_config(name))
+    summary = summarize(model)
     assert summary.num_parameters == sum(p.numel() for p in model.parameters())
     assert summary.multiply_accumulates_per_clip > summary.num_parameters / 10
     assert model.training and not any(p.is_meta for p in model.parameters())
@@ -136,9 +134,9 @@ def test_summary_is_one_readable_line() -> None:
     cfg.DATA.NUM_FRAMES, cfg.MODEL.NUM_CLASSES = 8, 12
     model = build_model(cfg)
     line = "387.0 k parameters, 0.04 G multiply-accumulates a clip (torch's counter)"
-    assert str(summarize(model, (3, 8, 32, 32))) == line
+    assert str(summarize(model)) == line
     model.model.patch_embed.requires_grad_(False)
-    assert "387.0 k parameters (368.5 k trained), " in str(summarize(model, (3, 8, 32, 32)))
+    assert "387.0 k parameters (368.5 k trained), " in str(summarize(model))
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

@@ -127,7 +127,8 @@ def test_parameters_and_work_of_full_size_models(facts: dict) -> None:
             num_classes=kw.get("classes", 400),
             attention_type=kw.get("att", "divided_space_time"),
         )
-    summary = summarize(model, (3, frames, size, size))
+    summary = summarize(model)
+    assert model.input_shape == (3, frames, size, size)
     assert len(model.state_dict()) == facts["n_tensors"]
     assert summary.num_parameters == summary.num_trainable == facts["params"]
     saved = saved_multiply_accumulates(model.model, frames)
@@ -169,7 +170,8 @@ def test_light_timesformer_sizes(
 ) -> None:
     with torch.device("meta"):
         model = LightTimeSformer(**arguments)
-    summary = summarize(model, shape)
+    summary = summarize(model)
+    assert model.input_shape == shape
     assert summary.num_parameters == num_parameters
     if giga is not None:
         assert round(summary.multiply_accumulates_per_clip / 1e9, 1) == giga
