@@ -1,5 +1,10 @@
-"""Shim for `python setup.py develop`; everything about the package is in pyproject.toml."""
+"""Shim for `python setup.py develop`, and configs/ as timesformer.configs; the rest is in pyproject.toml."""
 
-from setuptools import setup
+from setuptools import find_namespace_packages, find_packages, setup
 
-setup()
+configs = [f"timesformer.{folder}" for folder in find_namespace_packages(include=["configs*"])]
+setup(
+    packages=[*find_packages(include=["timesformer*"]), *configs],
+    package_dir={"timesformer.configs": "configs"},
+    package_data={"timesformer": ["**/*.md"], **{folder: ["*.yaml"] for folder in configs}},
+)

@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from timesformer.cli import config
+from timesformer.cli.config import describe_keys, main
 from timesformer.config.defaults import KEYS
-from timesformer.config.describe import describe_keys
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def main() -> Any:
-    return config.main
-
-
 def test_every_key_with_default_choices_and_meaning() -> None:
     text = describe_keys()
-    assert all(key.name in text and key.meaning in text for key in KEYS)
+    assert all(key.name in text and key.meaning in " ".join(text.split()) for key in KEYS)
     assert "one of sgd, adam, adamw" in text and "auto or a whole number, at least 1" in text
 
 
 def test_filters_and_choices() -> None:
     assert describe_keys("data.crop").splitlines()[0].split()[:2] == ["DATA.CROP_MODE", "'crop'"]
-    assert len(describe_keys("DATA.CROP").splitlines()) == 2
+    assert describe_keys("DATA.CROP").splitlines() == [
+        "DATA.CROP_MODE  'crop'  one of crop, full",
+        "    crop: scale to the short side, then crop; full: the whole frame, resized to",
+        "    the crop size",
+    ]
     assert "one of a, b" in describe_keys(["MODEL_NAME"], choices={"MODEL.MODEL_NAME": ("a", "b")})
     assert describe_keys("QQ") == "No key contains QQ."
 
 
-def test_tool_prints_values_and_where_they_come_from(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_fit_the_terminal() -> None:
+    lines = describe_keys().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert max(len(line) for line in lines if line.startswith("    ") and not line.startswith(" " * 5)) <= 80
+
+
+def test_tool_prints_values_and_where_they_come_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cfg", str(ROOT / "configs/SSv2/TimeSformer_divST_8_224.yaml"), "SOLVER.BASE_LR", "0.1"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["SOLVER.BASE_LR"].endswith("command line") and "0.1" in lines["SOLVER.BASE_LR"]
     assert "timesformer_ssv2.yaml:" in lines["DATA.CHANNEL_ORDER"]
     assert lines["GESTURES.HARD"].endswith("default")
+    assert max(map(len, lines.values())) <= 100
 
 
-def test_tool_prints_tables_and_errors(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_package_has_the_file_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--cfg", "Gestures/LightTimeSformer_demo"]) == 0
+    assert "LightTimeSformer_demo.yaml:5" in capsys.readouterr().out
+
+
+def test_a_file_that_no_run_accepts_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "Gestures/LightTimeSformer_demo", "TIMESFORMER.PATCH_SIZE", "7"]) == 1
+    assert "is not a multiple of TIMESFORMER.PATCH_SIZE 7" in capsys.readouterr().err
+
+
+def test_tool_prints_tables_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["SOLVER", "MIXUP"]) == 0
     assert "SOLVER.BASE_LR" in (out := capsys.readouterr().out) and "MIXUP.PROB" in out and "DATA." not in out
     assert main(["--cfg", "gone.yaml"]) == 1

@@ -119,7 +119,7 @@ def test_a_dry_run_prints_the_command_and_the_script(
     ("options", "overrides", "message"),
     [
         (["--num_gpus", 0], ["SOLVER.BASE_LRATE", "1"], "command line: SOLVER.BASE_LRATE is not a key; did you mean"),
-        (["--num_gpus", 3], BATCHES, "TRAIN.BATCH_SIZE 8 cannot be shared evenly by 3 processes on a node"),
+        (["--num_gpus", 3], BATCHES, "TRAIN.BATCH_SIZE 8 cannot be split evenly among the 3 processes of a node"),
         ([], [*BATCHES, "NUM_GPUS", "auto"], "a job must ask for a number of GPUs. Add: --num_gpus 1"),
         (["--num_gpus", 0, "--num_shards", 2, "--cluster", "local"], BATCHES, "local has one node"),
         (["--num_gpus", 2, "--cluster", "debug"], BATCHES, "debug one process"),

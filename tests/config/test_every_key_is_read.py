@@ -1,4 +1,4 @@
-"""Defect 1 for all keys: each declared key is read somewhere in the package outside config/."""
+"""Defect 1 for all keys: each declared key is read somewhere in the package outside checks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def chains(tree: ast.AST) -> Iterator[str]:
 def test_defect_01_every_key_is_read() -> None:
     read: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.parent != PACKAGE / "config":
+        if path.parent != PACKAGE / "config" and path.name != "config_checks.py":
             for chain in chains(ast.parse(path.read_text())):
                 owner, _, name = chain.partition("cfg.")
                 if name and (not owner or owner.endswith(".")):

@@ -1,4 +1,4 @@
-"""The original's YAML files load unchanged; what has no meaning here is told in one line each."""
+"""The original's YAML files load unchanged; keys without a meaning here are reported in one line each."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_defect_01_dropout_rate_says_that_it_does_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "asks", "asks_nothing"),
+    ("name", "requests", "requests_nothing"),
     [
         ("MIXUP.MODE", "elem", "batch"),
         ("SOLVER.BASE_LR_SCALE_NUM_SHARDS", "True", "False"),
@@ -108,9 +108,9 @@ def test_defect_01_dropout_rate_says_that_it_does_nothing() -> None:
         ("TRAIN.CHECKPOINT_TYPE", "caffe2", "pytorch"),
     ],
 )
-def test_what_is_asked_for_and_missing_is_said_clearly(name: str, asks: str, asks_nothing: str) -> None:
-    assert "is NOT DONE here" in load_config(None, [name, asks]).advice[0]
-    assert "no effect" in load_config(None, [name, asks_nothing]).advice[0]
+def test_a_request_for_what_is_missing_is_loud(name: str, requests: str, requests_nothing: str) -> None:
+    assert "is NOT DONE here" in load_config(None, [name, requests]).advice[0]
+    assert "no effect" in load_config(None, [name, requests_nothing]).advice[0]
 
 
 def test_losses_of_the_original_by_their_names_here() -> None:

@@ -1,8 +1,10 @@
-"""Files and words become one configuration; whatever is wrong is told at once, with its place."""
+"""Files and words become one configuration; all problems are reported together, each with its location."""
 
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +113,13 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         f"{path}:2: TRAIN.BATCH_SIZ is not a key; did you mean TRAIN.BATCH_SIZE?",
         f"{path}:3: TRAIN.ENABLE: found 1; allowed: True or False.",
         f"{path}:5: DATA.NUM_FRAMES: found True; allowed: a whole number, at least 1.",
-        "DATA.MEAN needs 3 numbers, found [0.4]; for example DATA.MEAN [0.45,0.45,0.45] "
-        f"(DATA.MEAN is from {path}:6)",
+        f"{path}:6: DATA.MEAN: found [0.4]; allowed: a list of 3 numbers, from 0 to 1, such as [0.45,0.45,0.45].",
         f"{path}:7: DATA.CROP_MODE: found 'ful'; allowed: one of crop, full. Did you mean full?",
         f"{path}:8: SOLVER.MOMENTUM: found 2; allowed: a number, from 0 to 1.",
         f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, at least 0.",
         f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, at least 0.",
         f"{path}:9: TEST is a section; its keys are TEST.BATCH_SIZE,",
-        f"{path}:11: RNG_SEED is given twice, first in line 10; keep one.",
+        f"{path}:11: RNG_SEED is given twice, first in {path}:10; keep one.",
         "command line: NUM_SHARDS: found 'two'; allowed: a whole number, at least 1.",
         "command line: num_gpus is not a key; did you mean NUM_GPUS?",
     ]  # fmt: skip
@@ -158,7 +159,7 @@ def test_words_that_are_no_pairs(words: list[str], hint: str) -> None:
         ("TRAIN:\n\tENABLE: 1", "run.yaml:2: not valid YAML"),
         ("A: [1\nB: 2", "run.yaml:2: not valid YAML"),
         ("- 1", "run.yaml:1: the file must consist of KEY: value lines"),
-        ("RNG_SEED: !!python/name:os.system", "run.yaml:1: not valid YAML"),
+        ("RNG_SEED: !!python/name:os.system", "run.yaml:1: RNG_SEED: could not determine a constructor for the tag"),
         ("RNG_SEED: 2026-13-45", "run.yaml:1: RNG_SEED: month must be in 1..12"),
         ("RNG_SEED:", "run.yaml:1: RNG_SEED: found None"),
         ("RNG_SEED: .nan", "run.yaml:1: RNG_SEED: found nan"),
@@ -170,7 +171,7 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     assert message in problems(write(tmp_path, text))
 
 
-def test_file_that_is_not_there_and_empty_file(tmp_path: Path) -> None:
+def test_missing_file_and_empty_file(tmp_path: Path) -> None:
     assert "No such file" in problems(str(tmp_path / "gone.yaml"))
     assert load_config(write(tmp_path, "# nothing\n")).cfg == get_cfg()
 
@@ -196,7 +197,45 @@ def test_every_end_of_every_range() -> None:
             assert f"{key.name}: found {value!r}; allowed: " in problems(None, key.name, value), key
 
 
-def test_statistics_of_0_to_255_are_told_with_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("name", "word", "message"),
+    [
+        (
+            "DATA.STD",
+            "[1,1]",
+            "found [1, 1]; allowed: a list of 3 numbers, from 1e-06 to 1, such as [0.225,0.225,0.225]",
+        ),
+        ("SOLVER.BETAS", "[0.9]", "allowed: a list of 2 numbers, from 0 to 0.99999, such as [0.9,0.999]"),
+        ("DATA.TRAIN_JITTER_SCALES", "[256]", "allowed: a list of 2 whole numbers, at least 1, such as [256,320]"),
+        ("GESTURES.NUM_SUBJECTS", "[1]", "allowed: a list of 3 whole numbers, at least 1, such as [60,10,20]"),
+    ],
+)
+def test_lists_of_another_length(name: str, word: str, message: str) -> None:
+    text = problems(None, name, word)
+    assert text.startswith("1 problem ") and f"command line: {name}: " in text and message in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [("(a", "The pattern is not valid: missing ), unterminated subpattern"), ("person", "It means: regular")],
+)
+def test_patterns_that_are_not_valid_or_have_no_group(pattern: str, reason: str) -> None:
+    text = problems(None, "FOLDER.SUBJECT_PATTERN", pattern)
+    assert f"found '{pattern}'; allowed: a regular expression with a group, such as 'subject(\\d+)'" in text
+    assert reason in text and text.startswith("1 problem ")
+
+
+def test_cross_checks_of_the_caller() -> None:
+    def check(cfg: CfgNode) -> Iterator[str]:
+        if cfg.RNG_SEED == 3:
+            yield "RNG_SEED 3 is not free"
+
+    text = problems(None, "RNG_SEED", "3", "SOLVER.MOMENTUM", "0", checks=[check])
+    assert "RNG_SEED 3 is not free (RNG_SEED is from command line)" in text and "SOLVER.NESTEROV" in text
+    assert load_config(None, ["RNG_SEED", "4"], checks=[check]).cfg.RNG_SEED == 4
+
+
+def test_statistics_of_0_to_255_are_reported_with_what_to_do() -> None:
     text = problems(None, "DATA.MEAN", "[123.7,116.3,103.5]", "DATA.STD", "[58.4,57.1,57.4]")
     assert text.startswith("2 problems") and text.count("values in 0..1 (of 0..255: divide by 255)") == 2
 
@@ -232,7 +271,7 @@ def test_config_error_is_a_user_error() -> None:
     assert issubclass(ConfigError, UserError)
 
 
-def test_defect_13_random_flip_is_off_and_its_absence_is_told(tmp_path: Path) -> None:
+def test_defect_13_random_flip_is_off_and_its_absence_is_reported(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, "TRAIN:\n  DATASET: kinetics"))
     assert loaded.cfg.DATA.RANDOM_FLIP is False
     assert len([line for line in loaded.advice if line.startswith("DATA.RANDOM_FLIP is not set")]) == 1
@@ -269,9 +308,10 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         "int": whole,
         "float": number | whole.filter(lambda n: key.high is None or n <= key.high),
         "str": text.map(str.strip),
+        "pattern": text.map(lambda name: f"({re.escape(name)})"),
         "int|auto": st.just("auto") | whole,
-        "ints": st.lists(whole, max_size=3).map(sorted),
-        "floats": st.lists(number, max_size=3),
+        "ints": st.lists(whole, min_size=key.length or 0, max_size=key.length or 3).map(sorted),
+        "floats": st.lists(number, min_size=key.length or 0, max_size=key.length or 3),
         "strs": st.lists(text, max_size=3),
         "size": whole | st.tuples(whole, whole).map(list),
         "size|auto": st.just("auto") | whole | st.tuples(whole, whole).map(list),
@@ -281,8 +321,10 @@ def values(key: Key) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(st.data(), st.lists(st.integers(0, len(KEYS) - 1), unique=True, max_size=4))
-def test_dump_then_load_is_the_identity(tmp_path_factory: pytest.TempPathFactory, data: Any, places: list[int]) -> None:
-    keys = [KEYS[place] for place in places]
+def test_dump_then_load_is_the_identity(
+    tmp_path_factory: pytest.TempPathFactory, data: Any, indices: list[int]
+) -> None:
+    keys = [KEYS[index] for index in indices]
     words = [word for key in keys for word in (key.name, data.draw(values(key), label=key.name))]
     try:
         cfg = load_config(None, words).cfg

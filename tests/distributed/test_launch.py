@@ -81,8 +81,40 @@ def test_devices() -> None:
     assert plan("NUM_GPUS", 4, gpus=1, **SRUN, SLURM_GPUS_ON_NODE="4").device == torch.device("cuda", 0)
 
 
+def test_other_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config("NUM_GPUS", "auto")
+    mps = plan_launch(cfg, {}, 1, accelerator="mps")
+    assert (mps.world_size, mps.device, mps.backend) == (1, torch.device("mps", 0), "gloo")
+    for has_xccl, backend in ((True, "cpu:gloo,xpu:xccl"), (False, "gloo")):
+        monkeypatch.setattr(torch.distributed, "is_xccl_available", lambda has_xccl=has_xccl: has_xccl, raising=False)
+        xpu = plan_launch(cfg, TORCHRUN, 4, accelerator="xpu")
+        assert (xpu.world_size, xpu.device, xpu.backend) == (8, torch.device("xpu", 1), backend)
+    assert plan_launch(config("NUM_GPUS", 0), {}, 4, accelerator="xpu").device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="Add: DIST_BACKEND gloo"):
+        plan_launch(config("NUM_GPUS", 1, "DIST_BACKEND", "nccl"), {}, 1, accelerator="xpu")
+    with pytest.raises(ConfigError, match=r"only 1 GPU\(s\) for them. Start fewer with DIST.PROCESSES_PER_NODE 1"):
+        plan_launch(config("NUM_GPUS", "auto", "DIST.PROCESSES_PER_NODE", 2), {}, 1, accelerator="mps")
+
+
+def test_the_accelerator_of_the_machine_is_the_one_that_is_launched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    devices = []
+    launch(config("NUM_GPUS", "auto"), lambda processes: devices.append(processes.device))
+    assert devices == [torch.device("mps", 0)]
+
+
+def test_a_torch_without_processes_runs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    ranks = []
+    launch(config(), lambda processes: ranks.append(processes.rank))
+    assert ranks == [0]
+    with pytest.raises(ConfigError, match="2 processes need torch.distributed[^.]*. Add: DIST.PROCESSES_PER_NODE 1"):
+        launch(config("DIST.PROCESSES_PER_NODE", 2), lambda processes: None)
+
+
 @pytest.mark.parametrize(
-    ("words", "gpus", "environ", "mend"),
+    ("words", "gpus", "environ", "fix"),
     [
         (("NUM_GPUS", 8), 0, {}, "NUM_GPUS 0 to run on the CPU"),
         (("NUM_GPUS", 8), 2, {}, "NUM_GPUS is 8, but this machine shows 2 GPU(s). Add: NUM_GPUS 2"),
@@ -101,29 +133,29 @@ def test_devices() -> None:
         (("TRAIN.BATCH_SIZE", 4, "MIXUP.ENABLED", True), 0, TORCHRUN, "TRAIN.BATCH_SIZE 8 or MIXUP.ENABLED False"),
     ],
 )
-def test_impossible_wishes_are_told_with_what_mends_them(
-    words: tuple[Any, ...], gpus: int, environ: dict[str, str], mend: str
+def test_impossible_settings_are_reported_with_their_fix(
+    words: tuple[Any, ...], gpus: int, environ: dict[str, str], fix: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
         plan(*words, gpus=gpus, **environ)
-    assert mend in str(error.value)
+    assert fix in str(error.value)
 
 
 # ---------------------------------------------------------------- the rendezvous
 
 
-@pytest.mark.parametrize("told", ["cannot resolve the host name", "1/2 clients joined", "refused", "port is taken"])
-def test_a_rendezvous_that_fails_says_where_after_a_bounded_wait(told: str) -> None:
+@pytest.mark.parametrize("message", ["cannot resolve the host name", "1/2 clients joined", "refused", "port is taken"])
+def test_a_rendezvous_that_fails_says_where_after_a_bounded_wait(message: str) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         port = taken.getsockname()[1]
-        if "taken" in told:
+        if "taken" in message:
             taken.listen()
-        elif "joined" in told:
+        elif "joined" in message:
             taken.close()
-        host = "no-such-host.invalid" if "resolve" in told else "localhost"
-        hosts_store, since = "joined" in told or "taken" in told, time.monotonic()
-        with pytest.raises(UserError, match=rf"{told}[\s\S]*") as error:
+        host = "no-such-host.invalid" if "resolve" in message else "localhost"
+        hosts_store, since = "joined" in message or "taken" in message, time.monotonic()
+        with pytest.raises(UserError, match=rf"{message}[\s\S]*") as error:
             distributed.join(
                 f"tcp://{host}:{port}",
                 rank=0 if hosts_store else 1,
@@ -152,7 +184,7 @@ def probe(processes: Processes, mode: str) -> None:
         if mode == "crash":
             raise ValueError("the traceback that matters")
         if mode == "refuse":
-            raise UserError("what the user can mend")
+            raise UserError("what the user can fix")
         if mode == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
     with StopRequest().heard() as stop:
@@ -197,7 +229,7 @@ def expected_lines(started_by: str) -> list[str]:
 
 def test_two_tasks_of_srun_meet() -> None:
     task = SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "2"}
-    task |= {"SLURM_JOB_ID": str(os.getpid())}  # tells the port
+    task |= {"SLURM_JOB_ID": str(os.getpid())}  # the port follows from it
     tasks = [task | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
     with contextlib.ExitStack() as stack:
         ends = [finished(process) for process in [stack.enter_context(started("", **one)) for one in tasks]]
@@ -206,18 +238,18 @@ def test_two_tasks_of_srun_meet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"),
+    ("mode", "message"),
     [
         ("crash", "ValueError: the traceback that matters"),
-        pytest.param("refuse", "error: what the user can mend", marks=pytest.mark.slow),
+        pytest.param("refuse", "error: what the user can fix", marks=pytest.mark.slow),
         ("killed", "error: the process of rank 1 was ended by SIGKILL"),
     ],
 )
-def test_a_process_that_fails_ends_the_others_and_is_the_one_that_is_told(mode: str, told: str) -> None:
+def test_a_process_that_fails_ends_the_others_and_is_the_one_that_is_reported(mode: str, message: str) -> None:
     with started(mode, "DIST.PROCESSES_PER_NODE", 2) as process:
         status, _, errors = finished(process)
-    assert status == 1 and told in errors
-    assert "Connection closed" not in errors.partition(told)[2]
+    assert status == 1 and message in errors
+    assert "Connection closed" not in errors.partition(message)[2]
     if mode != "crash":
         assert "Traceback" not in errors
 
@@ -230,7 +262,7 @@ def test_processes_of_torchrun_meet_and_the_traceback_of_the_one_that_fails_is_s
     assert "ValueError: the traceback that matters" in errors.partition("Root Cause")[2]
 
 
-def test_a_signal_to_the_program_stops_all_processes_together() -> None:
+def test_a_signal_to_the_program_stops_all_processes_at_one_step() -> None:
     with started("stop", "DIST.PROCESSES_PER_NODE", 2) as process:
         assert process.stdout is not None
         before = list(itertools.takewhile(lambda line: line != "ready\n", process.stdout))

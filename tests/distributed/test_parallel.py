@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ from timesformer.distributed.parallel import (
     as_many_on_all,
     clip_gradients,
     full_state,
+    gathered_parameters,
     joins_every_pass,
     load_full_state,
     no_gradient_sync,
     parallelize,
-    whole,
 )
 from timesformer.models.vit import TimeSformer
 from timesformer.optim.build import build_ema, build_optimizer, freeze_parameters
@@ -44,7 +46,7 @@ class Training:
     def __init__(self, strategy: str = "ddp", *, start: dict[str, Any] | None = None, recompute: bool = False) -> None:
         self.rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.cuts = CUTS[world_size][self.rank]
-        torch.manual_seed(self.rank)  # every process begins with other weights
+        torch.manual_seed(self.rank)  # every process starts with other weights
         sizes: dict[str, Any] = {"embed_dim": 8, "depth": 3, "num_heads": 2, "drop_path_rate": 0.0, "init": "scratch"}
         model = TimeSformer(4, 2, 4, 2, recompute="blocks" if recompute else "none", **sizes).double()
         if start is not None:
@@ -63,7 +65,7 @@ class Training:
             load_full_state(self.ema.module, start["ema"])
         set_training_mode(model)
 
-    def go_on_to(self, num_steps: int) -> dict[str, Any]:
+    def train_to(self, num_steps: int) -> dict[str, Any]:
         """Train until so many steps are done; the state then."""
         while self.done < num_steps:
             self.step()
@@ -72,7 +74,7 @@ class Training:
         return full_state(state | {"done": self.done, "norms": self.norms}, keep=self.rank == 0)
 
     def step(self) -> None:
-        """One step; the loss is a function of the clips of all processes together."""
+        """One step; the loss is a function of the clips of all processes combined."""
         for group in self.optimizer.param_groups:
             group["lr"] = 0.01 * group["lr_scale"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -101,7 +103,7 @@ class Training:
 
     def logits(self, num_passes: int) -> Tensor:
         """Of the averaged model, several times over."""
-        with whole(self.ema.module), torch.inference_mode():
+        with gathered_parameters(self.ema.module), torch.inference_mode():
             return torch.cat([self.ema.module(CLIPS[:2]) for _ in range(num_passes)])
 
 
@@ -109,23 +111,23 @@ def two_processes(rank: int, folder: str) -> None:
     """What each of them does; the first writes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    written = {"ddp": Training("ddp", recompute=True).go_on_to(NUM_STEPS)}
+    written = {"ddp": Training("ddp", recompute=True).train_to(NUM_STEPS)}
 
     sharded = Training("fsdp", recompute=True)
     assert sharded.wrapped is sharded.model and joins_every_pass(sharded.wrapped)
     held = sum(parameter.to_local().numel() for parameter in sharded.model.parameters())
     assert held < 0.75 * sum(parameter.numel() for parameter in sharded.model.parameters())
-    sharded.go_on_to(1)
+    sharded.train_to(1)
     first = sharded.model.state_dict()["model.norm.weight"].full_tensor()
     sharded.logits(1 + 2 * rank)  # uneven shares: nobody waits
-    with whole(sharded.model), torch.no_grad(), eval_mode(sharded.model):
+    with gathered_parameters(sharded.model), torch.no_grad(), eval_mode(sharded.model):
         assert [len(sharded.model(CLIPS[:1])) for _ in range(3 - rank)] == [1] * (3 - rank)
         assert not isinstance(sharded.model.model.norm.weight, DTensor)
     assert torch.equal(sharded.model.state_dict()["model.norm.weight"].full_tensor(), first)
-    written["fsdp halfway"] = copy.deepcopy(sharded.go_on_to(2))  # plain tensors of a state go on changing
-    written["fsdp"] = sharded.go_on_to(NUM_STEPS)
+    written["fsdp halfway"] = copy.deepcopy(sharded.train_to(2))  # plain tensors of a state keep changing
+    written["fsdp"] = sharded.train_to(NUM_STEPS)
     written["logits"] = sharded.logits(1)
-    written["fsdp from one"] = Training("fsdp", start=torch.load(f"{folder}/one.pt")).go_on_to(NUM_STEPS)
+    written["fsdp from one"] = Training("fsdp", start=torch.load(f"{folder}/one.pt")).train_to(NUM_STEPS)
     if rank == 0:
         torch.save(written, f"{folder}/written.pt")
     check_a_model_without_blocks()
@@ -133,7 +135,7 @@ def two_processes(rank: int, folder: str) -> None:
 
 
 def check_a_model_without_blocks() -> None:
-    """Its children are gathered one by one; running statistics stay whole."""
+    """Its children are gathered one by one; running statistics are not sharded."""
     model = nn.Sequential(nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(36, 2)).double()
     parallelize(model, strategy="fsdp", device=CPU, world_size=2)
     assert [isinstance(child, FSDPModule) for child in model] == [True, True, False, True]
@@ -146,8 +148,8 @@ def check_a_model_without_blocks() -> None:
 
 def test_two_processes_are_as_one_whatever_the_strategy(tmp_path: Path) -> None:
     one = Training()
-    torch.save(one.go_on_to(2), tmp_path / "one.pt")
-    expected = one.go_on_to(NUM_STEPS)
+    torch.save(one.train_to(2), tmp_path / "one.pt")
+    expected = one.train_to(NUM_STEPS)
     torch.multiprocessing.spawn(two_processes, args=(str(tmp_path),), nprocs=2)
     written = torch.load(tmp_path / "written.pt")
 
@@ -162,7 +164,7 @@ def test_two_processes_are_as_one_whatever_the_strategy(tmp_path: Path) -> None:
     check(written["ddp"])
     check(written["fsdp"])
     check(written["fsdp from one"], norms=1)
-    check(Training(start=written["fsdp halfway"]).go_on_to(NUM_STEPS), norms=1)
+    check(Training(start=written["fsdp halfway"]).train_to(NUM_STEPS), norms=1)
     torch.testing.assert_close(written["logits"], one.logits(1), rtol=1e-9, atol=1e-12)
 
 
@@ -172,12 +174,18 @@ def test_one_process_has_nothing_to_share_out(strategy: str) -> None:
     assert parallelize(model, strategy=strategy, device=CPU, world_size=1) is model
     assert not joins_every_pass(model)
     assert list(as_many_on_all(model, [1, 2], 0)) == [1, 2]
-    with no_gradient_sync(model), whole(model):
+    with no_gradient_sync(model), gathered_parameters(model):
         model(torch.ones(1, 2)).sum().backward()
     state = model.state_dict()
     assert full_state(state, keep=False)["weight"] is state["weight"]
     load_full_state(model, {"weight": torch.ones(2, 2), "bias": torch.zeros(2)})
     assert model.weight.eq(1).all()
+
+
+def test_only_fsdp_imports_what_fsdp_needs() -> None:
+    code = "import sys, timesformer.engine.run, timesformer.optim.build; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch.distributed.fsdp", "torch.distributed.tensor"} & {*done.stdout.split()}
 
 
 def test_state_of_another_model_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong between two processes is told by both, with host and rank; when nothing is, the lists come back."""
+"""What is wrong between two processes is reported by both, with host and rank; else the lists are returned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
 from timesformer.distributed import group as distributed
 from timesformer.distributed import preflight as module
 from timesformer.distributed.launch import Processes
@@ -22,12 +22,16 @@ GOOD = {"train": VideoList([VideoRecord("a.mp4", 0, "train.csv:1")])}
 OTHER = {"train": VideoList([VideoRecord("b.mp4", 0, "train.csv:1")])}
 
 
+def fingerprints(lists: dict[str, VideoList]) -> dict[str, str]:
+    return {split: fingerprint(videos.records) for split, videos in lists.items()}
+
+
 def refused(rank: int, pattern: str, lists: Callable[[], dict[str, VideoList]], folder: Path | None) -> UserError:
     """The error of this process; both have one that matches."""
     with pytest.raises(UserError, match=pattern) as error:
-        preflight(Processes(rank, rank, 2, 2), lists, output_dir=folder)
-    told = distributed.all_gather((type(error.value), str(error.value)))
-    assert told[0] == told[1]
+        preflight(Processes(rank, rank, 2, 2), lists, fingerprints=fingerprints, output_dir=folder)
+    messages = distributed.all_gather((type(error.value), str(error.value)))
+    assert messages[0] == messages[1]
     return error.value
 
 
@@ -38,7 +42,7 @@ def one_of_two(rank: int, folder: str) -> None:
     def unreadable() -> dict[str, VideoList]:
         raise DataListError("there is no train.csv")
 
-    lists = preflight(Processes(rank, rank, 2, 2), lambda: GOOD, output_dir=out)
+    lists = preflight(Processes(rank, rank, 2, 2), lambda: GOOD, fingerprints=fingerprints, output_dir=out)
     assert lists == GOOD
     distributed.barrier()
     assert list(out.iterdir()) == []
@@ -65,8 +69,8 @@ def one_of_two(rank: int, folder: str) -> None:
     distributed.barrier()
     module.SECONDS, since = 1, time.monotonic()
     if rank == 0:
-        with pytest.raises(UserError, match=r"rank 0: some processes did not answer within 1 s"):
-            preflight(Processes(0, 0, 2, 2), lambda: GOOD, output_dir=out)
+        with pytest.raises(UserError, match=r"rank 0: some processes did not answer in time \(.* 1000 ms"):
+            preflight(Processes(0, 0, 2, 2), lambda: GOOD, fingerprints=fingerprints, output_dir=out)
         assert time.monotonic() - since < 20
     else:
         dist.new_group(backend="gloo")
@@ -80,5 +84,5 @@ def test_two_processes_find_out_what_is_wrong_between_them(tmp_path: Path) -> No
 
 def test_one_process_has_nothing_to_agree_on(tmp_path: Path) -> None:
     alone = Processes()
-    assert preflight(alone, lambda: GOOD, output_dir=tmp_path / "out") == GOOD
+    assert preflight(alone, lambda: GOOD, fingerprints=fingerprints, output_dir=tmp_path / "out") == GOOD
     assert list(tmp_path.iterdir()) == []

@@ -49,8 +49,8 @@ def test_a_stop_that_cannot_be_saved_is_an_error_and_asks_for_no_restart(
 
     monkeypatch.setattr(train_module, "log_steps", signalled)
     assert run(tmp_path, "TEST.ENABLE", False) == 1
-    told = capsys.readouterr().err
-    assert "could not be written" in told and "stopped:" not in told
+    message = capsys.readouterr().err
+    assert "could not be written" in message and "stopped:" not in message
 
 
 def test_the_validation_of_an_epoch_that_is_not_finished_is_dropped_on_resume(tmp_path: Path) -> None:

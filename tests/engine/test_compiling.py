@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from timesformer.datasets.video_dataset import Batch
-from timesformer.distributed.parallel import full_state, parallelize, whole
+from timesformer.distributed.parallel import full_state, gathered_parameters, parallelize
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import check_compiler, compile_model
 from timesformer.engine.step import TrainStep
@@ -59,7 +59,7 @@ def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[An
             clips = torch.randint(0, 256, (n, 3, 2, 16, 16), generator=generator).to(torch.uint8)
             batches.append(Batch(clips, [1] * n, [0] * n, [0] * n, [1] * n, [1.0] * n, [], []))
         take_step(batches, num_samples=num_samples, epoch=0, lr=0.1, global_step=number)
-    with whole(model), torch.inference_mode(), eval_mode(model):
+    with gathered_parameters(model), torch.inference_mode(), eval_mode(model):
         logits = model(torch.ones(1 + rank, 3, 2, 16, 16)).clone()
     assert (model._compiled_call_impl is not None) == compiled
     return [full_state(model.state_dict()), logits]

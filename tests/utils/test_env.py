@@ -19,7 +19,7 @@ def test_versions_name_what_can_change_a_result_and_fit_into_json() -> None:
     assert "libavcodec" in versions["ffmpeg"]
 
 
-def test_git_state_tells_clean_from_dirty_and_knows_its_own_checkout(tmp_path: Path) -> None:
+def test_git_state_is_clean_or_dirty_and_of_its_own_checkout_only(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)

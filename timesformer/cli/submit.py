@@ -26,7 +26,7 @@ from timesformer.distributed.launch import launch
 from timesformer.engine.run import run
 from timesformer.engine.setup import load_run_config
 from timesformer.utils.env import git_state
-from timesformer.utils.errors import ConfigError, UserError, exit_status
+from timesformer.utils.errors import RESTART_STATUS, ConfigError, UserError, exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNAL_SECONDS = 120  # before the time limit
@@ -103,10 +103,10 @@ class TrainingJob:
         status = exit_status(lambda: launch((loaded := load_run_config(self.cfg_file)).cfg, run, loaded, False))
         if status == 0:
             return
-        stopped = status == os.EX_TEMPFAIL or status > 128  # by a signal
+        stopped = status == RESTART_STATUS or status > 128  # by a signal
         if stopped and task.global_rank > 0:
             sys.exit(0)  # the first task speaks for all: at another failure srun would end it before it has requeued
-        if callable(requeue) and (status == os.EX_TEMPFAIL or (stopped and is_preempted(task))):
+        if callable(requeue) and (status == RESTART_STATUS or (stopped and is_preempted(task))):
             try:
                 requeue(number, None)
             except (UncompletedJobError, subprocess.CalledProcessError) as error:

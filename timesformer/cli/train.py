@@ -12,7 +12,7 @@ from timesformer.utils.errors import exit_status
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line of the original, and `--check`."""
-    from timesformer.config.describe import describe_keys
+    from timesformer.cli.config import describe_keys
     from timesformer.engine.setup import registered_names
 
     parser = argparse.ArgumentParser(

@@ -1,90 +1,78 @@
-"""Keys and values of the original TimeSformer's YAML files that mean nothing here: accepted, with advice."""
+"""Keys and values of the original TimeSformer's YAML files without a meaning here: accepted, with advice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Named in errors when the caller gives no registry.
-MODELS = ("LightTimeSformer", "TimeSformer", "vit_base_patch16_224")
+MODELS = ("LightTimeSformer", "TimeSformer", "vit_base_patch16_224")  # for messages when the caller gives no names
 
 _CNN = "this project has no such convolutional network."
+_MULTIGRID = "every epoch has the same clip length, size and batch."
+_DETECTION = "this project classifies clips and detects nothing in them."
+_DEMO = "this project has no webcam demo."
+_ARCH = "MODEL.MODEL_NAME alone selects the model."
+_FILES = "only PyTorch and safetensors files are read."
+_SCHEDULE = "set SOLVER.LR_POLICY, SOLVER.STEPS and SOLVER.LRS."
+_RATES = "multiply SOLVER.BASE_LR, SOLVER.WARMUP_START_LR and SOLVER.COSINE_END_LR by NUM_SHARDS yourself."
+_PREDICTIONS = "predictions are always written to predictions.csv in OUTPUT_DIR."
+_DROPOUT = (
+    "the original never applied it to TimeSformer, and its published results were obtained without it; "
+    "for dropout that works set MODEL.DROP_RATE."
+)
 _TENSORBOARD = "TensorBoard gets scalars, the confusion matrix and sample clips; pictures are in OUTPUT_DIR."
 
-# Whole sections (the longest that fits counts): one line each, naming the keys that were set.
-_SECTIONS = {
-    "BN": _CNN,
-    "RESNET": _CNN,
-    "X3D": _CNN,
-    "NONLOCAL": _CNN,
-    "SLOWFAST": _CNN,
-    "MULTIGRID": "every epoch has the same clip length, size and batch.",
-    "DETECTION": "this project classifies clips and detects nothing in them.",
-    "AVA": "this project has no AVA dataset.",
-    "DEMO": "this project has no webcam demo.",
-    "BENCHMARK": "see the folder benchmarks/.",
-    "TENSORBOARD.CONFUSION_MATRIX": _TENSORBOARD,
-    "TENSORBOARD.HISTOGRAM": _TENSORBOARD,
-    "TENSORBOARD.MODEL_VIS": _TENSORBOARD,
-    "TENSORBOARD.WRONG_PRED_VIS": "the worst clips are drawn as contact sheets in OUTPUT_DIR.",
+# Key or section (with a dot at its end) -> advice, then the values that request nothing that is missing here; without
+# such values, any value does.
+_LEGACY: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("BN.", "RESNET.", "X3D.", "NONLOCAL.", "SLOWFAST."), (_CNN,)),
+    "BN.USE_PRECISE_STATS": (_CNN, False),
+    "MULTIGRID.": (_MULTIGRID,),
+    "MULTIGRID.SHORT_CYCLE": (_MULTIGRID, False),
+    "MULTIGRID.LONG_CYCLE": (_MULTIGRID, False),
+    "DETECTION.": (_DETECTION,),
+    "DETECTION.ENABLE": (_DETECTION, False),
+    "AVA.": ("this project has no AVA dataset.",),
+    "DEMO.": (_DEMO,),
+    "DEMO.ENABLE": (_DEMO, False),
+    "BENCHMARK.": ("see the folder benchmarks/.",),
+    "TENSORBOARD.CONFUSION_MATRIX.": (_TENSORBOARD,),
+    "TENSORBOARD.HISTOGRAM.": (_TENSORBOARD,),
+    "TENSORBOARD.MODEL_VIS.": (_TENSORBOARD,),
+    "TENSORBOARD.WRONG_PRED_VIS.": ("the worst clips are drawn as contact sheets in OUTPUT_DIR.",),
+    "TENSORBOARD.PREDICTIONS_PATH": (_PREDICTIONS,),
+    "TENSORBOARD.CLASS_NAMES_PATH": ("set DATA.CLASS_NAMES_PATH.",),
+    "TENSORBOARD.CATEGORIES_PATH": ("classes are not grouped.",),
+    "TRAIN.CHECKPOINT_TYPE": (_FILES, "pytorch"),
+    "TRAIN.CHECKPOINT_INFLATE": ("2-D convolutions are not inflated; image ViTs are converted automatically.", False),
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ("usual prefixes (module., model.) are recognised.", [], ()),
+    "TEST.CHECKPOINT_TYPE": (_FILES, "pytorch"),
+    "TEST.SAVE_RESULTS_PATH": (_PREDICTIONS,),
+    **dict.fromkeys(("MODEL.ARCH", "MODEL.SINGLE_PATHWAY_ARCH", "MODEL.MULTI_PATHWAY_ARCH"), (_ARCH,)),
+    "MODEL.DROPOUT_RATE": (_DROPOUT,),
+    "MODEL.DROPCONNECT_RATE": ("for stochastic depth set MODEL.DROP_PATH_RATE.", 0),
+    "MODEL.FC_INIT_STD": ("TIMESFORMER.INIT selects the initialisation.",),
+    "MODEL.HEAD_ACT": ("models give logits; DATA.ENSEMBLE_METHOD says how scores are made of them.",),
+    "MIXUP.CUTMIX_MINMAX": ("the size of the CutMix rectangle follows MIXUP.CUTMIX_ALPHA.", None),
+    "MIXUP.MODE": ("clips are mixed pair by pair.", "batch"),
+    "DATA.CROP_SIZE": ("set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE.",),
+    "DATA.INPUT_CHANNEL_NUM": ("clips always have three colour channels.", [3], [3, 3]),
+    "DATA.REVERSE_INPUT_CHANNEL": ("the original ignored it for TimeSformer; see DATA.CHANNEL_ORDER.",),
+    "DATA.TEMPORAL_EXTENT": ("set DATA.NUM_FRAMES and DATA.SAMPLING_RATE.",),
+    "DATA.DEIT_TRANSFORMS": ("set DATA.AUTO_AUGMENT, DATA.COLOR_JITTER, DATA.RE_PROB: each works alone.", False),
+    "SOLVER.GAMMA": (_SCHEDULE,),
+    "SOLVER.STEP_SIZE": (_SCHEDULE,),
+    "SOLVER.WARMUP_FACTOR": ("set SOLVER.WARMUP_EPOCHS and SOLVER.WARMUP_START_LR.",),
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (_RATES, False),
+    "LOG_MODEL_INFO": ("parameters and multiply-accumulates are always printed.",),
+    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": ("decoding runs in DATA_LOADER.NUM_WORKERS processes.",),
 }
 
-_KEYS = {
-    "TRAIN.CHECKPOINT_TYPE": "only PyTorch and safetensors files are read.",
-    "TEST.CHECKPOINT_TYPE": "only PyTorch and safetensors files are read.",
-    "TRAIN.CHECKPOINT_INFLATE": "2-D convolutions are not inflated; image ViTs are converted by themselves.",
-    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": "usual prefixes (module., model.) are recognised by themselves.",
-    "TEST.SAVE_RESULTS_PATH": "predictions are always in predictions.csv in OUTPUT_DIR.",
-    "MODEL.ARCH": "MODEL.MODEL_NAME alone chooses the model.",
-    "MODEL.SINGLE_PATHWAY_ARCH": "MODEL.MODEL_NAME alone chooses the model.",
-    "MODEL.MULTI_PATHWAY_ARCH": "MODEL.MODEL_NAME alone chooses the model.",
-    "MODEL.DROPOUT_RATE": "the original never applied it to TimeSformer, and its published numbers were made "
-    "without it; for dropout that works set MODEL.DROP_RATE.",
-    "MODEL.DROPCONNECT_RATE": "for stochastic depth set MODEL.DROP_PATH_RATE.",
-    "MODEL.FC_INIT_STD": "TIMESFORMER.INIT chooses the initialisation.",
-    "MODEL.HEAD_ACT": "models give logits; DATA.ENSEMBLE_METHOD says how scores are made of them.",
-    "MIXUP.CUTMIX_MINMAX": "the size of the CutMix rectangle follows MIXUP.CUTMIX_ALPHA.",
-    "MIXUP.MODE": "clips are mixed pair by pair.",
-    "DATA.CROP_SIZE": "set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE.",
-    "DATA.INPUT_CHANNEL_NUM": "clips always have three colour channels.",
-    "DATA.REVERSE_INPUT_CHANNEL": "the original ignored it for TimeSformer; see DATA.CHANNEL_ORDER.",
-    "DATA.TEMPORAL_EXTENT": "set DATA.NUM_FRAMES and DATA.SAMPLING_RATE.",
-    "DATA.DEIT_TRANSFORMS": "set DATA.AUTO_AUGMENT, DATA.COLOR_JITTER, DATA.RE_PROB: each works alone.",
-    "SOLVER.GAMMA": "set SOLVER.LR_POLICY, SOLVER.STEPS and SOLVER.LRS.",
-    "SOLVER.STEP_SIZE": "set SOLVER.LR_POLICY, SOLVER.STEPS and SOLVER.LRS.",
-    "SOLVER.WARMUP_FACTOR": "set SOLVER.WARMUP_EPOCHS and SOLVER.WARMUP_START_LR.",
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": "rates are taken as written: multiply SOLVER.BASE_LR, "
-    "SOLVER.WARMUP_START_LR and SOLVER.COSINE_END_LR by NUM_SHARDS yourself.",
-    "LOG_MODEL_INFO": "parameters and multiply-accumulates are always printed.",
-    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": "decoding runs in DATA_LOADER.NUM_WORKERS processes.",
-    "TENSORBOARD.PREDICTIONS_PATH": "predictions are always in predictions.csv in OUTPUT_DIR.",
-    "TENSORBOARD.CLASS_NAMES_PATH": "set DATA.CLASS_NAMES_PATH.",
-    "TENSORBOARD.CATEGORIES_PATH": "classes are not grouped.",
-}
-
-# The values with which a key asks for nothing that is missing here; any other is told apart in the advice.
-_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
-    "TRAIN.CHECKPOINT_TYPE": ("pytorch",),
-    "TEST.CHECKPOINT_TYPE": ("pytorch",),
-    "TRAIN.CHECKPOINT_INFLATE": (False,),
-    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ([], ()),
-    "MODEL.DROPCONNECT_RATE": (0,),
-    "MIXUP.CUTMIX_MINMAX": (None,),
-    "MIXUP.MODE": ("batch",),
-    "DATA.INPUT_CHANNEL_NUM": ([3], [3, 3]),
-    "DATA.DEIT_TRANSFORMS": (False,),
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (False,),
-    "BN.USE_PRECISE_STATS": (False,),
-    "MULTIGRID.SHORT_CYCLE": (False,),
-    "MULTIGRID.LONG_CYCLE": (False,),
-    "DETECTION.ENABLE": (False,),
-    "DEMO.ENABLE": (False,),
-}
-
-_VALUES = {
+# Values with another name here.
+_RENAMED = {
     ("MODEL.LOSS_FUNC", "soft_cross_entropy"): (
         "cross_entropy",
-        "MODEL.LOSS_FUNC soft_cross_entropy is cross_entropy here, which takes mixed labels too.",
+        "MODEL.LOSS_FUNC soft_cross_entropy is cross_entropy here, which accepts mixed labels too.",
     ),
     ("MODEL.LOSS_FUNC", "bce"): (
         "bce_logit",
@@ -93,49 +81,45 @@ _VALUES = {
 }
 
 
+def _entry(name: str) -> tuple[Any, ...] | None:
+    """The line of the table for a key: its own, or that of its section."""
+    sections = [f"{name[:end]}." for end, letter in enumerate(name) if letter == "."]
+    return next((_LEGACY[entry] for entry in (name, *reversed(sections)) if entry in _LEGACY), None)
+
+
 def is_legacy(name: str) -> bool:
     """Whether `name` is a key of the original that has no meaning here."""
-    return name in _KEYS or _section(name) != ""
-
-
-def _section(name: str) -> str:
-    """The meaningless section that `name` lies in, or ""."""
-    return max((section for section in _SECTIONS if name.startswith(f"{section}.")), key=len, default="")
+    return _entry(name) is not None
 
 
 def rename_value(name: str, value: Any) -> tuple[Any, str | None]:
-    """The value by its name here, and one line of advice when that is another name."""
-    return _VALUES.get((name, value), (value, None)) if isinstance(value, str) else (value, None)
+    """The value by its name here, and one line of advice if that is another name."""
+    return _RENAMED.get((name, value), (value, None)) if isinstance(value, str) else (value, None)
 
 
-def advise(settings: Mapping[str, tuple[Any, str]]) -> list[str]:
-    """One line for each legacy key (for each meaningless section) of `settings`: key -> (value, place)."""
-    lines = []
-    sections: dict[str, list[str]] = {}
-    for name, (value, place) in settings.items():
-        if value not in _ASKS_NOTHING.get(name, (value,)):
-            why = _KEYS.get(name) or _SECTIONS[_section(name)]
-            lines.append(f"{place}: {name} {value!r} is NOT DONE here: {why}")
-        elif name in _KEYS:
-            lines.append(f"{place}: {name} has no effect: {_KEYS[name]}")
+def advise(settings: Mapping[str, tuple[Any, str]]) -> Iterator[str]:
+    """Advice for legacy `settings`, key -> (value, location); one line for keys of a section with the same advice."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, (value, location) in settings.items():
+        advice, *harmless = _entry(name) or ("",)
+        if harmless and value not in harmless:
+            yield f"{location}: {name} {value!r} is NOT DONE here: {advice}"
         else:
-            sections.setdefault(_section(name), []).append(name)
-    for section, names in sections.items():
+            groups.setdefault((name.partition(".")[0], advice), []).append(name)
+    for (_, advice), names in groups.items():
         have = "has" if len(names) == 1 else "have"
-        lines.append(f"{settings[names[0]][1]}: {', '.join(names)} {have} no effect: {_SECTIONS[section]}")
-    return lines
+        yield f"{settings[names[0]][1]}: {', '.join(names)} {have} no effect: {advice}"
 
 
 def foreign_model(
-    arch: tuple[Any, str] | None, model_name: str, where: Mapping[str, str], models: Sequence[str]
-) -> list[str]:
-    """Problems of a YAML that wants a network of another project (MODEL.ARCH slowfast, ...)."""
+    arch: tuple[Any, str] | None, model_name: str, locations: Mapping[str, str], models: Sequence[str]
+) -> Iterator[str]:
+    """Problems of a YAML file for a network of another project (MODEL.ARCH slowfast, ...)."""
     known = f"the models here are {', '.join(models)}."
     if arch is not None and str(arch[0]).lower() != "vit":
-        return [
+        yield (
             f"{arch[1]}: MODEL.ARCH {arch[0]}: there is no such network in this project; {known} "
-            "Choose one, for example with: MODEL.ARCH vit MODEL.MODEL_NAME TimeSformer"
-        ]
-    if model_name.lower() == "slowfast":
-        return [f"{where['MODEL.MODEL_NAME']}: MODEL.MODEL_NAME {model_name}: no such model; {known}"]
-    return []
+            "Select one, for example with: MODEL.ARCH vit MODEL.MODEL_NAME TimeSformer"
+        )
+    elif model_name.lower() == "slowfast":
+        yield f"{locations['MODEL.MODEL_NAME']}: MODEL.MODEL_NAME {model_name}: no such model; {known}"

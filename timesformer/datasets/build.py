@@ -231,7 +231,7 @@ def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> in
 
 
 def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
-    on_gpu = cfg.NUM_GPUS != 0 and torch.cuda.is_available()
+    on_gpu = cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
     local_processes = processes_that_share_cpus(local_world_size)
     workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
     return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}

@@ -28,8 +28,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.datasets.video_dataset import Batch, Sample, SampleKey, collate
+from timesformer.distributed.stop import ignore_stop_signals, kill_children_at_exit
+from timesformer.utils.compute import choose_device
 from timesformer.utils.random import numpy_generator
-from timesformer.utils.signals import ignore_stop_signals, kill_children_at_exit
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ def _data_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
-        pin_memory=pin_memory and torch.cuda.is_available(),
+        pin_memory=pin_memory and choose_device().type in ("cuda", "xpu"),
         persistent_workers=persistent and num_workers > 0,
         worker_init_fn=ignore_stop_signals,
         generator=torch.Generator(),  # loading takes no number from the generator that the model draws from

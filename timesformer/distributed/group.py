@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import torch
@@ -14,6 +16,8 @@ import torch.distributed as dist
 from torch import nn
 
 from timesformer.utils.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def is_distributed() -> bool:
@@ -29,6 +33,11 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes over all nodes."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def host_and_rank() -> str:
+    """This process, as messages name it."""
+    return f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}, rank {rank()}"
 
 
 def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend: str, seconds: int) -> None:
@@ -47,8 +56,8 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
     deadline = time.monotonic() + seconds
     try:
         if address.startswith("tcp://"):
-            place = urlparse(address)
-            host, port = place.hostname or "", place.port or 0
+            parts = urlparse(address)
+            host, port = parts.hostname or "", parts.port or 0
             if not hosts_store:
                 _wait_for(host, port, deadline)
             store = dist.TCPStore(host, port, world_size, hosts_store, _left(deadline), multi_tenant=True)
@@ -60,7 +69,8 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
         dist.barrier()
         dist.destroy_process_group()
     except (OSError, RuntimeError) as error:
-        raise UserError(_explain(error, address, rank, world_size, seconds)) from error
+        this = f"rank {rank} of {world_size} on {socket.gethostname()}"
+        raise UserError(f"{this} {_explain(error, address, world_size, seconds)}") from error
     dist.init_process_group(backend, store=dist.PrefixStore("run", store), rank=rank, world_size=world_size)
 
 
@@ -70,7 +80,7 @@ def _left(deadline: float) -> timedelta:
 
 def _wait_for(host: str, port: int, deadline: float) -> None:
     """Until somebody listens; torch's own wait takes up to twice its time-out and prints stacks meanwhile."""
-    socket.getaddrinfo(host, port)  # an unknown name is told at once
+    socket.getaddrinfo(host, port)  # an unknown name is an error at once
     while True:
         try:
             socket.create_connection((host, port), timeout=_left(deadline).total_seconds()).close()
@@ -81,17 +91,17 @@ def _wait_for(host: str, port: int, deadline: float) -> None:
             time.sleep(0.2)
 
 
-def _explain(error: Exception, address: str, rank: int, world_size: int, seconds: int) -> str:
-    me, cause = f"rank {rank} of {world_size} on {socket.gethostname()}", str(error).partition("\n")[0]
+def _explain(error: Exception, address: str, world_size: int, seconds: int) -> str:
+    cause = str(error).partition("\n")[0]
     if isinstance(error, socket.gaierror):
         return (
-            f"{me} cannot resolve the host name in {address} ({error.strerror}). Check the name (MASTER_ADDR, or the "
-            "one in --init_method) with: getent hosts NAME"
+            f"cannot resolve the host name in {address} ({error.strerror}). Check the name (MASTER_ADDR, or the one in "
+            "--init_method) with: getent hosts NAME"
         )
     if "EADDRINUSE" in cause:
-        return f"{me} cannot listen at {address}: the port is taken. Set MASTER_PORT (or --init_method) to a free one"
+        return f"cannot listen at {address}: the port is taken. Set MASTER_PORT (or --init_method) to a free one"
     return (
-        f"{me} did not find all the others at {address} within {seconds} s ({cause}). Check that all {world_size} "
+        f"did not find all the others at {address} within {seconds} s ({cause}). Check that all {world_size} "
         "processes were started with the same address, that this node reaches that port (firewall), and the network "
         "interface (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME). A longer wait: DIST.RENDEZVOUS_SECONDS"
     )
@@ -126,3 +136,30 @@ def totals(values: Sequence[int]) -> list[int]:
     tensor = torch.tensor(values, dtype=torch.int64)
     dist.all_reduce(tensor)
     return [int(value) for value in tensor]
+
+
+def on_all_processes(work: Callable[[], Result], group: dist.ProcessGroup | None = None) -> Result:
+    """What `work` returns here; a `UserError` of some process is raised on every process, with what each reports."""
+    error = result = None
+    try:
+        result = work()
+    except UserError as raised:
+        error = raised
+    with all_answer():
+        reports = all_gather((host_and_rank(), error and str(error)), group)
+    messages = {message for _, message in reports}
+    if messages == {None}:
+        return result  # type: ignore[return-value]
+    if len(messages) == 1 and error:
+        raise error
+    raise UserError("\n".join(f"{process}: {message}" for process, message in reports if message))
+
+
+@contextlib.contextmanager
+def all_answer() -> Iterator[None]:
+    """Report an exchange that breaks off, or exceeds the time limit of its group, as a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = str(error).partition("\n")[0]
+        raise UserError(f"{host_and_rank()}: some processes did not answer in time ({cause})") from error

@@ -19,7 +19,7 @@ from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.load_weights import load_and_report
-from timesformer.engine.setup import READ_BY_TEST, READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.engine.setup import Run, warn_of_unused_keys
 from timesformer.engine.start import Start, find_start
 from timesformer.engine.state import TrainingState
 from timesformer.engine.training import build_train_step
@@ -71,7 +71,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
             load_and_report(run, model, path, lists["test"].class_names, testing=True)
         else:
             absent.append(f"TEST.CHECKPOINT_FILE_PATH {path}")
-    warn_of_unused_keys(run, others=READ_BY_TEST + READ_BY_TRAINING)
+    warn_of_unused_keys(run, ignore=("training", "test"))
     for setting in absent:
         log.warning("%s does not exist: the run will stop there", setting)
     if unreadable:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.config.defaults import KEY_BY_NAME, is_identity
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 from timesformer.weights.read import PREPROCESSING, check_format, stored_settings
@@ -40,15 +40,6 @@ log = get_logger(__name__)
 BEST_NAME = "checkpoint_best.pyth"
 _NEEDED = {"format", "model_state", "optimizer_state", "epoch", "step", "cfg"}
 _FILE_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
-
-# Keys that may differ between the run that wrote a checkpoint and the one that goes on from it.
-_MAY_DIFFER = re.compile(
-    r"OUTPUT_DIR|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_PERIOD|PRECISION|SOLVER\.MAX_EPOCH"
-    r"|DIST\..*|MODEL\.(RECOMPUTE|COMPILE)"
-    r"|(TEST|TENSORBOARD|DATA_LOADER)\..*|TRAIN\.(CHECKPOINT_.*|ENABLE|BATCH_SIZE|AUTO_RESUME|EVAL_PERIOD)"
-    r"|TRAIN\.(FINETUNE|ALLOW_PARTIAL_LOAD)|TIMESFORMER\.PRETRAINED_MODEL"
-    r"|DATA\.(CLASS_NAMES_PATH|PATH_TO_DATA_DIR|PATH_PREFIX|DECODING_BACKEND|MAX_FAILED_FRACTION|ENSEMBLE_METHOD)"
-)
 
 
 class Position(NamedTuple):
@@ -165,7 +156,7 @@ def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, 
     """
     before = {name: key.default for name, key in KEY_BY_NAME.items()} | stored_settings(content)
     now = settings_of(cfg)
-    names = sorted(name for name in before.keys() | now.keys() if not _MAY_DIFFER.fullmatch(name))
+    names = sorted(name for name in before.keys() | now.keys() if is_identity(name))
     lines = [
         f"  {name}: {before.get(name, 'no such key')} there, {now.get(name, 'no such key')} here"
         for name in names

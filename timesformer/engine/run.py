@@ -6,6 +6,7 @@ from pathlib import Path
 
 from timesformer.config.load import LoadedConfig
 from timesformer.datasets.build import load_lists
+from timesformer.datasets.records import fingerprint
 from timesformer.distributed.launch import Processes
 from timesformer.distributed.preflight import preflight
 from timesformer.engine.check import check
@@ -25,7 +26,12 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
         UserError: whatever the user can mend.
     """
     output_dir = None if only_check else Path(loaded.cfg.OUTPUT_DIR)
-    lists = preflight(processes, lambda: load_lists(loaded.cfg), output_dir=output_dir)
+    lists = preflight(
+        processes,
+        lambda: load_lists(loaded.cfg),
+        fingerprints=lambda lists: {split: fingerprint(videos.records) for split, videos in lists.items()},
+        output_dir=output_dir,
+    )
     this_run = start_run(loaded, processes, writes=not only_check)
     if processes.world_size > 1:
         log.info(

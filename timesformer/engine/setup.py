@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,6 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-import timesformer.datasets.build
-import timesformer.models.build  # noqa: F401  (fills the registry of models)
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
@@ -23,6 +21,7 @@ from timesformer.distributed.stop import StopRequest
 from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.evaluation.evaluate import Predictions, evaluate
+from timesformer.models.config_checks import transformer_problems
 from timesformer.utils.compute import PRECISIONS, choose_precision
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
@@ -32,13 +31,6 @@ from timesformer.video.clip_spec import ClipSpec
 
 log = get_logger(__name__)
 
-READ_BY_TEST = ("TEST.", "DATA.ENSEMBLE_METHOD")
-READ_BY_TRAINING = (
-    *("TRAIN.", "SOLVER.", "MIXUP.", "EMA.", "DATA_LOADER.", "GLOBAL_BATCH_SIZE", "LOG_PERIOD", "MODEL.LOSS_FUNC"),
-    *("DATA.TRAIN_", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.FLIP_LABEL_MAP", "DATA.COLOR_JITTER"),
-    *("DATA.AUTO_AUGMENT", "DATA.RE_PROB", "DATA.MAX_FAILED_FRACTION"),
-)
-
 
 def registered_names() -> dict[str, Sequence[str]]:
     """The models and datasets there are, by the keys that choose them."""
@@ -47,12 +39,12 @@ def registered_names() -> dict[str, Sequence[str]]:
 
 
 def load_run_config(path: str | None, overrides: Sequence[str] = ()) -> LoadedConfig:
-    """`load_config` with the names of models and datasets that are registered.
+    """`load_config` with the registered names of models and datasets, and the checks that belong to a model.
 
     Raises:
         ConfigError: listing every problem.
     """
-    return load_config(path, overrides, choices=registered_names())
+    return load_config(path, overrides, choices=registered_names(), checks=(transformer_problems,))
 
 
 @dataclass
@@ -171,12 +163,12 @@ def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:
     (folder / f"{prefix}dataset.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
 
 
-def warn_of_unused_keys(run: Run, *, others: tuple[str, ...] = ()) -> None:
-    """Say which keys the user set that nothing has read; call it when everything is built.
+def warn_of_unused_keys(run: Run, *, ignore: Collection[str] = ()) -> None:
+    """Warn of keys the user set that nothing has read; call it when everything is built.
 
     Args:
-        others: beginnings of keys that are not judged: they belong to a part that follows, or that this run leaves out.
+        run: the run.
+        ignore: parts of a run, "training" or "test", that follow later or that this run leaves out.
     """
-    unused = [line for line in unread_keys(run.loaded) if not line.startswith(others)]
-    if unused:
+    if unused := unread_keys(run.loaded, ignore=ignore):
         log.warning("set but not used by this run: %s", ", ".join(unused))

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from timesformer.distributed import group as distributed
-from timesformer.distributed.preflight import together
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import load_and_report
@@ -87,7 +86,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
     if path:
         if is_hub_name(path) or Path(path).is_dir():
             raise CheckpointError(f"{path} holds weights only, not a run to go on with. Add: TRAIN.FINETUNE True")
-        content = together(lambda: checkpoints.read_checkpoint(path))
+        content = distributed.on_all_processes(lambda: checkpoints.read_checkpoint(path))
         return _resume_from_file(run, model, path, content, dataset)
     if pretrained:
         log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
@@ -100,9 +99,11 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
 def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
     """The newest readable checkpoint of OUTPUT_DIR, the same one on every process."""
     folder, is_first = run.cfg.OUTPUT_DIR, run.processes.rank == 0
-    found = together(lambda: checkpoints.read_newest(folder, rename=run.events.is_main) if is_first else None)
+    found = distributed.on_all_processes(
+        lambda: checkpoints.read_newest(folder, rename=run.events.is_main) if is_first else None
+    )
     path = distributed.all_gather(found and found[0])[0]
-    return path and together(lambda: found or (path, checkpoints.read_checkpoint(path)))
+    return path and distributed.on_all_processes(lambda: found or (path, checkpoints.read_checkpoint(path)))
 
 
 def _resume_from_file(

@@ -14,7 +14,7 @@ from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
-from timesformer.engine.setup import READ_BY_TRAINING, Run, warn_of_unused_keys
+from timesformer.engine.setup import Run, warn_of_unused_keys
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError
@@ -35,7 +35,7 @@ def test(run: Run, videos: VideoList) -> None:
     loader = build_eval_loader(cfg, videos, views=views, **processes.ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
-        warn_of_unused_keys(run, others=READ_BY_TRAINING)
+        warn_of_unused_keys(run, ignore=("training",))
     if cfg.MODEL.COMPILE:
         compile_model(model)
     with run.stop.heard():

@@ -22,7 +22,7 @@ from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
-from timesformer.engine.setup import READ_BY_TEST, Run, warn_of_unused_keys, write_provenance
+from timesformer.engine.setup import Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import TrainStep
@@ -149,7 +149,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
     )
-    warn_of_unused_keys(run, others=READ_BY_TEST)
+    warn_of_unused_keys(run, ignore=("test",))
     write_provenance(run, lists)
     run.events.start_at(epoch=first.epoch, step=steps_before)
     set_training_mode(model)

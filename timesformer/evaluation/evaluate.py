@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.distributed import group as distributed
-from timesformer.distributed.parallel import whole
+from timesformer.distributed.parallel import gathered_parameters
 from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.utils.compute import autocast, eval_mode
 from timesformer.video.clip_spec import ClipSpec
@@ -98,7 +98,7 @@ def evaluate(
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with whole(model), eval_mode(model), torch.inference_mode():
+    with gathered_parameters(model), eval_mode(model), torch.inference_mode():
         distributed.broadcast_buffers(model)
         for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch", dynamic_ncols=True):
             if any(stop.votes()):

@@ -66,7 +66,13 @@ class Predictor:
         return self._best(predictions.scores[0], topk)
 
     def predict_many(
-        self, videos: Sequence[Any], topk: int = 5, *, batch_size: int = 8, num_workers: int = 0, progress: bool | None = None
+        self,
+        videos: Sequence[Any],
+        topk: int = 5,
+        *,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        progress: bool | None = None,
     ) -> list[Scored | None]:
         """`predict` for each of `videos`; None, and a warning, for one that cannot be read.
 
@@ -138,7 +144,7 @@ def load(
     settings = weights.settings
     model = _build(weights, num_heads)
     load_weights(model, weights, complete=True)
-    device = choose_device(device)
+    device = choose_device(str(device))
     wanted = precision or settings.get("PRECISION", "auto")
     stored = {"num_frames": model.input_shape[1], "size": model.input_shape[2:]}
     spec = replace(ClipSpec.from_dict(weights.clip), **stored)

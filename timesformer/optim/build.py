@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from timesformer.optim.freezing import freeze
 from timesformer.optim.schedule import make_schedule
+from timesformer.utils.compute import is_sharded
 from timesformer.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def build_optimizer(model: Any, cfg: CfgNode) -> torch.optim.Optimizer:
             momentum=solver.MOMENTUM,
             dampening=solver.DAMPENING,
             nesterov=solver.NESTEROV,
-            fused=None if isinstance(next(model.parameters()), DTensor) else True,  # torch has none for shards
+            fused=None if is_sharded(next(model.parameters())) else True,  # torch has none for shards
         )
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[solver.OPTIMIZING_METHOD]
     return optimizer(groups, lr=base_lr, betas=tuple(solver.BETAS), fused=True)

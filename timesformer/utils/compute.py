@@ -13,29 +13,58 @@ from timesformer.utils.errors import ConfigError
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_precision(wanted: str, device: torch.device, *, sharded: bool = False) -> tuple[str, str]:
+def choose_device(requested: str = "auto") -> torch.device:
+    """The device of a name such as cpu, cuda:1, mps or xpu; auto is this machine's accelerator, without one the CPU.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = torch.accelerator.device_count() if accelerator else 0
+    if requested == "auto":
+        return accelerator or torch.device("cpu")
+    with contextlib.suppress(RuntimeError):  # not the name of a device
+        device = torch.device(requested)
+        if device.type == "cpu" or (accelerator and device.type == accelerator.type and (device.index or 0) < count):
+            return device
+    allowed = ["auto", "cpu", *(f"{accelerator.type}:{i}" for i in range(count) if accelerator)]
+    raise ConfigError(f"this machine has no device {requested!r}. Allowed: {', '.join(allowed)}")
+
+
+def choose_precision(requested: str, device: torch.device, *, sharded: bool = False) -> tuple[str, str]:
     """The precision that `PRECISION` means on a device, and why.
 
     Args:
-        wanted: auto takes what the device multiplies fastest of what training takes.
+        requested: auto is the fastest that training can use on this device.
         sharded: under FSDP2, which does without fp16 (see `config/check.py`).
 
     Raises:
-        ConfigError: fp16 without a GPU.
+        ConfigError: fp16 on a CPU.
     """
-    if wanted == "fp16" and device.type != "cuda":
+    kind = device.type
+    if requested == "fp16" and kind == "cpu":
         raise ConfigError("PRECISION fp16 needs a GPU. Add: PRECISION bf16 (or fp32)")
-    if wanted != "auto":
-        return wanted, f"PRECISION {wanted}"
-    if device.type != "cuda":
-        if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-            return "bf16", "PRECISION auto: this CPU multiplies it"
-        return "fp32", "PRECISION auto: this CPU has neither avx512_bf16 nor AMX"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16", "PRECISION auto: this GPU multiplies it"
+    if requested != "auto":
+        return requested, f"PRECISION {requested}"
+    why = "PRECISION auto: this " + ("CPU" if kind == "cpu" else "GPU")
+    if _has_bf16(device):
+        return "bf16", f"{why} supports bf16"
+    if kind == "cpu":
+        return "fp32", f"{why} has neither avx512_bf16 nor AMX"
+    if kind != "cuda":
+        return "fp32", f"{why} ({kind}) computes in fp32"
     if torch.cuda.get_device_capability(device)[0] == 7 and not sharded:
-        return "fp16", "PRECISION auto: this GPU has no bf16"
-    return "fp32", f"PRECISION auto: this GPU has no bf16, and fp16 is {'not for fsdp' if sharded else 'slow'}"
+        return "fp16", f"{why} has no bf16"
+    return "fp32", f"{why} has no bf16, and fp16 is {'not for fsdp' if sharded else 'slow'}"
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16, without emulation."""
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: not every torch has them
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    probe = getattr(torch.get_device_module(device), "is_bf16_supported", None)  # of cuda and xpu, not of mps
+    return probe is not None and probe(including_emulation=False)
 
 
 def autocast_dtype(precision: str, device: torch.device, *, sharded: bool = False) -> torch.dtype | None:
@@ -45,9 +74,12 @@ def autocast_dtype(precision: str, device: torch.device, *, sharded: bool = Fals
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
     """An autocast context, or nothing for fp32."""
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether this process holds only its part of a tensor of several processes, a `DTensor` of FSDP2."""
+    return hasattr(tensor, "full_tensor")  # `isinstance` needs torch.distributed.tensor, whose import is slow
 
 
 @contextlib.contextmanager

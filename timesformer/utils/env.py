@@ -1,4 +1,4 @@
-"""What a run runs on: CPUs, devices, versions of what can change a result, the revision of the code."""
+"""What a run runs on: CPUs, memory, devices, versions of what can change a result, the revision of the code."""
 
 from __future__ import annotations
 
@@ -15,28 +15,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "torchcodec")
+CGROUP = Path("/sys/fs/cgroup")
+NO_LIMIT = 2**31  # CPUs
 
 
 @dataclass(frozen=True)
 class SlurmTask:
-    """One of the tasks that one `srun` started.
+    """One of the tasks that one `srun` started."""
 
-    Attributes:
-        rank, num_tasks: this task among all, from 0, and how many there are.
-        local_rank, tasks_on_node: the same among those of this node.
-        even: every node has equally many.
-        host: where the tasks meet.
-        port: the port there, of this job and step.
-    """
-
-    rank: int
+    rank: int  # among all tasks, from 0
     num_tasks: int
-    local_rank: int
+    local_rank: int  # among those of this node
     tasks_on_node: int
-    even: bool
-    host: str
-    port: int
+    even: bool  # every node has equally many
+    host: str  # where the tasks meet
+    port: int  # of this job and step, at that host
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> SlurmTask | None:
@@ -70,21 +66,26 @@ def available_cpus() -> int:
     That is by the affinity mask (Slurm, taskset), the container's quota (Docker), and what Slurm gave to the task.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_cpus(Path("/sys/fs/cgroup")), _slurm_cpus(os.environ)))
+    return max(1, min(cpus, _cgroup_cpus(CGROUP), _slurm_cpus(os.environ)))
 
 
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process may still take, by the kernel and its control group; None where nobody tells."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no limit
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        free = min(free, limit - used + int(counts["inactive_file"]))  # files that were read make room
-    return free
+def _slurm_cpus(environ: Mapping[str, str]) -> int:
+    """CPUs that Slurm gave to this task, or to the job on this node; `NO_LIMIT` outside of Slurm."""
+    task, on_node = SlurmTask.read(environ), environ.get("SLURM_CPUS_ON_NODE")
+    in_step = "SLURM_STEP_NUM_TASKS" in environ
+    if in_step and "SLURM_CPUS_PER_TASK" in environ:  # in the script of sbatch it is not what the script itself has
+        return int(environ["SLURM_CPUS_PER_TASK"])
+    return int(on_node) // (task.tasks_on_node if task else 1) if on_node else NO_LIMIT
+
+
+def _cgroup_cpus(root: Path) -> int:
+    """CPUs that the control group's quota allows, rounded up; `NO_LIMIT` where there is no quota."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2, v1
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
+            quota, period = " ".join((root / name).read_text() for name in names).split()
+            if float(quota) > 0:
+                return math.ceil(float(quota) / float(period))
+    return NO_LIMIT
 
 
 def processes_that_share_cpus(local_world_size: int) -> int:
@@ -96,27 +97,17 @@ def processes_that_share_cpus(local_world_size: int) -> int:
     return max(1, local_world_size // (task.tasks_on_node if task else 1))
 
 
-def _slurm_cpus(environ: Mapping[str, str]) -> int:
-    """CPUs that Slurm gave to this task, or to the job on this node; a huge number outside of Slurm."""
-    task, on_node = SlurmTask.read(environ), environ.get("SLURM_CPUS_ON_NODE")
-    in_step = "SLURM_STEP_NUM_TASKS" in environ
-    if in_step and "SLURM_CPUS_PER_TASK" in environ:  # in the script of sbatch it is not what the script itself has
-        return int(environ["SLURM_CPUS_PER_TASK"])
-    return int(on_node) // (task.tasks_on_node if task else 1) if on_node else 2**31
-
-
-def _cgroup_cpus(root: Path) -> int:
-    """CPUs that the control group's quota allows, rounded up; a huge number where there is no quota."""
-    quotas = (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # cgroup v2, v1
-    for name, period_name in quotas:
-        try:
-            words = (root / name).read_text().split()
-            quota, period = words if period_name is None else (words[0], (root / period_name).read_text())
-            if float(quota) > 0:
-                return math.ceil(float(quota) / float(period))
-        except (OSError, ValueError):  # no such file, or "max": no quota
-            continue
-    return 2**31
+def free_memory(group: Path = CGROUP) -> int | None:
+    """Bytes that this process may still use, by the system and its control group; None where that is unknown."""
+    try:
+        free = psutil.virtual_memory().available
+    except OSError:  # Linux without /proc
+        return None
+    with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no limit
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(counts["inactive_file"]))  # cached files make room
+    return free
 
 
 def collect_versions() -> dict[str, Any]:
@@ -125,7 +116,7 @@ def collect_versions() -> dict[str, Any]:
     Returns:
         `git` is None unless the package runs from a checkout; `dirty` there: files differ from `revision`.
     """
-    import av  # heavy, and of no use to who only counts CPUs
+    import av  # heavy, and not needed to count CPUs
     import torch
 
     from timesformer import __version__
@@ -147,19 +138,14 @@ def collect_versions() -> dict[str, Any]:
 def git_state(root: Path) -> dict[str, Any] | None:
     """`{"revision": ..., "dirty": ...}` of the checkout with top folder `root`; None when it is not one.
 
-    A copy that tools/submit.py made of a checkout says the same of where it comes from.
+    In a copy of a checkout that `submit` made, what was found in the checkout.
     """
     if (copied := root / "revision.json").is_file():
         state: dict[str, Any] | None = json.loads(copied.read_text())
         return state
-    revision = git_revision(root)
-    return {"revision": revision, "dirty": _git(root, "status", "--porcelain") != ""} if revision else None
-
-
-def git_revision(root: Path) -> str | None:
-    """The commit of the checkout with top folder `root`; None when it is not one."""
     top = _git(root, "rev-parse", "--show-toplevel")
-    return _git(root, "rev-parse", "HEAD") if top and Path(top).resolve() == root.resolve() else None
+    revision = _git(root, "rev-parse", "HEAD") if top and Path(top).resolve() == root.resolve() else None
+    return {"revision": revision, "dirty": _git(root, "status", "--porcelain") != ""} if revision else None
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -173,7 +159,6 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _installed_version(name: str) -> str | None:
     """Version of an installed distribution, without importing it."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return None

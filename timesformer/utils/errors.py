@@ -1,10 +1,12 @@
-"""Errors that a user can cause and mend. Tools print them without a traceback."""
+"""Errors that a user can cause and fix. Commands print them without a traceback."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from collections.abc import Callable
+
+RESTART_STATUS = 75  # exit status that requests a restart; EX_TEMPFAIL in sysexits.h
 
 
 class UserError(Exception):
@@ -20,17 +22,11 @@ class DataListError(UserError):
 
 
 class VideoReadError(UserError):
-    """A video could not be read.
-
-    Attributes:
-        path: the file or frame folder.
-        cause: what is wrong with it, in one line.
-    """
+    """A video cannot be read: `path` is its file or frame folder, `cause` says in one line what is wrong with it."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
-        self.path = path
-        self.cause = cause
+        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"{self.path}: {self.cause}"
@@ -41,27 +37,24 @@ class CheckpointError(UserError):
 
 
 class Stopped(UserError):
-    """A signal has ended the run between two steps; the message says where and how to go on.
-
-    Attributes:
-        signal: number of the signal.
-    """
+    """The signal of number `signal` has ended the run between two steps; the message says where and how to resume."""
 
     def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(signal_number, message)
         self.signal = signal_number
 
-    def __reduce__(self) -> tuple[type[Stopped], tuple[int, str]]:
-        return Stopped, (self.signal, str(self))
+    def __str__(self) -> str:
+        return str(self.args[1])
 
     @property
     def exit_status(self) -> int:
-        """After SIGUSR1 or SIGUSR2 75 (EX_TEMPFAIL: start me again), else 128 + number, as shells count."""
-        return 75 if self.signal in (signal.SIGUSR1, signal.SIGUSR2) else 128 + self.signal
+        """`RESTART_STATUS` after SIGUSR1 or SIGUSR2, else 128 + number, as shells count."""
+        restart = signal.Signals(self.signal).name in ("SIGUSR1", "SIGUSR2")
+        return RESTART_STATUS if restart else 128 + self.signal
 
 
 def exit_status(work: Callable[[], None]) -> int:
-    """Do the work of a command-line tool; tell its `UserError`s on stderr, without a traceback.
+    """Do the work of a command; print its `UserError` to stderr, without a traceback.
 
     Returns:
         0; 1 after a `UserError`; 130 after Ctrl-C; that of `Stopped`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,16 +13,15 @@ T = TypeVar("T")
 
 
 class Registry:
-    """A table from public names to classes or functions.
+    """A table from public names to classes or functions: `@MODELS.register(NAME, ...)`, then `MODELS.get(NAME)`.
 
-    Example:
-        >>> @MODELS.register("TimeSformer", "vit_base_patch16_224")
-        ... class TimeSformer: ...
-        >>> MODELS.get("TimeSformer")
+    Args:
+        kind: what an entry is called in messages.
+        filled_by: the module whose import registers the entries; it is imported when they are first needed.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, filled_by: str) -> None:
+        self.kind, self.filled_by = kind, filled_by
         self._entries: dict[str, Any] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
@@ -42,16 +42,19 @@ class Registry:
         Raises:
             ConfigError: unknown name; the message lists the known ones and the nearest.
         """
-        if name in self._entries:
+        known = self.names()
+        if name in known:
             return self._entries[name]
         near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}.")
+        raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
+        importlib.import_module(self.filled_by)
         return tuple(sorted(self._entries))
 
 
-MODELS = Registry("model")
-DATASETS = Registry("dataset")  # of classes with the classmethod `from_config(cfg, split)` and `load() -> VideoList`
+MODELS = Registry("model", "timesformer.models.build")
+# of classes with the classmethod `from_config(cfg, split)` and `load() -> VideoList`
+DATASETS = Registry("dataset", "timesformer.datasets.build")
