@@ -48,7 +48,7 @@ def test_the_section_works_as_written(
     assert run_net.main([*fine_tune[2:], *SMALL_KEYS.split(), *SHORT.split()]) == 0
     printed = capsys.readouterr().out
     assert "fine-tuning: a new run from the weights of weights/TimeSformer_divST_8x32_224_K400.pyth" in printed
-    assert "100.0% of the backbone's" in printed and "time_embed 8 -> 16 frames (linear)" in printed
+    assert "100% of the backbone)" in printed and "time_embed 8 -> 16 frames (linear)" in printed
     assert "400 classes in the weights, 5 in the model" in printed
     assert "was trained with" not in printed and "set but not used" not in printed
     assert "top1" in json.loads(Path("output/MuWiGes/TimeSformer_finetune_K400/results.json").read_text())

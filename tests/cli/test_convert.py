@@ -9,7 +9,7 @@ import torch
 
 from timesformer.cli import convert as convert_weights
 from timesformer.models.vit import TimeSformer
-from timesformer.weights.read import read_weights
+from timesformer.weights.layouts import read_weights
 
 
 def saved(path: Path, attention_type: str = "divided_space_time") -> dict[str, torch.Tensor]:

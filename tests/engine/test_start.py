@@ -14,9 +14,10 @@ import torch
 from timesformer.distributed import group as distributed
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
-from timesformer.engine.load_weights import input_differences
+from timesformer.engine.load_weights import clip_warnings
 from timesformer.engine.start import _newest_for_all
 from timesformer.utils.errors import UserError
+from timesformer.video.clip_spec import ClipSpec
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -50,9 +51,9 @@ def test_a_checkpoint_explains_itself(first_run: Path) -> None:
     found = content(first_run)
     assert found["class_names"][0] and len(found["class_names"]) == 12
     assert found["preprocessing"] == {
-        "MEAN": [0.45] * 3, "STD": [0.225] * 3, "CHANNEL_ORDER": "rgb", "CROP_MODE": "crop",
-        "TRAIN_JITTER_SCALES": [32, 40], "TRAIN_CROP_SIZE": 32, "TEST_CROP_SIZE": 32,
-        "NUM_FRAMES": 4, "SAMPLING_RATE": "auto", "TARGET_FPS": 30.0,
+        "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb", "crop_mode": "crop",
+        "short_side": 32, "size": [32, 32], "shuffle_frames": False,
+        "num_frames": 4, "sampling_rate": "auto", "target_fps": 30.0,
     }  # fmt: skip
     assert found["metrics"]["top1"] == found["best_score"] or "loss" in found["metrics"]
     assert found["versions"]["libraries"]["torch"] and found["dataset"]["train"].startswith("sha256")
@@ -88,7 +89,7 @@ def test_fine_tune_warns_of_other_pixels(first_run: Path, tmp_path: Path, run: R
     printed = capsys.readouterr().out
     assert f"fine-tuning: a new run from the weights of {path} (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)" in printed
     assert "TIMESFORMER.PRETRAINED_MODEL nowhere.pyth is not loaded" in printed
-    assert "was trained with DATA.CHANNEL_ORDER rgb, this run feeds bgr" in printed
+    assert "was trained with DATA.CHANNEL_ORDER rgb, this run uses bgr" in printed
     assert content(tmp_path)["optimizer_state"]["state"][0]["step"] == 2  # of this run alone
 
 
@@ -199,7 +200,7 @@ def test_the_test_takes_the_average_when_it_is_on(first_run: Path, tmp_path: Pat
     assert scores[True] != scores[False]
     assert run(tmp_path / "c", *only_test, "DATA.NUM_FRAMES", 3, "DATA.MEAN", "[0.5,0.5,0.5]") == 0
     printed = capsys.readouterr().out
-    assert "To feed the same, type DATA.NUM_FRAMES 4" in printed and "type DATA.MEAN [0.45,0.45,0.45]" in printed
+    assert "To use the same, type DATA.NUM_FRAMES 4" in printed and "type DATA.MEAN [0.45,0.45,0.45]" in printed
 
 
 def test_a_start_that_names_no_file_is_refused(tmp_path: Path, run: Run, capsys: Captured) -> None:
@@ -233,7 +234,9 @@ def test_validation_scores_the_average_of_the_weights(first_run: Path) -> None:
     assert content(first_run)["metrics"]["loss"] == pytest.approx(last["loss"])
 
 
-def test_what_does_not_go_with_the_weights_is_told() -> None:
-    settings = {"DATA.MEAN": [0.5, 0.5, 0.5], "DATA.CHANNEL_ORDER": "rgb"}
-    lines = input_differences({"MEAN": [0.45, 0.45, 0.45]}, "w.pyth", settings, ("MEAN", "CHANNEL_ORDER"))
+def test_other_clips_than_those_of_the_weights_are_reported() -> None:
+    trained = {"mean": (0.45, 0.45, 0.45), "num_frames": 16}
+    lines = clip_warnings(ClipSpec(mean=(0.5, 0.5, 0.5)), "w.pyth", trained, frames=False)
     assert len(lines) == 1 and lines[0].endswith("type DATA.MEAN [0.45,0.45,0.45]")
+    lines = clip_warnings(ClipSpec(mean=(0.5, 0.5, 0.5)), "w.pyth", trained, frames=True)
+    assert len(lines) == 2 and lines[1].endswith("this run uses 8. To use the same, type DATA.NUM_FRAMES 16")

@@ -186,7 +186,7 @@ torch.save({{"model": {{"norm.bias": part}}}}, "w.pyth", _use_new_zipfile_serial
 """
     read = f"""
 {"import torch.distributed.tensor" if imported else ""}
-from timesformer.weights.read import read_weights
+from timesformer.weights.layouts import read_weights
 from timesformer.utils.errors import exit_status
 exit_status(lambda: read_weights("w.pyth"))
 """
@@ -194,8 +194,8 @@ exit_status(lambda: read_weights("w.pyth"))
     for code in (make, read):
         environment = os.environ | {"PYTHONPATH": root}
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True)
-    told = done.stderr.decode()
-    assert "one process's part of a model" in told and "Save the full state dict" in told, told
+    message = done.stderr.decode()
+    assert "one process's part of a model" in message and "Save the full state dict" in message, message
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

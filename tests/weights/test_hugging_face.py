@@ -12,11 +12,13 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification, T
 
 from timesformer.models.vit import VisionTransformer
 from timesformer.utils.errors import CheckpointError
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights import hugging_face
 
 OURS = {"img_size": 32, "patch_size": 8, "num_classes": 7, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_frames": 4}
 THEIRS = {"image_size": 32, "patch_size": 8, "num_labels": 7, "num_frames": 4, "hidden_size": 48}
 THEIRS |= {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+FULL = {"crop_mode": "full", "short_side": 0}
 WITH_TIME = pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
 
 
@@ -54,10 +56,12 @@ def test_the_bare_model_has_no_prefix_and_no_head() -> None:
     assert hugging_face.to_our_names(bare).keys() == ours.keys() - {"head.weight", "head.bias"}
 
 
-def test_a_name_without_a_place_stays_or_is_refused() -> None:
+def test_an_unknown_name_stays_or_is_refused() -> None:
     tensor = torch.zeros(1)
     assert list(hugging_face.to_our_names({"timesformer.extra.0.weight": tensor})) == ["timesformer.extra.0.weight"]
-    with pytest.raises(CheckpointError, match=r"no place for 2 of 3 tensors \(layer1.0.conv1.weight, blocks.0.gamma\)"):
+    with pytest.raises(
+        CheckpointError, match=r"does not have 2 of 3 tensors \(layer1.0.conv1.weight, blocks.0.gamma\)"
+    ):
         hugging_face.to_their_names({"layer1.0.conv1.weight": tensor, "norm.bias": tensor, "blocks.0.gamma": tensor})
 
 
@@ -96,7 +100,7 @@ def test_numbered_labels_are_no_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "found"),
     [
         ({"model_type": "videomae"}, "model_type is 'videomae', not 'timesformer'"),
         ({"layer_norm_eps": 1e-12}, "layer_norm_eps is 1e-12, not 1e-06"),
@@ -104,36 +108,49 @@ def test_numbered_labels_are_no_names() -> None:
         ({"patch_size": [16, 8]}, r"patch_size is \[16, 8\], not \[16, 16\]"),
     ],
 )
-def test_a_model_that_computes_something_else_is_refused(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(CheckpointError, match=told):
+def test_a_model_that_computes_something_else_is_refused(change: dict[str, Any], found: str) -> None:
+    with pytest.raises(CheckpointError, match=found):
         hugging_face.sizes_from_config(TimesformerConfig().to_dict() | change)
 
 
 @pytest.mark.parametrize(
-    ("file", "preprocessing"),
+    ("file", "clip"),
     [
-        ({"image_mean": [0.485, 0.456, 0.406]}, {"MEAN": [0.485, 0.456, 0.406]}),
-        ({"image_mean": 0.5, "image_std": 0.25}, {"MEAN": [0.5] * 3, "STD": [0.25] * 3}),
-        ({"do_normalize": False, "image_std": [2, 2, 2]}, {"MEAN": [0.0] * 3, "STD": [1.0] * 3}),
-        ({"do_rescale": False, "image_std": [51, 51, 51]}, {"STD": [0.2] * 3}),
-        ({"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1]}, {"MEAN": [0.5] * 3}),
-        ({"size": 224, "crop_size": {"height": 224, "width": 224}}, {"TEST_CROP_SIZE": 224, "CROP_MODE": "crop"}),
-        ({"crop_size": 112}, {"TEST_CROP_SIZE": 112, "CROP_MODE": "crop"}),
-        ({"do_center_crop": False, "size": {"shortest_edge": 96}}, {"TEST_CROP_SIZE": 96, "CROP_MODE": "full"}),
-        (
-            {"do_center_crop": False, "size": {"height": 64, "width": 96}},
-            {"TEST_CROP_SIZE": [64, 96], "CROP_MODE": "full"},
-        ),
+        ({"image_mean": [0.485, 0.456, 0.406]}, {"mean": (0.485, 0.456, 0.406)}),
+        ({"image_mean": 0.5, "image_std": 0.25}, {"mean": (0.5,) * 3, "std": (0.25,) * 3}),
+        ({"do_normalize": False, "image_std": [2, 2, 2]}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
+        ({"do_rescale": False, "image_std": [51, 51, 51]}, {"std": (0.2,) * 3}),
+        ({"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1]}, {"mean": (0.5,) * 3}),
+        ({"size": 224, "crop_size": {"height": 224, "width": 224}}, {"size": (224, 224), "crop_mode": "crop"}),
+        ({"crop_size": 112}, {"size": (112, 112), "crop_mode": "crop"}),
+        ({"do_center_crop": False, "size": {"shortest_edge": 96}}, FULL | {"size": (96, 96)}),
+        ({"do_center_crop": False, "size": {"height": 64, "width": 96}}, FULL | {"size": (64, 96)}),
         ({}, {}),
     ],
 )
-def test_preprocessing_of_their_files(file: dict[str, Any], preprocessing: dict[str, Any]) -> None:
-    assert hugging_face.preprocessing_from(file) == preprocessing
+def test_preprocessing_of_their_files(file: dict[str, Any], clip: dict[str, Any]) -> None:
+    assert hugging_face.preprocessing_from(file) == clip
 
 
 @pytest.mark.parametrize("crop_mode", ["crop", "full"])
 def test_preprocessing_comes_back_from_the_file_made_of_it(crop_mode: str) -> None:
-    ours = {"MEAN": [0.4, 0.5, 0.6], "STD": [0.2, 0.21, 0.22], "CHANNEL_ORDER": "rgb", "CROP_MODE": crop_mode}
-    ours |= {"NUM_FRAMES": 8, "SAMPLING_RATE": "auto", "TARGET_FPS": 30.0, "TEST_CROP_SIZE": 64}
-    file = hugging_face.make_preprocessor(ours, image_size=64)
-    assert hugging_face.preprocessing_from(json.loads(json.dumps(file))) == ours
+    spec = ClipSpec(
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.21, 0.22), crop_mode=crop_mode, size=(64, 64), sampling_rate="auto"
+    )
+    file = json.loads(json.dumps(hugging_face.make_preprocessor(spec.to_dict(), image_size=64)))
+    assert ClipSpec(**hugging_face.preprocessing_from(file)) == spec
+    assert file["timesformer"].keys() == spec.to_dict().keys() - {"mean", "std", "size"}
+
+
+def test_preprocessing_of_folders_written_before_clip_spec() -> None:
+    own = {"CHANNEL_ORDER": "bgr", "NUM_FRAMES": 16, "SAMPLING_RATE": 4, "TARGET_FPS": 25.0}
+    own |= {"TRAIN_JITTER_SCALES": [256, 320], "TRAIN_CROP_SIZE": 224, "CROP_MODE": "crop"}
+    found = hugging_face.preprocessing_from({"image_mean": [0.5] * 3, "crop_size": 224, "timesformer": own})
+    assert found == {
+        "mean": (0.5, 0.5, 0.5), "size": (224, 224), "channel_order": "bgr", "crop_mode": "crop", "short_side": 256,
+        "num_frames": 16, "sampling_rate": 4, "target_fps": 25.0,
+    }  # fmt: skip
+
+
+def test_the_layer_norms_are_those_of_our_models() -> None:
+    assert hugging_face.LAYER_NORM_EPS == VisionTransformer(**OURS).norm.eps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.models.small_models import DIVIDED, JOINT, SMALL, SPACE, copy_of, equal, image_vit, refused, saved, small
+from timesformer.config.defaults import get_cfg
 from timesformer.config.load import load_config
 from timesformer.models.build import build_model
 from timesformer.models.embeddings import sincos_2d
@@ -30,7 +30,9 @@ def test_the_same_model_loads_whole(tmp_path: Path, attention_type: str, complet
     assert equal(model, source.state_dict())
     assert (report.num_loaded, report.share, report.coverage) == (report.num_tensors, 1.0, 1.0)
     assert (report.kind, report.class_names, report.details()) == ("TimeSformer", list("abcde"), [])
-    assert f"loaded {report.num_tensors} of {report.num_tensors} tensors, 100.0% of the parameters" in str(report)
+    counts = f"{report.num_tensors}/{report.num_tensors}"
+    first = f"{tmp_path / 'w.pyth'} (TimeSformer): loaded {counts} tensors (100% of parameters, 100% of the backbone)"
+    assert str(report) == first
 
 
 def test_a_model_without_values_takes_all_or_cannot_be_used(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_a_model_without_values_takes_all_or_cannot_be_used(tmp_path: Path) -> N
         "model.norm.bias",
     ]
     partial.model.head = nn.Linear(24, 7, device="meta")
-    assert load_weights(partial, path).initialised
+    assert load_weights(partial, path).reinitialised
     with pytest.raises(NotImplementedError, match="meta tensor"):
         partial.to("cpu")
 
@@ -54,7 +56,7 @@ def test_pretrained_model_in_python_says_what_it_did(tmp_path: Path) -> None:
     source = small()
     model = TimeSformer(**SMALL | {"num_classes": 7}, pretrained_model=str(saved(tmp_path, source)))
     assert torch.equal(model.model.pos_embed, source.model.pos_embed)
-    assert "initialised: head.weight, head.bias (5 classes in the weights, 7 in the model)" in model.pretrained_report
+    assert "reinitialised: head.weight, head.bias (5 classes in the weights, 7 in the model)" in model.pretrained_report
     assert TimeSformer(**SMALL).pretrained_report == ""
 
 
@@ -154,8 +156,8 @@ def test_an_image_vit_starts_every_attention_type(tmp_path: Path, attention_type
     assert report.kind == "image ViT" and report.missing == [] and report.coverage > 0.9
     copied = {name for name in report.copied if ".temporal_attn." in name or ".temporal_norm1." in name}
     assert len(copied) == len(report.copied) == (12 if attention_type == DIVIDED else 0)
-    initialised = {name.partition(" ")[0] for name in report.initialised}
-    assert initialised == {name.removeprefix("model.") for name in kept}
+    reinitialised = {name.partition(" ")[0] for name in report.reinitialised}
+    assert reinitialised == {name.removeprefix("model.") for name in kept}
 
 
 @pytest.mark.parametrize("init", ["vit", "scratch"])
@@ -234,18 +236,26 @@ def test_what_the_original_loads(tmp_path: Path, name: str) -> None:
     assert report.missing == report.unexpected == []
 
 
-@pytest.mark.parametrize("change, told", [({}, []), ({"num_classes": 3}, ["fc.weight", "fc.bias (5 classes"])])
-def test_a_baseline_loads_by_name_and_shape(tmp_path: Path, change: dict[str, int], told: list[str]) -> None:
-    from torchvision.models.video import r3d_18
-
-    make: Callable[..., nn.Module] = lambda **sizes: r3d_18(**{"num_classes": 5} | sizes)  # noqa: E731
-    source, model = make(), make(**change)
+@pytest.mark.parametrize("change, expected", [({}, []), ({"num_classes": 3}, ["fc.weight", "fc.bias (5 classes"])])
+def test_a_baseline_loads_by_name_and_shape(tmp_path: Path, change: dict[str, int], expected: list[str]) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = "r3d_18", 5
+    cfg.DATA.TRAIN_CROP_SIZE = cfg.DATA.TEST_CROP_SIZE = 16
+    source = build_model(cfg)
+    cfg.MODEL.NUM_CLASSES = change.get("num_classes", 5)
+    model = build_model(cfg)
     report = load_weights(model, saved(tmp_path, source))
     assert report.kind == "another network, by its own names" and report.coverage == 1.0
-    assert [found[: len(line)] for found, line in zip(report.initialised, told, strict=True)] == told
+    assert [found[: len(line)] for found, line in zip(report.reinitialised, expected, strict=True)] == expected
     assert torch.equal(model.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(model.state_dict()["stem.1.running_var"], source.state_dict()["stem.1.running_var"])
     assert "of another model" in refused(small(), tmp_path / "w.pyth")
+
+
+def test_a_model_without_a_head_has_none_to_reinitialise(tmp_path: Path) -> None:
+    source, model = (nn.ModuleDict({"stem": nn.Linear(3, 3), "fc": nn.Linear(3, k)}) for k in (5, 4))
+    message = refused(model, saved(tmp_path, source))
+    assert "of another shape: fc.weight 5x3, the model has 4x3, fc.bias 5, the model has 4" in message
 
 
 def test_the_average_of_the_weights_is_announced(tmp_path: Path) -> None:
@@ -281,4 +291,4 @@ def test_long_lists_are_cut_short_and_shares_are_not_rounded_up() -> None:
     report.unexpected = ["blocks.0.x.weight", "blocks.1.x.weight", "y"]
     text = str(report)
     assert "name11 and 8 more" in text and "name12" not in text
-    assert "unexpected: blocks.*.x.weight (2x), y" in text and "99.9% of the parameters" in text
+    assert "unexpected: blocks.*.x.weight (2x), y" in text and "(99.9% of parameters, 90% of the backbone)" in text

@@ -1,4 +1,4 @@
-"""Weights that do not fit are refused with what to set, and nothing is half-loaded; a partial load is asked for."""
+"""Weights that do not fit are refused with what to set, and nothing is half-loaded; a partial load is requested."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_all_settings_stand_in_one_line_that_works_when_it_is_followed(tmp_path:
     message = refused(small(), path)
     assert "set TIMESFORMER.EMBED_DIM 48 TIMESFORMER.PATCH_SIZE 4 TIMESFORMER.NUM_HEADS 6" in message
     words = message.partition("set ")[2].splitlines()[0].split()
-    told = {key.rpartition(".")[2].lower(): int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
-    assert load_weights(small(**told), path, complete=True).coverage == 1.0
-    report = load_weights(small(**told | {"num_heads": 4, "patch_size": 8}), path, allow_partial=True)
+    sizes = {key.rpartition(".")[2].lower(): int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    assert load_weights(small(**sizes), path, complete=True).coverage == 1.0
+    report = load_weights(small(**sizes | {"num_heads": 4, "patch_size": 8}), path, allow_partial=True)
     assert "NUM_HEADS: 6 in the weights, 4 in the model" in report.differences and "set TIMES" not in str(report)
 
 
@@ -132,7 +132,7 @@ def test_less_than_90_percent_of_the_backbone_is_an_error_unless_allowed(tmp_pat
 
 
 def test_coverage_does_not_count_the_head(tmp_path: Path) -> None:
-    """A head larger than the backbone may start anew."""
+    """A head larger than the backbone may be reinitialised."""
     report = load_weights(small(num_classes=50_000), saved(tmp_path, small()))
     assert report.coverage == 1.0 and report.share < 0.1
 
@@ -145,7 +145,7 @@ def test_partial_loads_list_what_kept_its_initialisation(tmp_path: Path) -> None
     for name, tensor in model.state_dict().items():
         expected = source.state_dict()[name]
         assert torch.equal(tensor, expected if expected.shape == tensor.shape else before[name]), name
-    assert "blocks.0.mlp.fc1.weight 96x24, the model has 48x24" in report.initialised
+    assert "blocks.0.mlp.fc1.weight 96x24, the model has 48x24" in report.other_shape
     nothing_fits = refused(small(embed_dim=16), saved(tmp_path, source), allow_partial=True)
     assert "EMBED_DIM: 24 in the weights, 16 in the model" in nothing_fits and "allow_partial" not in nothing_fits
     assert report.differences == [
@@ -164,12 +164,12 @@ def test_a_shape_that_no_setting_explains_is_an_error(tmp_path: Path) -> None:
 
 def test_a_test_needs_the_head_and_its_classes(tmp_path: Path) -> None:
     message = refused(small(num_classes=7), saved(tmp_path, small()), complete=True)
-    assert "tells 5 classes apart and the model 7" in message and "Set MODEL.NUM_CLASSES 5" in message
+    assert "has 5 classes and the model 7" in message and "Set MODEL.NUM_CLASSES 5" in message
     headless = {name: tensor for name, tensor in small().state_dict().items() if "head" not in name}
     torch.save(headless, tmp_path / "w.pyth")
     assert "missing: head.weight, head.bias" in refused(small(), tmp_path / "w.pyth", complete=True)
     report = load_weights(small(), tmp_path / "w.pyth")
-    assert report.initialised == ["head.weight", "head.bias (the weights have no head)"]
+    assert report.reinitialised == ["head.weight", "head.bias (the weights have no head)"]
 
 
 def test_a_divided_file_that_lacks_a_temporal_layer_is_not_patched_up(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from tests.models.small_models import DIVIDED, JOINT, SMALL, SPACE, copy_of, equ
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import CheckpointError
 from timesformer.weights.hugging_face import to_their_names
+from timesformer.weights.layouts import read_weights
 from timesformer.weights.load import load_weights
-from timesformer.weights.read import read_weights
-from timesformer.weights.save import export_weights
+from timesformer.weights.save import save_weights
 
 MODELS = {kind: TimeSformer(**SMALL, attention_type=kind) for kind in (DIVIDED, JOINT, SPACE)}
 TYPES = (torch.float32, torch.float16, torch.int64, torch.int8, torch.bool, torch.complex64, torch.float8_e5m2)
@@ -79,14 +79,14 @@ def test_an_odd_file_converts_or_is_an_error(tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("odd")
     torch.save(file, folder / "in.pyth")
     try:
-        export_weights(read_weights(folder / "in.pyth"), folder / "out", to=to)
+        save_weights(read_weights(folder / "in.pyth"), folder / "out", to=to)
         read_weights(folder / "out")
     except CheckpointError:
         pass
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, named",
     [
         ({7: torch.zeros(3)}, "under 7, which is no name"),
         ({"head.bias": torch.tensor(1.0)}, "head.bias scalar, the model has 5"),
@@ -94,9 +94,9 @@ def test_an_odd_file_converts_or_is_an_error(tmp_path_factory: pytest.TempPathFa
         ({"blocks.0.mlp.fc1.weight": torch.zeros(24)}, "blocks.0.mlp.fc1.weight 24, the model has 96x24"),
     ],
 )
-def test_odd_tensors_are_named(tmp_path_factory: pytest.TempPathFactory, change: dict[Any, Tensor], told: str) -> None:
+def test_odd_tensors_are_named(tmp_path_factory: pytest.TempPathFactory, change: dict[Any, Tensor], named: str) -> None:
     path = tmp_path_factory.getbasetemp() / "odd.pyth"
     torch.save(dict(MODELS[DIVIDED].model.state_dict()) | change, path)
     with pytest.raises(CheckpointError) as error:
         load_weights(TimeSformer(**SMALL), path, complete=True)
-    assert told in str(error.value)
+    assert named in str(error.value)

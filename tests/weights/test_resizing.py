@@ -1,4 +1,4 @@
-"""Resized embeddings still point to the same place and time, and adapted channels answer as before."""
+"""Resized embeddings still point to the same location and time, and adapted channels answer as before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_position_there_and_back_between_picture_sizes(old: int, new: int) -> No
     there = resize_position(position, old_grid=old_grid, new_grid=new_grid)
     back = resize_position(there, old_grid=new_grid, new_grid=old_grid)
     assert there.shape == (1, 1 + new_grid[0] * new_grid[1], 6)
-    assert torch.equal(there[:, 0], position[:, 0]), "the class token has no place"
+    assert torch.equal(there[:, 0], position[:, 0]), "the class token has no location"
     spread = position[:, 1:].std()
     assert (there - smooth_position(*new_grid))[:, 1:].abs().max() < 0.1 * spread, "what that size would have had"
     assert (back - position).abs().max() < 0.1 * spread
@@ -44,12 +44,12 @@ def test_position_there_and_back_between_picture_sizes(old: int, new: int) -> No
 def test_any_grid_to_any_grid(rows: int, columns: int, new_rows: int, new_columns: int) -> None:
     position = torch.cat([torch.zeros(1, 1, 2), sincos_ramp(rows, columns)], dim=1)
     new = resize_position(position, old_grid=(rows, columns), new_grid=(new_rows, new_columns))
-    places = new[0, 1:].unflatten(0, (new_rows, new_columns))
-    middle = places[(new_rows - 1) // 2, (new_columns - 1) // 2]
+    grid = new[0, 1:].unflatten(0, (new_rows, new_columns))
+    middle = grid[(new_rows - 1) // 2, (new_columns - 1) // 2]
     expected = torch.tensor([((new_rows - 1) // 2 + 0.5) / new_rows, ((new_columns - 1) // 2 + 0.5) / new_columns])
     coarser = min(rows, columns, new_rows, new_columns)
-    assert (middle - expected).abs().max() < 0.25 / coarser, "less than a quarter of a patch from its place"
-    assert (places[1:, :, 0] > places[:-1, :, 0]).all() and (places[:, 1:, 1] > places[:, :-1, 1]).all()
+    assert (middle - expected).abs().max() < 0.25 / coarser, "less than a quarter of a patch from its location"
+    assert (grid[1:, :, 0] > grid[:-1, :, 0]).all() and (grid[:, 1:, 1] > grid[:, :-1, 1]).all()
 
 
 def sincos_ramp(rows: int, columns: int) -> Tensor:
@@ -63,21 +63,21 @@ def test_defect_03_position_is_resized_over_the_picture_and_not_along_the_raster
     generator = torch.Generator().manual_seed(0)
     old = torch.randn(1, 1 + 14 * 14, 64, generator=generator)
     rows, columns = torch.meshgrid(torch.arange(28) // 2, torch.arange(28) // 2, indexing="ij")
-    right_place = (rows * 14 + columns).flatten()
+    expected_patch = (rows * 14 + columns).flatten()
 
-    def share_in_place(patches: Tensor) -> float:
-        return (torch.cdist(patches, old[0, 1:]).argmin(1) == right_place).float().mean().item()
+    def share_at_location(patches: Tensor) -> float:
+        return (torch.cdist(patches, old[0, 1:]).argmin(1) == expected_patch).float().mean().item()
 
     raster = F.interpolate(old[:, 1:].mT, size=28 * 28, mode="nearest").mT
-    assert share_in_place(raster[0]) == pytest.approx(0.07, abs=0.01)  # what the original does
-    assert share_in_place(resize_position(old, old_grid=(14, 14), new_grid=(28, 28))[0, 1:]) == 1.0
+    assert share_at_location(raster[0]) == pytest.approx(0.07, abs=0.01)  # what the original does
+    assert share_at_location(resize_position(old, old_grid=(14, 14), new_grid=(28, 28))[0, 1:]) == 1.0
 
 
 @pytest.mark.parametrize("new_size", [(64, 64), (32, 64), (48, 16), (96, 80)])
-def test_a_moving_patch_excites_the_same_place_after_resizing(new_size: tuple[int, int]) -> None:
-    """A bright patch wanders over the picture; the position of the token it excites is the patch's place."""
+def test_a_moving_patch_excites_the_same_location_after_resizing(new_size: tuple[int, int]) -> None:
+    """A bright patch wanders over the picture; the position of the token it excites is the patch's location."""
     patch, grid = 8, (4, 4)
-    places = sincos_ramp(64, 64)[0]  # a fine table: where in the picture
+    locations = sincos_ramp(64, 64)[0]  # a fine table: where in the picture
     small = {"patch_size": patch, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_frames": 1, "num_classes": 2}
     model = VisionTransformer(img_size=new_size, **small).eval()
     old = torch.cat([torch.zeros(1, 1, 32), sincos_2d(*grid, 32)[None]], dim=1)
@@ -99,7 +99,7 @@ def test_a_moving_patch_excites_the_same_place_after_resizing(new_size: tuple[in
             picture[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 1.0
             excited = (tokens(picture) - dark).norm(dim=1).argmax()
             position = dark[excited] - model.patch_embed.proj.bias
-            found = places[torch.cdist(position[None], table).argmin()]
+            found = locations[torch.cdist(position[None], table).argmin()]
             true = torch.tensor([(row + 0.5) / model.grid[0], (column + 0.5) / model.grid[1]])
             assert (found - true).abs().max() <= 0.5 / 4 + 1e-3, "half a patch of the old grid"
 

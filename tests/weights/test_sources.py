@@ -108,7 +108,7 @@ def test_a_repository_with_a_torch_file_only(hub_cache: Path) -> None:
 
 def test_the_hub_when_offline(hub_cache: Path) -> None:
     message = refusal("hf:someone/clips")
-    assert "not wholly in the cache of huggingface_hub, and HF_HUB_OFFLINE is set" in message
+    assert "not completely in the cache of huggingface_hub, and HF_HUB_OFFLINE is set" in message
     assert "Where there is a network: hf download someone/clips; for another machine, copy that folder" in message
     assert "the hub has no such hf:OWNER/NAME[@REVISION]" in refusal("hf:a/b/c")
 

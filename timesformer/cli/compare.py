@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from timesformer.cli.terminal import columns, command_parser, run_command
+from timesformer.cli.parsers import command_parser, run_command
+from timesformer.utils.console import columns
 from timesformer.utils.errors import UserError
 
 

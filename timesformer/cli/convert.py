@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from timesformer.cli.terminal import command_parser, run_command
+from timesformer.cli.parsers import command_parser, run_command
 
 EXAMPLES = """
 timesformer convert checkpoint_epoch_00015.pyth folder --to hf
@@ -32,13 +32,12 @@ def convert(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: what cannot be read or written.
     """
-    from timesformer.weights.read import read_weights
-    from timesformer.weights.save import export_weights
+    from timesformer.weights import read_weights, save_weights
 
     weights = read_weights(arguments.source, ema=not arguments.no_ema)
     average = ", moving average" if weights.is_ema else ""
     print(f"read {arguments.source}: {weights.kind}, {len(weights.tensors)} tensors{average}")
-    print(f"wrote {export_weights(weights, arguments.out, to=arguments.to, num_heads=arguments.num_heads)}")
+    print(f"wrote {save_weights(weights, arguments.out, to=arguments.to, num_heads=arguments.num_heads)}")
 
 
 if __name__ == "__main__":

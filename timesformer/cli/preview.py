@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timesformer.cli.terminal import config_parser, run_command
+from timesformer.cli.parsers import config_parser, run_command
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

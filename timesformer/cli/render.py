@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from timesformer.cli.terminal import command_parser, run_command
+from timesformer.cli.parsers import command_parser, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from timesformer.cli.terminal import config_parser, run_command
+from timesformer.cli.parsers import config_parser, run_command
 
 # The engine is imported by the work itself: processes that only render or load would import it (seconds) for nothing.
 

@@ -34,6 +34,7 @@ from timesformer.utils.compute import autocast, autocast_dtype
 from timesformer.utils.errors import UserError
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import make_config, to_their_names
+from timesformer.weights.layouts import vit_sizes
 
 PROJECT, TRANSFORMERS = "timesformer", "transformers"
 # It has space-only attention too, but gives logits for each frame.
@@ -70,13 +71,8 @@ class HuggingFaceTimeSformer(nn.Module):
             raise UserError(f"Hugging Face's TimeSformer takes square frames only, not {height} x {width}")
         attention, tensors = vit.get_submodule("blocks.0.attn"), vit.state_dict()
         assert isinstance(attention, Attention)
-        config = make_config(
-            tensors,
-            attention_type=vit.attention_type,
-            num_heads=attention.num_heads,
-            image_size=height,
-            class_names=(),
-        )
+        sizes = vit_sizes(tensors) | {"num_heads": attention.num_heads, "img_size": (height, width)}
+        config = make_config(sizes, dtype=vit.cls_token.dtype)
         self.model = TimesformerForVideoClassification(TimesformerConfig(**config))
         self.model.load_state_dict(to_their_names(tensors))
         self.to(vit.cls_token.device).train(vit.training)

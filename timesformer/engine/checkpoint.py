@@ -32,8 +32,9 @@ from fvcore.common.config import CfgNode
 from timesformer.config.defaults import KEY_BY_NAME, is_identity
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
-from timesformer.weights.read import PREPROCESSING, check_format, stored_settings
-from timesformer.weights.sources import read_file
+from timesformer.video.clip_spec import ClipSpec
+from timesformer.weights.files import read_file
+from timesformer.weights.layouts import check_format, stored_settings
 
 log = get_logger(__name__)
 
@@ -139,9 +140,8 @@ def settings_of(cfg: CfgNode) -> dict[str, Any]:
 
 
 def preprocessing_of(cfg: CfgNode) -> dict[str, Any]:
-    """The settings of `PREPROCESSING`, as a checkpoint carries them along."""
-    settings = settings_of(cfg)
-    return {name: settings[f"DATA.{name}"] for name in PREPROCESSING}
+    """The run's clips, as a checkpoint carries them along (`ClipSpec.to_dict`)."""
+    return ClipSpec.from_config(cfg).to_dict()
 
 
 def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, str]) -> list[str]:

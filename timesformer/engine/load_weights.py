@@ -1,4 +1,4 @@
-"""Load weights into a run's model, print the report, and tell what in the run does not go with them."""
+"""Load weights into a run's model, log the report, and warn of clips other than those of the weights' training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from typing import Any
 
 from torch import nn
 
-from timesformer.engine.checkpoint import settings_of
 from timesformer.engine.setup import Run
 from timesformer.utils.logging import get_logger
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.load import LoadReport, load_weights
 
 log = get_logger(__name__)
-
-# What the pixels went through: weights do badly when it changes. The rest is only a warning in a test.
-_PIXELS = ("MEAN", "STD", "CHANNEL_ORDER", "CROP_MODE")
-_FRAMES = ("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS")
 
 
 def load_and_report(
     run: Run, model: nn.Module, source: str | Path, class_names: Sequence[str], *, testing: bool = False
 ) -> LoadReport:
-    """Load weights for training (a head of other classes starts anew) or, with `testing`, all of them.
+    """Load weights for training (a head of other classes is reinitialised) or, with `testing`, all of them.
 
     Args:
         class_names: of the data, empty when unknown.
@@ -46,19 +42,15 @@ def load_and_report(
     if report.has_ema:
         log.info("%s holds a moving average of the weights too: EMA.ENABLED True takes it", source)
     if report.kind != "image ViT":  # whose statistics nobody fine-tuning on video keeps
-        names = _PIXELS + _FRAMES if testing else _PIXELS
-        run.warn_once(input_differences(report.preprocessing, source, settings_of(cfg), names))
+        run.warn_once(clip_warnings(ClipSpec.from_config(cfg), source, report.clip, frames=testing))
     return report
 
 
-def input_differences(
-    trained: Mapping[str, Any], source: str | Path, settings: Mapping[str, Any], names: Sequence[str]
-) -> list[str]:
-    """One line for each setting of the model's input that is not the one the weights were trained with."""
+def clip_warnings(spec: ClipSpec, source: str | Path, trained: Mapping[str, Any], *, frames: bool) -> list[str]:
+    """One line for each setting of `spec` that is not that of `trained`, the known fields of the weights' clips."""
     lines = []
-    for name in names:
-        here = settings[f"DATA.{name}"]
-        if trained.get(name, here) != here:
-            same = f"DATA.{name} {trained[name]}".replace(", ", ",")  # as one types it
-            lines.append(f"{source} was trained with {same}, this run feeds {here}. To feed the same, type {same}")
+    for key, there, here in spec.differences(trained, frames=frames):
+        there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
+        same = f"{key} {there}".replace(", ", ",")  # as users type it
+        lines.append(f"{source} was trained with {same}, this run uses {here}. To use the same, type {same}")
     return lines

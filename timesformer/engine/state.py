@@ -19,7 +19,7 @@ from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
-from timesformer.weights.read import FORMAT
+from timesformer.weights.layouts import FORMAT
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from fvcore.common.config import CfgNode
@@ -20,7 +20,9 @@ from timesformer.video.frame_samplers import (
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.video.transforms import EvalTransform, TrainTransform
+
+if TYPE_CHECKING:  # OpenCV comes with them: only for who transforms frames
+    from timesformer.video.transforms import EvalTransform, TrainTransform
 
 
 def _of(key: str, default: Any) -> Any:
@@ -116,6 +118,8 @@ class ClipSpec:
 
     def eval_transform(self, *, num_crops: int = 1) -> EvalTransform:
         """Frames (T, H, W, 3) to fixed views: 1 centre crop, or 3 along the longer side; full frames have one view."""
+        from timesformer.video.transforms import EvalTransform
+
         return EvalTransform(
             crop_size=self.size,
             num_crops=num_crops,
@@ -125,6 +129,8 @@ class ClipSpec:
 
     def train_transform(self, **augmentation: Any) -> TrainTransform:
         """Frames (T, H, W, 3) to one random clip; `augmentation` are the other arguments of `TrainTransform`."""
+        from timesformer.video.transforms import TrainTransform
+
         rgb = self.mean if self.channel_order == "rgb" else self.mean[::-1]
         return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from timesformer.visualization.figures import BLUE, GREY, VERMILION, count, headline, save_figure, tidy
+from timesformer.utils.console import count
+from timesformer.visualization.figures import BLUE, GREY, VERMILION, headline, save_figure, tidy
 
 _SCORES = {"top1": "top-1 accuracy (%)", "mAP": "mean average precision (%)"}
 

@@ -27,11 +27,6 @@ def plain(text: str, width: int = 40) -> str:
     return text.replace("$", r"\$")
 
 
-def count(number: object, noun: str) -> str:
-    """`number` and `noun`, in the plural unless the number is 1."""
-    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
-
-
 def name_classes(class_names: list[str], num_classes: int, width: int = 30) -> list[str]:
     """One label per class; a class without a name is called by its number."""
     names = [plain(name, width) for name in class_names[:num_classes]]

@@ -1,4 +1,4 @@
-"""One file of tensors, of `torch.save` or safetensors: read without running code, or refused with what it is."""
+"""Read one file of tensors, from `torch.save` or safetensors, without running code in it; or say what it is instead."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # soon after 
 
 ALLOWED = "Allowed are a file of weights, a Hugging Face folder, hf:OWNER/NAME of the hub, or timm:NAME"
 FETCH_AGAIN = "Download or copy it again, and compare its size with the original's"
-_TENSORS_ALONE = "Where it was made, save the tensors alone: torch.save(model.state_dict(), 'weights.pyth')"
+_SAVE_TENSORS = "Where it was made, save the tensors alone: torch.save(model.state_dict(), 'weights.pyth')"
 
-# What is taken for weights by mistake: how it starts, what it is, what to do.
-_MISTAKES = (
+# Files that are confused with weights: how they start, what they are, what to do.
+_CONFUSED = (
     (rb"\Z", "empty (0 bytes)", FETCH_AGAIN),
     (rb"version https://git-lfs", "a Git LFS pointer, not the weights themselves", "Fetch them: git lfs pull"),
     (rb"(?i)\s*<(!doctype|html|head|\?xml)", "a web page: the download failed", "Open the address in a browser"),
     (rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP", "a picture, not weights", ALLOWED),
     (rb"....ftyp|RIFF....AVI |\x1aE\xdf\xa3", "a video, not weights", ALLOWED),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|\(\xb5/\xfd|7z\xbc\xaf|Rar!|.{257}ustar", "a compressed or tar archive", "Unpack it"),
-    (rb"\x08.\x12", "an ONNX model", _TENSORS_ALONE),  # fields 1 and 2 of its protocol buffer
+    (rb"\x08.\x12", "an ONNX model", _SAVE_TENSORS),  # fields 1 and 2 of its protocol buffer
 )
 
 
 def read_file(path: str | Path) -> Any:
-    """What one file holds, on the CPU: a file of `torch.save` (either format) or safetensors, told by its content.
+    """What one file of `torch.save` (either format) or safetensors holds, on the CPU; its content tells which it is.
 
     Only tensors and plain values are restored; no code in the file is run. NumPy's numbers become Python's.
 
@@ -57,21 +57,21 @@ def read_file(path: str | Path) -> Any:
     if head.startswith(_ZIP):
         _check_zip(path)
     elif not head.startswith(_PICKLE):
-        raise _no_weights(path, head)
+        raise _other_kind(path, head)
     try:
-        # an open file, for torch goes by some names of files
+        # an open file, for torch treats some names of files differently
         with torch.serialization.safe_globals(_PLAIN_VALUES), open(path, "rb") as stream:
             return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types; torch's own text would advise to run the code in the file
         raise _pickle_refusal(path, head, error) from error
 
 
-def safetensors_header(path: str | Path, field: str) -> str | None:
-    """A field of the header of a readable safetensors file; None without it, or of another file."""
+def safetensors_header(path: str | Path, key: str) -> str | None:
+    """A value in the header of a readable safetensors file; None without it, or of another file."""
     if not _is_safetensors(_head(Path(path))):
         return None
     with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get(field)
+        return (file.metadata() or {}).get(key)
 
 
 class _NumberType:
@@ -89,7 +89,7 @@ def _number(kind: _NumberType, data: bytes) -> Any:
     return np.frombuffer(data, kind.code).item()
 
 
-# Plain values beyond torch's own that released files hold; numbers are restored by us, not by NumPy's unpickling.
+# Plain values beyond torch's own that released files hold; numbers are restored here, not by NumPy's unpickling.
 _PLAIN_VALUES: list[Any] = [Namespace, (_NumberType, "numpy.dtype")]
 _PLAIN_VALUES += [(_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # NumPy 1, 2
 
@@ -114,11 +114,11 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse a zip archive that is not whole, or not of `torch.save`."""
+    """Refuse a zip archive that is damaged, or not of `torch.save`."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
-            # torch.load compares no checksums; where torch.save was told to write none, all are zero
+            # torch.load compares no checksums; where torch.save was set to write none, all are zero
             checked = "data.pkl" in names and any(record.CRC for record in archive.infolist())
             damaged = archive.testzip() if checked else None
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, NotImplementedError) as error:
@@ -126,15 +126,15 @@ def _check_zip(path: Path) -> None:
     if damaged:
         raise _refusal(path, f"a damaged torch file (wrong checksum of {damaged})", FETCH_AGAIN)
     if any(name == "constants.pkl" or name.startswith("code/") for name in names):
-        raise _refusal(path, "a TorchScript archive, which is a program", _TENSORS_ALONE)
+        raise _refusal(path, "a TorchScript archive, which is a program", _SAVE_TENSORS)
     if "data.pkl" not in names:
         raise _refusal(path, "a zip archive that torch.save did not write", f"Unpack it. {ALLOWED}")
 
 
 def _pickle_refusal(path: Path, head: bytes, error: Exception) -> CheckpointError:
-    """The error for a file that torch does not load: what it asks for, or that it is damaged."""
+    """The error for a file that torch does not load: what it imports, or that it is damaged."""
     try:
-        names = _names_in_pickles(path, head)
+        names = _imports(path, head)
     except (ValueError, EOFError, OSError, struct.error):
         return _refusal(path, "a torch file or other pickle, cut off or damaged", FETCH_AGAIN)
     if any(name.startswith("torch.distributed.") for name in names):  # DTensor, ShardedTensor
@@ -142,16 +142,19 @@ def _pickle_refusal(path: Path, head: bytes, error: Exception) -> CheckpointErro
     if not isinstance(error, UnpicklingError) and (_LEGACY in head or head.startswith(_ZIP)):
         cause = (str(error) or type(error).__name__).splitlines()[0]
         return _refusal(path, f"a torch file, cut off or damaged ({cause})", FETCH_AGAIN)
-    if blocked := re.search(r"GLOBAL (\S+)", str(error)):
-        names = [blocked[1]]
-    if code := [name for name in names if blocked or not re.match(r"torch\.|collections\.", name)]:
+    blocked = re.search(r"GLOBAL (\S+)", str(error))
+    code = [blocked[1]] if blocked else [name for name in names if not name.startswith(("torch.", "collections."))]
+    if code:
         found = f"refused: it holds code or objects ({', '.join(code[:3])}), and only tensors and plain values are read"
-        return _refusal(path, found, _TENSORS_ALONE)
-    return _refusal(path, "a pickle of a form that torch.save does not write by itself", _TENSORS_ALONE)
+        return _refusal(path, found, _SAVE_TENSORS)
+    return _refusal(path, "a pickle of a form that torch.save does not write by itself", _SAVE_TENSORS)
 
 
-def _names_in_pickles(path: Path, head: bytes) -> list[str]:
-    """What the pickles of a file ask Python to import, such as `os.system`; an error where cut off. Nothing is run."""
+def _imports(path: Path, head: bytes) -> list[str]:
+    """What the pickles of a file import, such as `os.system`; an error where they are cut off. Nothing is run.
+
+    `torch.serialization.get_unsafe_globals_in_checkpoint` does so for zip archives of pickle protocol 2 only.
+    """
     names, texts = [], ["", ""]
     with open(path, "rb") as file:
         stream: Any = file
@@ -169,9 +172,9 @@ def _names_in_pickles(path: Path, head: bytes) -> list[str]:
     return names
 
 
-def _no_weights(path: Path, head: bytes) -> CheckpointError:
+def _other_kind(path: Path, head: bytes) -> CheckpointError:
     """The error for a file that is neither of torch nor safetensors: says what it is instead."""
-    for start, kind, advice in _MISTAKES:
+    for start, kind, advice in _CONFUSED:
         if re.match(start, head, re.DOTALL):
             return _refusal(path, kind, advice)
     text = head.decode("utf-8", errors="ignore")

@@ -1,4 +1,4 @@
-"""What `transformers` calls the tensors, sizes and preprocessing of a TimeSformer, and what we call them."""
+"""Names, sizes and preprocessing of a TimeSformer as `transformers` writes them, and as this project does."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from timesformer.models.blocks import LAYER_NORM_EPS
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.sizes import height_width
-from timesformer.weights.state_dicts import vit_sizes
+from timesformer.video.clip_spec import known_fields
+
+LAYER_NORM_EPS = 1e-6  # of this project's models, and of transformers' default
+OWN_KEY = "timesformer"  # in their files: what only this project reads
+INSTEAD = "Convert with --to safetensors instead."
+_BILINEAR = 2  # PIL's number, as preprocessor files have it
 
 # Our module or parameter name -> that of TimesformerForVideoClassification; {} is the number of the block.
 _THEIR_NAMES = {
@@ -33,18 +38,10 @@ _THEIR_NAMES = {
     "head": "classifier",
 }
 _OUR_NAMES = {theirs: ours for ours, theirs in _THEIR_NAMES.items()}
-# What the files of ours hold besides Hugging Face's own settings, under this key.
-_OWN_SETTINGS = "timesformer"
-_BILINEAR = 2  # PIL's number, as preprocessor files have it
-INSTEAD = "Convert with --to safetensors instead."
 
 
 def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay.
-
-    Raises:
-        CheckpointError: two tensors of one name.
-    """
+    """Tensors of a Hugging Face TimeSformer, with or without its classifier, by our names; unknown names stay."""
     ours = {}
     for name, tensor in tensors.items():  # those of the bare TimesformerModel have no prefix
         whole = name if name.startswith(("timesformer.", "classifier.")) else f"timesformer.{name}"
@@ -58,26 +55,18 @@ def to_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_their_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors by the names of `TimesformerForVideoClassification`.
-
-    Raises:
-        CheckpointError: a name that it does not have.
-    """
-    names = {name: _renamed(name, _THEIR_NAMES) for name in tensors}
-    if unknown := [name for name, theirs in names.items() if theirs is None]:
+    """Our tensors by the names of `TimesformerForVideoClassification`; an error for one that it does not have."""
+    theirs = {name: _renamed(name, _THEIR_NAMES) for name in tensors}
+    if unknown := [name for name in theirs if theirs[name] is None]:
         raise CheckpointError(
-            f"Hugging Face's TimeSformer has no place for {len(unknown)} of {len(names)} tensors "
+            f"Hugging Face's TimeSformer does not have {len(unknown)} of {len(theirs)} tensors "
             f"({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}). {INSTEAD}"
         )
-    return {theirs: tensors[name] for name, theirs in names.items() if theirs is not None}
+    return {str(theirs[name]): tensor for name, tensor in tensors.items()}
 
 
 def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says about the model, with Hugging Face's defaults for what it leaves out.
-
-    Returns:
-        attention_type, num_heads, image_size (height, width) in pixels, patch_size in pixels, num_frames, and
-        class_names in the order of the labels ([] when they are only numbered).
+    """What a `config.json` says about the model, with Hugging Face's defaults; sizes are in pixels.
 
     Raises:
         CheckpointError: another model, or one that computes something else than ours.
@@ -100,63 +89,50 @@ def sizes_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": height_width(config.get("image_size", 224)),
         "patch_size": patch[0],
         "num_frames": config.get("num_frames", 8),
-        "class_names": _class_names(config.get("id2label") or {}),
+        "class_names": _class_names(config.get("id2label") or {}),  # none when they are only numbered
     }
 
 
 def preprocessing_from(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `preprocessor_config.json` says, by the last parts of the names of our DATA keys.
+    """The fields of `ClipSpec` that a `preprocessor_config.json` states; a file of ours states them all.
 
-    MEAN and STD are of pixel values in 0..1, whatever the file's `rescale_factor`. A file that `make_preprocessor`
-    made also tells what Hugging Face has no word for, CHANNEL_ORDER and the sampling of frames among it. Other files
-    do not tell the channel order, and none is returned; `read_weights` then assumes rgb, or bgr with the 174 classes of
-    SSv2, whose released weights expect it.
+    Mean and std are of pixel values in 0..1, whatever the file's `rescale_factor`. Files of others do not state the
+    channel order; `read_weights` assumes rgb, or bgr with the 174 classes of SSv2, whose released weights expect it.
     """
-    found = dict(preprocessor.get(_OWN_SETTINGS) or {})
+    found = known_fields(preprocessor.get(OWN_KEY) or {})
     scale = 255 * (preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1)
-    for key, theirs, unchanged in (("MEAN", "image_mean", 0.0), ("STD", "image_std", 1.0)):
-        values = preprocessor.get(theirs) if preprocessor.get("do_normalize", True) else [unchanged] * 3
+    for name, unchanged in (("mean", 0.0), ("std", 1.0)):
+        values = preprocessor.get(f"image_{name}") if preprocessor.get("do_normalize", True) else [unchanged] * 3
         if values is not None:
             values = values if isinstance(values, (list, tuple)) else [values] * 3
-            found[key] = [round(value / scale, 9) for value in values]  # 255 * (1 / 255) need not be 1
+            found[name] = tuple(round(value / scale, 9) for value in values)  # 255 * (1 / 255) need not be 1
     cropped = preprocessor.get("do_center_crop", True)
-    if (size := _pixels(preprocessor.get("crop_size" if cropped else "size"))) is not None:
-        found |= {"TEST_CROP_SIZE": size, "CROP_MODE": "crop" if cropped else "full"}
+    size = preprocessor.get("crop_size" if cropped else "size")
+    if isinstance(size, Mapping):
+        size = [size.get(side, size.get("shortest_edge")) for side in ("height", "width")]
+    if size is not None:
+        found |= known_fields({"size": size, "crop_mode": "crop" if cropped else "full"})
     return found
 
 
 def make_config(
-    tensors: Mapping[str, Tensor],
-    *,
-    attention_type: str,
-    num_heads: int,
-    image_size: int,
-    class_names: Sequence[str],
-    is_ema: bool = False,
+    sizes: Mapping[str, Any], *, dtype: torch.dtype, class_names: Sequence[str] = (), is_ema: bool = False
 ) -> dict[str, Any]:
-    """The `config.json` of a model of ours.
+    """The `config.json` of the model with the arguments `sizes` of `VisionTransformer`, of a square `img_size`.
 
-    Args:
-        tensors: all its tensors by our names; most sizes are read off them.
-        image_size: side of the input in pixels.
-        class_names: in the order of the labels; [] numbers them.
-        is_ema: whether the tensors are an average over training.
+    Without class names the labels are numbered.
     """
-    sizes = vit_sizes(tensors)
     names = list(class_names) or [f"LABEL_{label}" for label in range(sizes["num_classes"])]
     return {
         "model_type": "timesformer",
         "architectures": ["TimesformerForVideoClassification"],
-        "attention_type": attention_type,
-        "image_size": image_size,
-        "patch_size": sizes["patch_size"],
+        **{name: sizes[name] for name in ("attention_type", "patch_size", "num_frames", "qkv_bias")},
+        "image_size": sizes["img_size"][0],
         "num_channels": sizes["in_chans"],
-        "num_frames": sizes["num_frames"],
         "hidden_size": sizes["embed_dim"],
         "num_hidden_layers": sizes["depth"],
-        "num_attention_heads": num_heads,
-        "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
-        "qkv_bias": sizes["qkv_bias"],
+        "num_attention_heads": sizes["num_heads"],
+        "intermediate_size": round(sizes["embed_dim"] * sizes["mlp_ratio"]),
         "hidden_act": "gelu",
         "layer_norm_eps": LAYER_NORM_EPS,
         "hidden_dropout_prob": 0.0,
@@ -164,20 +140,15 @@ def make_config(
         "drop_path_rate": 0,
         "id2label": {str(label): name for label, name in enumerate(names)},
         "label2id": {name: label for label, name in enumerate(names)},
-        _OWN_SETTINGS: {"is_ema": is_ema},
-        "dtype": str(tensors["patch_embed.proj.weight"].dtype).removeprefix("torch."),
+        OWN_KEY: {"is_ema": is_ema},
+        "dtype": str(dtype).removeprefix("torch."),
     }
 
 
-def make_preprocessor(preprocessing: Mapping[str, Any], *, image_size: int) -> dict[str, Any]:
-    """The `preprocessor_config.json` for a model's `preprocessing`, given by the last parts of our DATA keys.
-
-    Args:
-        image_size: side of the input in pixels.
-    """
+def make_preprocessor(clip: Mapping[str, Any], *, image_size: int) -> dict[str, Any]:
+    """The `preprocessor_config.json` for fields of `ClipSpec`, mean and std among them, and a square image."""
     square = {"height": image_size, "width": image_size}
-    cropped = preprocessing.get("CROP_MODE", "crop") == "crop"
-    own = {key: value for key, value in preprocessing.items() if key not in ("MEAN", "STD", "TEST_CROP_SIZE")}
+    cropped = clip.get("crop_mode", "crop") == "crop"
     return {
         "video_processor_type": "TimesformerVideoProcessor",
         "image_processor_type": "VideoMAEImageProcessor",
@@ -189,17 +160,17 @@ def make_preprocessor(preprocessing: Mapping[str, Any], *, image_size: int) -> d
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(preprocessing["MEAN"]),
-        "image_std": list(preprocessing["STD"]),
-        _OWN_SETTINGS: own,
+        "image_mean": list(clip["mean"]),
+        "image_std": list(clip["std"]),
+        OWN_KEY: {name: value for name, value in clip.items() if name not in ("mean", "std", "size")},
     }
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str | None:
     stem, leaf = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
-    number = re.search(r"\.(\d+)\.", stem)
+    number = "".join(re.findall(r"\.(\d+)\.", stem)[:1])
     found = table.get(re.sub(r"\.\d+\.", ".{}.", stem, count=1))
-    return None if found is None else found.format(number[1] if number else "") + leaf
+    return None if found is None else found.format(number) + leaf
 
 
 def _class_names(id2label: Mapping[Any, str]) -> list[str]:
@@ -208,11 +179,3 @@ def _class_names(id2label: Mapping[Any, str]) -> list[str]:
         raise CheckpointError(f"the labels in id2label of config.json are not 0 to {len(by_label) - 1}, each once")
     names = [str(by_label[label]) for label in range(len(by_label))]
     return [] if names == [f"LABEL_{label}" for label in sorted(by_label)] else names
-
-
-def _pixels(size: Any) -> int | list[int] | None:
-    """The side, or [height, width], of a size of a preprocessor file: a number, {height, width} or {shortest_edge}."""
-    if not isinstance(size, Mapping):
-        return size
-    height, width = (size.get(key, size.get("shortest_edge")) for key in ("height", "width"))
-    return height if height == width else [height, width]

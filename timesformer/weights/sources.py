@@ -1,4 +1,4 @@
-"""Read a source of weights: a file, a Hugging Face folder, the hub, or timm; tensors and plain values, never code."""
+"""Find and read a source of weights: a file, a Hugging Face folder, a repository of the hub, or timm's weights."""
 
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ _SETTINGS = ("config.json", "preprocessor_config.json", "video_preprocessor_conf
 class StoredWeights:
     """What a source of weights holds, as it is stored.
 
-    Attributes:
-        source: as the user named it.
-        content: of a torch file all that it holds, mostly a dictionary; else the tensors by name.
-        metadata: what stands beside the tensors. Of a Hugging Face folder `config.json` and, where there is one,
-            `preprocessor_config.json`; of timm's weights `timm`: `architecture`, `mean`, `std`, `num_heads`, ...; of a
-            safetensors file `timesformer`: the JSON in the header's field of this name.
+    `metadata` is what stands beside the tensors. Of a Hugging Face folder: `config.json` and, where there is one,
+    `preprocessor_config.json`; of timm's weights `timm`: `architecture`, `mean`, `std`, `num_heads`, ...; of this
+    project's safetensors files and folders `timesformer`: the JSON under this name in the header or in `config.json`.
     """
 
-    source: str
-    content: Any
+    source: str  # as the user named it
+    content: Any  # of a torch file all that it holds, mostly a dictionary; else the tensors by name
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,51 +51,53 @@ def read_source(source: str | Path) -> StoredWeights:
         return _from_folder(_download(name), name)
     if Path(name).is_dir():
         return _from_folder(Path(name), name)
-    content = read_file(name)
-    header = safetensors_header(name, "timesformer")
+    content, header = read_file(name), safetensors_header(name, "timesformer")
     return StoredWeights(name, content, {"timesformer": _parse(header, name)} if header else {})
 
 
 def _from_folder(folder: Path, source: str) -> StoredWeights:
     """A Hugging Face folder: `config.json` beside weights in one file, or in several with an index."""
-    there = sorted(path.name for path in folder.iterdir())
-    weights = next((folder / name for name in _WEIGHTS if name in there), None)
-    if weights is None or "config.json" not in there:
+    names = sorted(path.name for path in folder.iterdir())
+    weights = next((folder / name for name in _WEIGHTS if name in names), None)
+    if weights is None or "config.json" not in names:
         raise CheckpointError(
             f"{source}: a Hugging Face folder has config.json and one of {', '.join(_WEIGHTS)}; "
-            f"here there is {', '.join(there[:10]) or 'nothing'}. {ALLOWED}."
+            f"here there is {', '.join(names[:10]) or 'nothing'}. {ALLOWED}."
         )
-    metadata = {path.name: _parse(path.read_bytes(), path) for path in map(folder.joinpath, _SETTINGS) if path.exists()}
+    metadata = {name: _parse((folder / name).read_bytes(), folder / name) for name in _SETTINGS if name in names}
     if "video_preprocessor_config.json" in metadata:
         metadata.setdefault("preprocessor_config.json", metadata.pop("video_preprocessor_config.json"))
-    if isinstance(settings := metadata["config.json"].get("pretrained_cfg"), dict):  # timm's models on the hub
-        metadata["timm"] = {**settings, "architecture": metadata["config.json"].get("architecture")}
+    config = metadata["config.json"]
+    if isinstance(own := config.get("timesformer"), dict):
+        metadata["timesformer"] = own
+    if isinstance(settings := config.get("pretrained_cfg"), dict):  # timm's models on the hub
+        metadata["timm"] = {**settings, "architecture": config.get("architecture")}
     return StoredWeights(source, _read_parts(weights) if weights.suffix == ".json" else read_file(weights), metadata)
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
     """Tensors of all files that an index names."""
-    told = _parse(index.read_bytes(), index).get("weight_map")
-    parts = {name: str(part) for name, part in told.items()} if isinstance(told, dict) else {}
+    file_of = _parse(index.read_bytes(), index).get("weight_map")
+    file_of = file_of if isinstance(file_of, dict) else {}
     tensors: dict[str, Tensor] = {}
-    for name in sorted({Path(part).name for part in parts.values()}):
+    for name in sorted({Path(str(part)).name for part in file_of.values()}):
         part = read_file(index.parent / name)
         tensors |= part if isinstance(part, dict) else {}
-    if not parts or parts.keys() - tensors.keys():
-        lacking = min(parts.keys() - tensors.keys(), default="weight_map")
+    if not file_of or file_of.keys() - tensors.keys():
+        lacking = min(file_of.keys() - tensors.keys(), default="weight_map")
         raise CheckpointError(f"{index}: an index of weights, but {lacking} is nowhere. {FETCH_AGAIN}.")
     return tensors
 
 
-def _parse(text: str | bytes, place: object) -> dict[str, Any]:
+def _parse(text: str | bytes, path: object) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{place}: no JSON object of names and values ({error}). {FETCH_AGAIN}.") from error
+        raise CheckpointError(f"{path}: no JSON object of names and values ({error}). {FETCH_AGAIN}.") from error
 
 
 def _download(source: str) -> Path:
-    """The folder of a hub repository in huggingface_hub's cache, brought there where needed."""
+    """The folder of a hub repository in the cache of huggingface_hub, downloaded where needed."""
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.removeprefix("hf:").partition("@")
@@ -133,7 +132,7 @@ def _from_timm(source: str) -> StoredWeights:
 
 
 def _hub_refusal(source: str, repo: str, error: Exception) -> CheckpointError:
-    """The error for weights that huggingface_hub could not bring."""
+    """The error for weights that huggingface_hub does not give."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
@@ -142,4 +141,4 @@ def _hub_refusal(source: str, repo: str, error: Exception) -> CheckpointError:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"fetching it failed ({reason})"
         why += f". Where there is a network: hf download {repo}; for another machine, copy that folder and name it"
-    return CheckpointError(f"{source}: not wholly in the cache of huggingface_hub, and {why}.")
+    return CheckpointError(f"{source}: not completely in the cache of huggingface_hub, and {why}.")

@@ -17,9 +17,10 @@ from timesformer.config import get_cfg
 from timesformer.models.build import build_model
 from timesformer.models.vit import VisionTransformer
 from timesformer.utils.errors import CheckpointError
-from timesformer.weights import read as foreign_weights
+from timesformer.video.clip_spec import ClipSpec
+from timesformer.weights import layouts
 from timesformer.weights.hugging_face import to_their_names
-from timesformer.weights.read import PREPROCESSING, check_format, read_weights, stored_settings
+from timesformer.weights.layouts import check_format, read_weights, stored_settings
 from timesformer.weights.sources import StoredWeights
 
 SMALL: dict[str, Any] = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
@@ -31,6 +32,9 @@ CONFIG = {
 }
 
 
+CLIP = {"mean": (0.45,) * 3, "std": (0.225,) * 3, "num_frames": 8, "sampling_rate": 32}  # what CONFIG says
+
+
 def state(attention_type: str = "divided_space_time", **sizes: Any) -> dict[str, Tensor]:
     return VisionTransformer(**SMALL | sizes, attention_type=attention_type).state_dict()
 
@@ -40,9 +44,7 @@ def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def stored(monkeypatch: pytest.MonkeyPatch, content: Any, metadata: dict[str, Any] | None = None) -> None:
-    monkeypatch.setattr(
-        foreign_weights, "read_source", lambda source: StoredWeights(str(source), content, metadata or {})
-    )
+    monkeypatch.setattr(layouts, "read_source", lambda source: StoredWeights(str(source), content, metadata or {}))
 
 
 def equal(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
@@ -84,7 +86,9 @@ def test_wrappings(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("key", ["ema_state", "model_ema", "state_dict_ema", "ema"])
 @pytest.mark.parametrize("wrapper", [None, "module", "state_dict"])
-def test_the_average_is_taken_unless_told_otherwise(tmp_path: Path, key: str, wrapper: str | None) -> None:
+def test_the_average_is_preferred_unless_the_caller_says_otherwise(
+    tmp_path: Path, key: str, wrapper: str | None
+) -> None:
     plain, average = state(), state()
     torch.save({"model_state": plain, key: {wrapper: average} if wrapper else average}, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
@@ -139,15 +143,15 @@ def test_a_format_of_another_program_says_nothing(tmp_path: Path, version: Any) 
 def test_every_setting_of_the_input_is_taken_from_a_stored_configuration(tmp_path: Path) -> None:
     cfg = get_cfg()
     torch.save({"model_state": state(), "cfg": cfg.dump()}, tmp_path / "w.pyth")
-    assert read_weights(tmp_path / "w.pyth").preprocessing == {key: cfg.DATA[key] for key in PREPROCESSING}
+    assert ClipSpec(**read_weights(tmp_path / "w.pyth").clip) == ClipSpec.from_config(cfg)
 
 
 @pytest.mark.parametrize("dataset, order", [("kinetics", "rgb"), ("ssv2", "bgr"), ("Ssv2", "bgr")])
-def test_a_released_file_tells_its_preprocessing_by_its_configuration(tmp_path: Path, dataset: str, order: str) -> None:
+def test_a_released_file_states_its_clip_by_its_configuration(tmp_path: Path, dataset: str, order: str) -> None:
     text = yaml.dump(CONFIG | {"TRAIN": {"DATASET": dataset}})
     torch.save({"model_state": prefixed(state(), "model."), "cfg": text}, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
-    assert weights.preprocessing == CONFIG["DATA"] | {"CHANNEL_ORDER": order}
+    assert weights.clip == CLIP | {"channel_order": order}
     assert weights.grid == (2, 2) and weights.class_names == []
 
 
@@ -186,42 +190,47 @@ def test_an_image_vit_of_a_usual_width_has_64_columns_a_head(tmp_path: Path, wid
 
 def test_174_classes_without_a_configuration_are_ssv2_and_bgr(tmp_path: Path) -> None:
     torch.save({"model_state": prefixed(state(num_classes=174), "model.")}, tmp_path / "w.pyth")
-    assert read_weights(tmp_path / "w.pyth").preprocessing == {"CHANNEL_ORDER": "bgr"}
+    assert read_weights(tmp_path / "w.pyth").clip == {"channel_order": "bgr"}
     torch.save({"model_state": prefixed(state(num_classes=400), "model.")}, tmp_path / "w.pyth")
-    assert read_weights(tmp_path / "w.pyth").preprocessing == {}
+    assert read_weights(tmp_path / "w.pyth").clip == {}
 
 
-def test_our_own_checkpoint_tells_everything(tmp_path: Path) -> None:
-    fed = {"MEAN": [0.5] * 3, "CHANNEL_ORDER": "bgr", "NUM_FRAMES": 3, "CROP_MODE": "full"}
+OWN_CLIP = {"mean": (0.5,) * 3, "channel_order": "bgr", "num_frames": 3, "crop_mode": "full", "short_side": 0}
+BEFORE_CLIP_SPEC = {"MEAN": [0.5] * 3, "CHANNEL_ORDER": "bgr", "NUM_FRAMES": 3, "CROP_MODE": "full"}
+BEFORE_CLIP_SPEC |= {"TRAIN_JITTER_SCALES": [8, 9], "TRAIN_CROP_SIZE": [8, 32]}
+
+
+@pytest.mark.parametrize("clip", [OWN_CLIP, OWN_CLIP | {"mean": [0.5] * 3}, BEFORE_CLIP_SPEC])
+def test_our_own_checkpoint_states_everything(tmp_path: Path, clip: dict[str, Any]) -> None:
     config = {"TIMESFORMER": {"ATTENTION_TYPE": "space_only", "NUM_HEADS": 2, "EMBED_DIM": 24}}
     config["DATA"] = {"TRAIN_CROP_SIZE": [8, 32], "CHANNEL_ORDER": "rgb"}
     content = {"format": 1, "model_state": prefixed(state("space_only", img_size=(8, 32)), "model.")}
-    content |= {"cfg": yaml.dump(config), "class_names": list("abcde"), "preprocessing": fed, "optimizer_state": {}}
+    content |= {"cfg": yaml.dump(config), "class_names": list("abcde"), "preprocessing": clip, "optimizer_state": {}}
     torch.save(content, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
     assert (weights.kind, weights.attention_type, weights.num_heads) == ("TimeSformer", "space_only", 2)
-    assert (weights.class_names, weights.preprocessing, weights.grid) == (list("abcde"), fed, (1, 4))
+    assert (weights.class_names, weights.clip, weights.grid) == (list("abcde"), OWN_CLIP, (1, 4))
 
 
 def test_safetensors_with_what_this_project_writes_beside(tmp_path: Path) -> None:
-    told = {"class_names": ["a"], "preprocessing": {"NUM_FRAMES": 3}, "attention_type": "space_only"}
-    header = {"timesformer": json.dumps(told | {"num_heads": 2, "grid": [1, 4]})}
+    beside = {"class_names": ["a"], "preprocessing": {"num_frames": 3}, "attention_type": "space_only"}
+    header = {"timesformer": json.dumps(beside | {"num_heads": 2, "grid": [1, 4]})}
     save_file(prefixed(state("space_only"), "model."), tmp_path / "w.safetensors", metadata=header)
     weights = read_weights(tmp_path / "w.safetensors")
-    assert (weights.class_names, weights.preprocessing, weights.num_heads) == (["a"], {"NUM_FRAMES": 3}, 2)
+    assert (weights.class_names, weights.clip, weights.num_heads) == (["a"], {"num_frames": 3}, 2)
     assert (weights.attention_type, weights.grid, weights.kind) == ("space_only", (1, 4), "TimeSformer")
 
 
-def test_an_image_vit_and_timms_word_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_vit_and_what_timm_says_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = state("space_only", num_classes=174)
     save_file(tensors, tmp_path / "w.safetensors")
     weights = read_weights(tmp_path / "w.safetensors")
-    assert (weights.kind, weights.attention_type, weights.preprocessing) == ("image ViT", None, {})
-    told = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "num_heads": 8}
-    stored(monkeypatch, tensors, {"timm": told})
+    assert (weights.kind, weights.attention_type, weights.clip) == ("image ViT", None, {})
+    settings = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "num_heads": 8}
+    stored(monkeypatch, tensors, {"timm": settings})
     weights = read_weights("timm:vit_tiny_patch16_224")
     assert weights.num_heads == 8
-    assert weights.preprocessing == {"MEAN": [0.5] * 3, "STD": [0.5] * 3, "CHANNEL_ORDER": "rgb"}
+    assert weights.clip == {"mean": (0.5,) * 3, "std": (0.5,) * 3, "channel_order": "rgb"}
     assert (weights.kind, weights.source) == ("image ViT", "timm:vit_tiny_patch16_224")
 
 
@@ -241,7 +250,7 @@ def test_a_distilled_deit_loses_its_distillation_token(tmp_path: Path) -> None:
 def test_what_another_program_means_by_the_same_keys_is_not_taken(tmp_path: Path, beside: dict[str, Any]) -> None:
     torch.save({"model_state": state(), **beside}, tmp_path / "w.pth")
     weights = read_weights(tmp_path / "w.pth")
-    assert (weights.class_names, weights.preprocessing) == ([], {})
+    assert (weights.class_names, weights.clip) == ([], {})
 
 
 @pytest.mark.parametrize("prefix", ["timesformer.", ""])
@@ -255,8 +264,8 @@ def test_hugging_face_names_configuration_and_preprocessor(monkeypatch: pytest.M
     weights = read_weights("folder")
     assert weights.kind == "Hugging Face TimeSformer" and equal(weights.tensors, tensors)
     assert (weights.attention_type, weights.num_heads, weights.grid) == ("joint_space_time", 2, (2, 2))
-    fed = weights.preprocessing
-    assert (weights.class_names, fed["MEAN"], fed["NUM_FRAMES"]) == (["a", "b"], [0.5] * 3, 3)
+    clip = weights.clip
+    assert (weights.class_names, clip["mean"], clip["num_frames"]) == (["a", "b"], (0.5,) * 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +299,7 @@ def test_another_model_keeps_its_names(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
     assert (weights.kind, *weights.tensors) == ("another network, by its own names", "stem.0.weight")
-    assert (weights.class_names, weights.preprocessing) == (["a"], {"MEAN": [0.4]})
+    assert (weights.class_names, weights.clip) == (["a"], {"mean": (0.4,)})
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "!!python/object:os.system {}", "just text"])

@@ -1,4 +1,4 @@
-"""What all commands share on the terminal: parsers whose help fits one screen, and tables in columns."""
+"""What the command lines of all commands have in common; their help fits one screen."""
 
 from __future__ import annotations
 
@@ -37,10 +37,3 @@ def run_command(
     if first.endswith((".yaml", ".yml")) and arguments.cfg is None:
         parser.error(f"a configuration file goes after --cfg: --cfg {first}")
     return exit_status(lambda: work(arguments))
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in aligned columns, with a line of dashes below the first row, the header."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = [[*rows[0]], ["-" * width for width in widths], *rows[1:]]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
