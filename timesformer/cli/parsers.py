@@ -12,18 +12,20 @@ from timesformer.utils.errors import exit_status
 def command_parser(command: str, description: str, **settings: str) -> argparse.ArgumentParser:
     """A parser for `timesformer COMMAND`."""
     layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
-    return argparse.ArgumentParser(f"timesformer {command}", description=description, formatter_class=layout, **settings)
-
-
-def config_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser with `--cfg` and `overrides`, a list of keys and values before, between or after the options."""
-    parser = command_parser(
-        command,
-        description,
-        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
-        epilog="KEY VALUE: configuration keys to change; `timesformer config [WORD]` explains them.",
+    return argparse.ArgumentParser(
+        f"timesformer {command}", description=description, formatter_class=layout, **settings
     )
-    parser.add_argument("--cfg", metavar="FILE", help="configuration file, or the name of a packaged one")
+
+
+def config_parser(
+    command: str, description: str, *, needs: str = "--cfg FILE", cfg_required: bool = False
+) -> argparse.ArgumentParser:
+    """A parser with `--cfg` and `overrides`, a list of keys and values before, between or after the options."""
+    usage = f"%(prog)s {needs} [options] [KEY VALUE ...]"
+    epilog = "KEY VALUE: keys of the configuration; `timesformer config [WORD]` explains them"
+    parser = command_parser(command, description, usage=usage, epilog=epilog)
+    cfg_help = "configuration file, or the name of a packaged one"
+    parser.add_argument("--cfg", metavar="FILE", required=cfg_required, help=cfg_help)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     return parser
 

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = ("train", "val", "test")
     parser.add_argument("--split", default="train", choices=splits, help="list to draw from (%(default)s)")
     parser.add_argument("--num", type=int, default=12, metavar="N", help="videos to draw (%(default)s)")
-    parser.add_argument("--epoch", type=int, default=0, metavar="E", help="draw what epoch E draws, from 0 (%(default)s)")
+    parser.add_argument(
+        "--epoch", type=int, default=0, metavar="E", help="draw what epoch E draws, from 0 (%(default)s)"
+    )
     parser.add_argument("--mix", action="store_true", help="also mixup and CutMix, as MIXUP.* says (train only)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="picture to write (OUTPUT_DIR/preview_SPLIT.png)")
     return run_command(parser, argv, preview)

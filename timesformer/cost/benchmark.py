@@ -25,7 +25,6 @@ from timesformer.datasets.build import build_train_loader, load_list
 from timesformer.datasets.video_dataset import Batch
 from timesformer.engine.compiling import check_compiler, compile_model
 from timesformer.engine.step import TrainStep
-from timesformer.models.attention import Attention
 from timesformer.models.build import build_model
 from timesformer.models.summary import multiply_accumulates, published_multiply_accumulates
 from timesformer.models.vit import TimeSformer, VisionTransformer
@@ -44,7 +43,7 @@ HUGGING_FACE_SCHEMES = ("divided_space_time", "joint_space_time")
 class HuggingFaceTimeSformer(nn.Module):
     """`TimesformerForVideoClassification` with the weights of one of ours, and our order of dimensions.
 
-    It is without dropout and stochastic depth, whose rate its configuration takes as a whole number only.
+    Without dropout, and without stochastic depth: its configuration accepts only whole numbers for that rate.
 
     Raises:
         UserError: a model that it does not have, or no `transformers`.
@@ -54,9 +53,8 @@ class HuggingFaceTimeSformer(nn.Module):
         super().__init__()
         vit = model.model if isinstance(model, TimeSformer) else model
         if not isinstance(vit, VisionTransformer):
-            raise UserError(
-                f"--vs transformers compares TimeSformers, and {type(model).__name__} is none. Leave it out"
-            )
+            name = type(model).__name__
+            raise UserError(f"--vs transformers compares TimeSformers, and {name} is none. Leave it out")
         if vit.attention_type not in HUGGING_FACE_SCHEMES:
             raise UserError(
                 f"Hugging Face's TimeSformer does not do what {vit.attention_type} does. "
@@ -69,9 +67,8 @@ class HuggingFaceTimeSformer(nn.Module):
         _, _, height, width = vit.input_shape
         if height != width:
             raise UserError(f"Hugging Face's TimeSformer takes square frames only, not {height} x {width}")
-        attention, tensors = vit.get_submodule("blocks.0.attn"), vit.state_dict()
-        assert isinstance(attention, Attention)
-        sizes = vit_sizes(tensors) | {"num_heads": attention.num_heads, "img_size": (height, width)}
+        tensors = vit.state_dict()
+        sizes = vit_sizes(tensors) | {"num_heads": vit.num_heads, "img_size": (height, width)}
         config = make_config(sizes, dtype=vit.cls_token.dtype)
         self.model = TimesformerForVideoClassification(TimesformerConfig(**config))
         self.model.load_state_dict(to_their_names(tensors))

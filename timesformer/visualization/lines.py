@@ -9,7 +9,18 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from timesformer.visualization.figures import BLUE, GREEN, GREY, PURPLE, SKY, VERMILION, headline, plain, save_figure, tidy
+from timesformer.visualization.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    SKY,
+    VERMILION,
+    headline,
+    plain,
+    save_figure,
+    tidy,
+)
 
 _COLORS = (VERMILION, BLUE, GREEN, SKY, PURPLE, GREY)
 _MARKERS = "osD^vPX"
