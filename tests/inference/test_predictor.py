@@ -68,8 +68,10 @@ def test_the_folder_of_a_run_is_a_source(finished: Path) -> None:
 def test_frames_in_memory_and_folders_of_pictures_are_videos(finished: Path, tmp_path: Path) -> None:
     predictor = load(finished)
     path, scores = next(iter(expected(finished).items()))
-    frames = decode_all(path)
+    pictures, _ = decode_all(path)
+    frames = np.stack(pictures)
     np.testing.assert_allclose(scores_of(predictor, frames), scores, atol=1e-6)
+    np.testing.assert_allclose(scores_of(predictor, pictures), scores, atol=1e-6)
     np.testing.assert_allclose(scores_of(predictor, torch.from_numpy(frames)), scores, atol=1e-6)
     for number, frame in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"{number:05d}.png"), frame[..., ::-1])

@@ -7,11 +7,11 @@ and in a loader process neither does one that hangs or crashes its decoder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -145,22 +145,22 @@ class _Clips(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def as_record(video: VideoRecord | str | Path | np.ndarray | torch.Tensor, label: Label = -1) -> VideoRecord:
-    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3).
+def as_record(video: Any, label: Label = -1) -> VideoRecord:
+    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3), also as a list.
 
     Raises:
         VideoReadError: frames of another shape or type.
     """
     if isinstance(video, VideoRecord):
         return video
-    if isinstance(video, (np.ndarray, torch.Tensor)):
+    if isinstance(video, (np.ndarray, torch.Tensor, list, tuple)):
         frames = np.asarray(video)
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
             cause = f"found {frames.dtype} of shape {frames.shape}; allowed: uint8 RGB (frames, height, width, 3)"
             raise VideoReadError("(frames in memory)", cause)
         return VideoRecord("(frames in memory)", label, "array", frames)  # type: ignore[arg-type]
     path = str(video)
-    return VideoRecord(path, label, "path", list_pictures(path) if Path(path).is_dir() else ())
+    return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
 
 
 def in_memory(record: VideoRecord) -> bool:

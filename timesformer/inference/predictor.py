@@ -23,6 +23,7 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.registry import MODELS
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.weights import Weights, load_weights, read_weights, transformer_arguments
+from timesformer.weights.layouts import HEAD_WIDTH
 
 log = get_logger(__name__)
 
@@ -178,17 +179,39 @@ def _checkpoint_of(source: str | Path) -> str | Path:
 def _build(weights: Weights, num_heads: int | None) -> VideoModel:
     """The model that the weights are of, on torch's meta device."""
     name = weights.settings.get("MODEL.MODEL_NAME")
-    arguments = transformer_arguments(weights, num_heads=num_heads)
+    arguments = transformer_arguments(weights)
+    if not arguments and name not in MODELS.names():
+        raise CheckpointError(
+            f"{weights.source} ({weights.kind}) does not store which model it is of, and its tensors are not those of "
+            f"a TimeSformer. Models: {', '.join(MODELS.names())}. "
+            "Build one with timesformer.create_model(NAME, weights=...)"
+        )
     with torch.device("meta"):
-        if arguments:
-            make: Any = MODELS.get(name if name in MODELS.names() else "TimeSformer")
-            return make(**arguments)  # type: ignore[no-any-return]
-        if name in MODELS.names():
+        if not arguments:
             return build_model(config_from_settings(weights.settings))
-    raise CheckpointError(
-        f"{weights.source} ({weights.kind}) does not store which model it is of, and its tensors are not those of a "
-        f"TimeSformer. Models: {', '.join(MODELS.names())}. Build one with timesformer.create_model and load_weights"
+        if num_heads or "num_heads" not in arguments:
+            arguments["num_heads"] = num_heads or _usual_heads(weights, arguments["embed_dim"])
+        for argument, what in (("img_size", "rows and columns of its positions"), ("num_classes", "classifier")):
+            if argument not in arguments:
+                raise CheckpointError(f"{weights.source} has no {what}: no model can be built of it alone")
+        arguments = {"attention_type": "space_only", "num_frames": weights.clip.get("num_frames", 8)} | arguments
+        make: Any = MODELS.get(name if name in MODELS.names() else "TimeSformer")
+        return make(**arguments)  # type: ignore[no-any-return]
+
+
+def _usual_heads(weights: Weights, width: int) -> int:
+    """One attention head for 64 channels, as in every released model, with a warning."""
+    if width % HEAD_WIDTH:
+        raise CheckpointError(
+            f"{weights.source} does not store its number of attention heads, and width {width} is not one of the "
+            "released models. Give it: load(..., num_heads=N)"
+        )
+    log.warning(
+        "%s does not store its number of attention heads; assumed: %d, as in the released models. If that is wrong: "
+        "load(..., num_heads=N)",
+        *(weights.source, width // HEAD_WIDTH),
     )
+    return width // HEAD_WIDTH
 
 
 def _views(settings: Mapping[str, Any], spec: ClipSpec) -> Views:

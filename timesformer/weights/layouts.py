@@ -50,6 +50,7 @@ class Weights:
     grid: tuple[int, int] | None = None  # (rows, columns) of patches, as stated; see `grid_of`
     is_ema: bool = False  # an exponential moving average of the trained weights
     has_ema: bool = False  # the source holds such an average besides these
+    settings: dict[str, Any] = field(default_factory=dict)  # of the stored configuration, by dotted key
 
 
 def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
@@ -78,7 +79,7 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
     if any(name.endswith("encoder.layer.0.attention.attention.qkv.weight") for name in weights.tensors):
         _describe_hugging_face(weights, stored)
         return weights
-    settings = stored_settings(content)
+    weights.settings = settings = stored_settings(content)
     weights.class_names, weights.clip = _class_names(beside.get("class_names")), _clip(beside, settings)
     if vit_sizes(weights.tensors):
         is_video = attention_type_of(weights.tensors) is not None or any("model." in name for name in found)
@@ -159,6 +160,15 @@ def grid_of(weights: Weights, default: tuple[int, int] | None = None) -> tuple[i
     num_patches = position.shape[1] - 1
     grids = (weights.grid, (math.isqrt(num_patches),) * 2, default)
     return next((grid for grid in grids if grid and math.prod(grid) == num_patches), None)
+
+
+def transformer_arguments(weights: Weights) -> dict[str, Any]:
+    """Arguments of `TimeSformer` as far as the source shows or states them; {} for weights of another model."""
+    sizes, grid = vit_sizes(weights.tensors), grid_of(weights)
+    if sizes and grid:
+        sizes["img_size"] = (grid[0] * sizes["patch_size"], grid[1] * sizes["patch_size"])
+    stated = {"num_heads": weights.num_heads, "attention_type": weights.attention_type} if sizes else {}
+    return {name: value for name, value in stated.items() if value is not None} | sizes
 
 
 def _find_tensors(content: Mapping[Any, Any], *, ema: bool) -> tuple[dict[Any, Tensor], bool]:

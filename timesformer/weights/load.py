@@ -67,7 +67,7 @@ class LoadReport:
 
 def load_weights(
     model: nn.Module,
-    source: str | Path,
+    source: str | Path | Weights,
     *,
     complete: bool = False,
     allow_partial: bool = False,
@@ -83,7 +83,7 @@ def load_weights(
     Args:
         model: its `head`, if any, is the classifier, whose last layer has a row for each class. A model on torch's meta
             device takes the tensors themselves, and what does not come from `source` stays there.
-        source: a file, a Hugging Face folder, "timm:NAME" or "hf:REPO_ID".
+        source: a file, a Hugging Face folder, "timm:NAME" or "hf:REPO_ID", or what `read_weights` gave of it.
         complete: every tensor has to come from the source, as for a test. Otherwise, for fine-tuning, a head of
             another size is reinitialised, and `MIN_COVERAGE` of the backbone is enough.
         allow_partial: for fine-tuning, load what fits also from other architectures.
@@ -94,7 +94,7 @@ def load_weights(
     Raises:
         CheckpointError: unreadable source, or one that does not fit; the model is then as it was before.
     """
-    weights = read_weights(source, ema=ema)
+    weights = source if isinstance(source, Weights) else read_weights(source, ema=ema)
     allow_partial = allow_partial and not complete
     new, report = _plan(model, weights, complete=complete, allow_partial=allow_partial, class_names=list(class_names))
     own = model.state_dict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import tempfile
@@ -21,7 +20,16 @@ from timesformer.utils.errors import CheckpointError
 from timesformer.utils.registry import MODELS
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import INSTEAD, make_config, make_preprocessor, to_their_names
-from timesformer.weights.layouts import FORMAT, HEAD_WIDTH, WEIGHT_TYPES, Weights, attention_type_of, grid_of, vit_sizes
+from timesformer.weights.layouts import (
+    FORMAT,
+    HEAD_WIDTH,
+    WEIGHT_TYPES,
+    Weights,
+    attention_type_of,
+    grid_of,
+    transformer_arguments,
+    vit_sizes,
+)
 
 FORMATS = ("hf", "pyth", "safetensors")
 
@@ -72,7 +80,7 @@ def save_weights(weights: Weights, out: str | Path, *, to: str, num_heads: int |
 
 
 def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
-    attention_type, sizes = attention_type_of(weights.tensors), _sizes(weights)
+    attention_type, sizes = attention_type_of(weights.tensors), transformer_arguments(weights)
     reason = ""
     if not sizes:
         reason = "is no TimeSformer, and --to hf writes nothing else"
@@ -128,15 +136,6 @@ def _in_rgb(weights: Weights, in_chans: int, notes: list[str]) -> Weights:
     return replace(weights, tensors=tensors, clip=clip | {"channel_order": "rgb"})
 
 
-def _sizes(weights: Weights) -> dict[str, Any]:
-    """Arguments of `VisionTransformer` as far as the source states them; {} for another model."""
-    sizes, grid = vit_sizes(weights.tensors), grid_of(weights)
-    if sizes and grid:
-        sizes["img_size"] = (grid[0] * sizes["patch_size"], grid[1] * sizes["patch_size"])
-    stated = {"num_heads": weights.num_heads, "attention_type": weights.attention_type} if sizes else {}
-    return {name: value for name, value in stated.items() if value is not None} | sizes
-
-
 def _check_complete(weights: Weights, sizes: Mapping[str, Any]) -> None:
     """Compare every name and shape with the model of these `sizes`; an error where they are not equal."""
     tensors = weights.tensors
@@ -148,7 +147,6 @@ def _check_complete(weights: Weights, sizes: Mapping[str, Any]) -> None:
             "square, and does not state their rows and columns. Give a checkpoint of this project, which does."
         )
     if not wrong:
-        importlib.import_module("timesformer.models.build")  # it registers the models
         try:
             with torch.device("meta"):
                 model = MODELS.get("TimeSformer")(**sizes).model
@@ -172,7 +170,7 @@ def _check_complete(weights: Weights, sizes: Mapping[str, Any]) -> None:
 
 def _settings(weights: Weights) -> dict[str, dict[str, Any]]:
     """What is known about the weights as a tree of configuration keys, for the `cfg` of a checkpoint."""
-    sizes = _sizes(weights)
+    sizes = transformer_arguments(weights)
     image, num_classes, num_frames = (sizes.pop(name, None) for name in ("img_size", "num_classes", "num_frames"))
     vit = {name.upper(): value for name, value in sizes.items() if name != "in_chans"}
     data = {each.metadata["key"]: weights.clip.get(each.name) for each in fields(ClipSpec)}
