@@ -18,8 +18,8 @@ from timesformer.utils.console import columns, count, fit
 
 DESCRIPTION = """\
 Measure a model on random clips: multiply-accumulates, speed, memory. On a GPU:
-wall-clock time, and all that tensors hold. On a CPU: CPU time, and the memory of
-the parameters and of what a training step keeps for its backward pass."""
+wall-clock time, and all that tensors hold. On a CPU: CPU time, and the memory
+of the parameters and of what a training step keeps for its backward pass."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

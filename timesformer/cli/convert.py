@@ -8,17 +8,16 @@ from collections.abc import Sequence
 
 from timesformer.cli.parsers import command_parser, run_command
 
-EXAMPLES = """
+EXAMPLES = """\
 timesformer convert checkpoint_epoch_00015.pyth folder --to hf
-timesformer convert hf:facebook/timesformer-base-finetuned-k400 k400.pyth --to pyth
-"""
+timesformer convert hf:facebook/timesformer-base-finetuned-k400 k.pyth --to pyth"""
 FORMATS = ("hf", "pyth", "safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, write, and say both; returns the exit status."""
     parser = command_parser("convert", "Convert weights into what other programs can load.", epilog=EXAMPLES)
-    parser.add_argument("source", metavar="IN", help="file, Hugging Face folder, timm:NAME or hf:REPO_ID[@revision]")
+    parser.add_argument("source", metavar="IN", help="file, Hugging Face folder, timm:NAME, hf:REPO_ID[@REVISION]")
     parser.add_argument("out", metavar="OUT", help="new folder (hf) or file (pyth, safetensors)")
     parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, if IN does not state them")

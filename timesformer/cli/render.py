@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("render", "Render the generated gestures into a folder of videos and lists.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new, or of an interrupted rendering")
     parser.add_argument("--seed", type=int, default=0, help="of people, scenes and movements (%(default)s)")
-    people = ("TRAIN", "VAL", "TEST")
-    parser.add_argument("--num-subjects", type=int, nargs=3, default=(60, 10, 20), metavar=people, help="people")
+    subjects = "people in train, val and test (60 10 20)"
+    parser.add_argument("--num-subjects", type=int, nargs=3, default=(60, 10, 20), metavar="N", help=subjects)
     parser.add_argument("--frame-size", type=int, nargs=2, metavar=("H", "W"), help="84 96, with --hard 120 160")
     parser.add_argument("--hard", action="store_true", help="clutter, little contrast, small hand")
     parser.add_argument("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="mpeg4 (.avi) or h264 (.mp4)")

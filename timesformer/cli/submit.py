@@ -29,6 +29,7 @@ import timesformer
 from timesformer.cli.parsers import config_parser, run_command
 from timesformer.config import LoadedConfig
 from timesformer.config.defaults import get_value, set_value
+from timesformer.config.locate import bundled_configs
 from timesformer.utils.console import count
 from timesformer.utils.env import git_state
 from timesformer.utils.errors import RESTART_STATUS, ConfigError, UserError, exit_status
@@ -118,17 +119,17 @@ def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
 
 
 def snapshot(code: Path, loaded: LoadedConfig) -> None:
-    """Copy into the new folder `code` what the job runs: the package, what is beside it, what the user has set."""
+    """Copy into the new folder `code` what the job runs: the package, tools and configs of a checkout, the settings."""
     code.mkdir(parents=True)
-    checkout = PACKAGE.parent
-    beside = ("configs", "tools") if (checkout / "pyproject.toml").is_file() else ()  # else it is installed
-    for folder in (PACKAGE, *(checkout / name for name in beside)):
+    configs = bundled_configs()
+    beside = [] if configs.is_relative_to(PACKAGE) else [configs, configs.with_name("tools")]  # none when installed
+    for folder in (PACKAGE, *beside):
         shutil.copytree(folder, code / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     settings = CfgNode()
     for name in loaded.set_by_user:
         set_value(settings, name, get_value(loaded.cfg, name))
     (code / "job.yaml").write_text(settings.dump())
-    (code / "revision.json").write_text(json.dumps(git_state(checkout)) + "\n")
+    (code / "revision.json").write_text(json.dumps(git_state(PACKAGE.parent)) + "\n")
 
 
 class Slurm(submitit.SlurmExecutor):

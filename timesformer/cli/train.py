@@ -14,7 +14,7 @@ from timesformer.cli.parsers import config_parser, run_command
 def main(argv: Sequence[str] | None = None, *, command: str = "train") -> int:
     """Train, then test; returns the exit status."""
     descriptions = {
-        "train": "Train a model, then test it. A run that was stopped resumes with TRAIN.AUTO_RESUME True.",
+        "train": "Train a model, then test it. To resume a stopped run: TRAIN.AUTO_RESUME True.",
         "test": "Test trained weights: TEST.CHECKPOINT_FILE_PATH, else the best of OUTPUT_DIR.",
         "check": "Check configuration, data and weights, take one tiny step, and stop.",
     }
