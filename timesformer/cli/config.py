@@ -15,7 +15,7 @@ from timesformer.config.locate import bundled_configs
 
 EXAMPLES = """\
 timesformer config                      every key: default, allowed, meaning
-timesformer config SOLVER DATA.CROP     keys whose name contains one of the words
+timesformer config SOLVER DATA.CROP     keys that contain one of the words
 timesformer config --cfg FILE [KEY VALUE ...]     what a file resolves to"""
 WIDTH = 80
 CHOSEN_BY_NAME = ("MODEL.MODEL_NAME", "TRAIN.DATASET", "TEST.DATASET")
