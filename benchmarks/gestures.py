@@ -65,7 +65,7 @@ def run_one(out: Path, setting: str, data_seed: int, train_seed: int, split: str
 
 
 def partner_errors(predictions: Path) -> float:
-    """Share of clips taken for their mirror (and time-reversed) partner, in percent."""
+    """Share of clips confused with their mirror (and time-reversed) partner, in percent."""
     partner = {a: b for pair in json.loads(MIRROR_PAIRS) for a, b in (pair, pair[::-1])}
     with predictions.open() as file:
         rows = [(int(row["label"]), int(row["prediction"])) for row in csv.DictReader(file)]
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         futures = [pool.submit(run_one, arguments.out, *one, arguments.split, arguments.overrides) for one in wanted]
         scores = [future.result() for future in tqdm(futures, unit="run")]
     rows = []
-    print(f"| setting | top-1 %, mean +- std | n | range | taken for the partner % |\n|{'---|' * 5}")
+    print(f"| setting | top-1 %, mean +- std | n | range | confused with the partner % |\n|{'---|' * 5}")
     for setting in arguments.settings:
         values = [score for one, score in zip(wanted, scores, strict=True) if one[0] == setting]
         folders = [arguments.out / f"{s}_data{d}_train{t}" for s, d, t in wanted if s == setting]

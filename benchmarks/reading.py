@@ -1,7 +1,7 @@
 """Compares the CPU time of reading a clip's frames with the textbook way's, on videos encoded on the spot.
 
 The textbook way decodes the file up to the end of the clip, converts every frame to RGB and keeps the few
-that are wanted. Prints medians of runs interleaved in an order drawn anew each time, as the next way bears what
+that are wanted. Prints medians of runs interleaved in an order drawn each time, as the next way bears what
 one leaves in caches and heap; trust the ratios, not the milliseconds. "again" is reading a file that the process
 has read before, as every epoch but the first does; "cached" is DATA_LOADER.CACHE.
 The pictures are drifting texture with noise, which is hard to compress; those of a real film are better:

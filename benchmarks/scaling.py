@@ -5,7 +5,7 @@
                                                                computes from numbers of another machine
 
 Clips are random and in memory, so that neither reading nor the size of a batch plays a part: every process takes
-`--clips` clips in a forward pass. docs/SCALING.md states the model, its assumptions and what came out.
+`--clips` clips in a forward pass. docs/scaling.md states the model, its assumptions and what came out.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ esac
 if [ "$again" = yes ] && [ "${SLURM_RESTART_COUNT:-0}" -ge "$RESTARTS" ]; then
   echo "not requeued: that was restart $SLURM_RESTART_COUNT of RESTARTS=$RESTARTS. To go on, submit with OUTPUT_DIR=$OUTPUT_DIR"
 elif [ "$again" = yes ]; then
-  echo "requeueing job $SLURM_JOB_ID; it goes on from the newest checkpoint in $OUTPUT_DIR"
+  echo "requeueing job $SLURM_JOB_ID; it resumes from the newest checkpoint in $OUTPUT_DIR"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

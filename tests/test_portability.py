@@ -26,6 +26,7 @@ ABSENCES = {
     "resource": "import psutil; block_import('resource')",  # psutil for Linux needs it
     "torch.distributed": "remove_from_torch('_c10d_init', '_rpc_init', '_dist_autograd_init')",
     "fork": "del os.fork",
+    "oneDNN's operators": "import torch; torch.ops.mkldnn = object()",
     "/proc": "hide('/proc')",
 }
 

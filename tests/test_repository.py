@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".ci", "benchmarks", "configs", "slurm_scripts", "tests", "timesformer", "tools")
+FOLDERS = (".ci", "benchmarks", "configs", "docs", "slurm_scripts", "tests", "timesformer", "tools")
 SUFFIXES = {".py", ".md", ".yaml", ".toml", ".sh", ".cff", ""}
 EVERYTHING = [*ROOT.glob("*"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
 TEXTS = sorted(path for path in EVERYTHING if path.is_file() and path.suffix in SUFFIXES)

@@ -63,7 +63,7 @@ def test_a_checkpoint_explains_itself(first_run: Path) -> None:
 
 def test_nothing_is_said_plainly(tmp_path: Path, run: Run, capsys: Captured) -> None:
     assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1) == 0
-    assert "training from nothing: no weights were given" in capsys.readouterr().out
+    assert "training from scratch (no pretrained weights)" in capsys.readouterr().out
 
 
 def test_initialise(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
@@ -110,14 +110,14 @@ def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Ru
     resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
     assert run(tmp_path / "same", *resume) == 0
     printed = capsys.readouterr().out
-    assert f"resuming: the run goes on from {path}, after 1 epoch (TRAIN.CHECKPOINT_FILE_PATH)" in printed
+    assert f"resuming from {path}, after 1 epoch (TRAIN.CHECKPOINT_FILE_PATH)" in printed
     for name in ("model_state", "ema_state"):
         torch.testing.assert_close(content(tmp_path / "same")[name], content(first_run)[name], rtol=0, atol=0)
     assert run(tmp_path / "other", *resume, "SOLVER.BASE_LR", 0.01) == 0
     assert "was trained otherwise:\n  SOLVER.BASE_LR: 0.001 there, 0.01 here" in capsys.readouterr().out
     assert run(tmp_path / "other size", *resume, "TIMESFORMER.EMBED_DIM", 36) == 1
     told = capsys.readouterr().err
-    assert "a run only goes on with the same one" in told and "TIMESFORMER.EMBED_DIM: 24 there, 36 here" in told
+    assert "a run resumes only with the same one" in told and "TIMESFORMER.EMBED_DIM: 24 there, 36 here" in told
     assert run(tmp_path / "sgd", *resume, "SOLVER.OPTIMIZING_METHOD", "sgd") == 1
     assert "trained with another SOLVER.OPTIMIZING_METHOD" in capsys.readouterr().err
     assert run(tmp_path / "hub", *resume[:-1], "hf:owner/name") == 1

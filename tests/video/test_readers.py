@@ -140,7 +140,7 @@ def test_no_frames_wanted_gives_an_empty_array(tmp_path: Path) -> None:
 
 def test_a_frame_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=3)
-    assert cause_of(path, [0, 3]) == "frame 3 was asked for; it has 3, from 0"
+    assert cause_of(path, [0, 3]) == "frame 3 was requested; it has 3, from 0"
     assert "frame -1" in cause_of(path, [-1])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +39,7 @@ from timesformer.weights.sources import is_hub_name
 log = get_logger(__name__)
 
 MAX_VIDEOS = 1000  # of each list that the check decodes
+NUM_TIMED_CLIPS = 4  # by which the time of a training is estimated
 # Multiply-accumulates of a clip above which the check on a CPU runs forward only.
 _CPU_BACKWARD_LIMIT = 1_000_000_000_000
 
@@ -101,30 +105,47 @@ def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tu
 
 
 def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> None:
-    """The first readable clip through the model: a whole training step, or a forward pass.
+    """The first readable clip through the model: a training step, whose time is extrapolated, or a forward pass.
 
     Forward only when the run does not train, and for huge models on a CPU (their backward needs tens of gigabytes).
     """
     cfg = run.cfg
     dataset = build_train_dataset(cfg, videos) if cfg.TRAIN.ENABLE else build_eval_dataset(cfg, videos, views=Views())
-    samples = (dataset[index] for index in range(len(dataset)))
-    found = next(((sample, sample.views[:1]) for sample in samples if sample.views is not None), None)
-    if found is None:
+    samples = (sample for index in range(len(dataset)) if (sample := dataset[index]).views is not None)
+    first = next(samples, None)
+    if first is None or first.views is None:
         raise UserError("not one video of the list can be read; look at the table above")
-    sample, clip = found  # (1, C, T, H, W)
-    work = summarize(model).multiply_accumulates_per_clip
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
+    work = summarize(model).multiply_accumulates_per_clip
     if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
         take_step = build_train_step(run, model, optimizer)
         ema = build_ema(model, cfg)
         failures = FailureLog(max_fraction=1.0, path=None)
         TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures).restore(start)
-        batch = collate([replace(sample, views=clip)])
-        loss = take_step([batch], num_samples=1, epoch=0, lr=build_schedule(cfg)(0.0), global_step=0).sums()[0]
+        how: Any = {"epoch": 0, "lr": build_schedule(cfg)(0.0), "global_step": 0}
+        loss = take_step([collate([first])], num_samples=1, **how).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)
+        started = time.perf_counter()
+        few = [*itertools.islice(samples, NUM_TIMED_CLIPS)]
+        reading = time.perf_counter() - started
+        if few:
+            take_step([collate(few)], num_samples=len(few), **how)
+            log_estimate(run, reading / len(few), (time.perf_counter() - started - reading) / len(few), len(dataset))
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):
-            loss = float(model.eval()(run.spec.normalize(clip.to(run.device))).float().logsumexp(dim=1))
+            logits = model.eval()(run.spec.normalize(first.views[:1].to(run.device)))
+        loss = float(logits.float().logsumexp(dim=1))
         log.info("one clip, forward: logits of shape (1, %d)", cfg.MODEL.NUM_CLASSES)
     if not math.isfinite(loss):
-        raise UserError(f"the first clip ({dataset.records[sample.index].path}) gives {loss}")
+        raise UserError(f"the first clip ({dataset.records[first.index].path}) gives {loss}")
+
+
+def log_estimate(run: Run, reading_sec: float, step_sec: float, num_clips: int) -> None:
+    """Log how long the training will take about, by the seconds that reading and training took for a clip."""
+    cfg = run.cfg
+    epoch_sec = num_clips * (reading_sec + step_sec) / run.processes.world_size
+    epoch, whole = (str(timedelta(seconds=math.ceil(sec))) for sec in (epoch_sec, epoch_sec * cfg.SOLVER.MAX_EPOCH))
+    log.info(
+        "time on this machine, about: %.2g s a clip (%.0f%% of it reading), %s an epoch, %s for %d epochs",
+        *(reading_sec + step_sec, 100 * reading_sec / (reading_sec + step_sec), epoch, whole, cfg.SOLVER.MAX_EPOCH),
+    )

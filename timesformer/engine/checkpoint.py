@@ -88,7 +88,7 @@ def tested_checkpoint(output_dir: str | Path, which: str = "last") -> Path | Non
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint that a run can go on from; only tensors and plain values are unpickled.
+    """Read a checkpoint that a run can resume from; only tensors and plain values are unpickled.
 
     Raises:
         CheckpointError: no such file, a damaged or newer one, or one without a run's state.
@@ -98,7 +98,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     check_format(content, path)
     if lacking := sorted(_NEEDED - set(content)):
         raise CheckpointError(
-            f"{path}: not a run of this project ({', '.join(lacking)} missing), so training cannot go on from it. "
+            f"{path}: not a run of this project ({', '.join(lacking)} missing), so training cannot resume from it. "
             "To start from its weights only, add: TRAIN.FINETUNE True"
         )
     return content
@@ -172,14 +172,14 @@ def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, 
 
 
 def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode, dataset: Mapping[str, str]) -> None:
-    """Refuse to go on from a checkpoint of another run.
+    """Refuse to resume from a checkpoint of another run.
 
     Raises:
         CheckpointError: with everything that differs.
     """
     if lines := differences(content, cfg, dataset):
         raise CheckpointError(
-            f"{path} is of another run; training does not go on from it. What differs:\n" + "\n".join(lines) + "\n"
+            f"{path} is of another run, and training does not resume from it. What differs:\n" + "\n".join(lines) + "\n"
             "Choose another OUTPUT_DIR; to start there from these weights add: "
             f"TRAIN.CHECKPOINT_FILE_PATH {path} TRAIN.FINETUNE True"
         )

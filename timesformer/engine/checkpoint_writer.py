@@ -1,4 +1,4 @@
-"""Write checkpoints: whole or not at all, while training goes on, and only as many as are wanted."""
+"""Write checkpoints: whole or not at all, while training continues, and only as many as are wanted."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class CheckpointWriter:
             self._error = CheckpointError(
                 f"{path}: could not be written ({cause}; {free / 2**20:,.0f} MiB free there). The earlier "
                 "checkpoints are unharmed. Make room (TRAIN.CHECKPOINT_KEEP 1 needs the least); TRAIN.AUTO_RESUME True "
-                "goes on from the last one"
+                "resumes from the last one"
             )
             log.error("%s", self._error)
 

@@ -20,16 +20,16 @@ def check_compiler(device: torch.device) -> None:
         needs = "triton. Type: pip install triton"
         if device.type == "cpu":
             needs = "a C++ compiler, g++ or the one that the environment variable CXX names. Type: apt-get install g++"
-        told = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"MODEL.COMPILE True needs {needs}, or MODEL.COMPILE False ({told})") from error
+        cause = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"MODEL.COMPILE True needs {needs}, or MODEL.COMPILE False ({cause})") from error
 
 
 def compile_model(model: nn.Module) -> None:
     """Have the model compiled when it is first called with a batch of another size, or in another mode.
 
     It stays the same object with the same names. Sizes are compiled one by one, so that the numbers a batch gives do
-    not depend on the batches before it: a run that goes on computes what one that never stopped does. A copy or a
+    not depend on the batches before it: a resumed run computes what one that never stopped does. A copy or a
     pickle of the model is not compiled.
     """
-    torch._dynamo.config.recompile_limit = 64  # sizes and modes; beyond these torch goes on uncompiled
+    torch._dynamo.config.recompile_limit = 64  # sizes and modes; beyond these torch runs uncompiled
     model.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""What every process of a run does: make sure that all can work together, then check, or train and test."""
+"""What every process of a run does: preflight, then check, or train and test."""
 
 from __future__ import annotations
 

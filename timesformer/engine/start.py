@@ -1,4 +1,4 @@
-"""Where training begins: from nothing, from weights (initialise or fine-tune), or where a run left off (resume)."""
+"""Where training begins: from scratch, from weights (initialise or fine-tune), or where a run stopped (resume)."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
     newest = _newest_for_all(run)
     if newest is not None and not auto_resume:
         raise CheckpointError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest[0].name}). To go on with it add "
-            "TRAIN.AUTO_RESUME True; to train anew choose another OUTPUT_DIR or delete that folder."
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already ({newest[0].name}). To resume it add "
+            "TRAIN.AUTO_RESUME True; to train from scratch set another OUTPUT_DIR or delete that folder."
         )
     if newest is not None:
         if path or pretrained:
-            log.info("%s is not loaded: the run in OUTPUT_DIR goes on", path or pretrained)
+            log.info("%s is not loaded: the run in OUTPUT_DIR is resumed", path or pretrained)
         path, content = newest
         checkpoints.check_same_run(content, path, cfg, dataset)
         return _resume(run, model, str(path), content, dataset, why="TRAIN.AUTO_RESUME")
@@ -85,14 +85,14 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
         return Start()
     if path:
         if is_hub_name(path) or Path(path).is_dir():
-            raise CheckpointError(f"{path} holds weights only, not a run to go on with. Add: TRAIN.FINETUNE True")
+            raise CheckpointError(f"{path} holds weights only, not a run to resume. Add: TRAIN.FINETUNE True")
         content = distributed.on_all_processes(lambda: checkpoints.read_checkpoint(path))
         return _resume_from_file(run, model, path, content, dataset)
     if pretrained:
         log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
         load_and_report(run, model, pretrained, class_names)
         return Start()
-    log.info("training from nothing: no weights were given")
+    log.info("training from scratch (no pretrained weights)")
     return Start()
 
 
@@ -109,7 +109,7 @@ def _newest_for_all(run: Run) -> tuple[Any, dict[str, Any]] | None:
 def _resume_from_file(
     run: Run, model: nn.Module, path: str, content: dict[str, Any], dataset: Mapping[str, str]
 ) -> Start:
-    """Go on from a checkpoint that the user names; its recipe may differ, which is told."""
+    """Resume from a checkpoint that the user names; its recipe may differ, which is logged."""
     cfg, position = run.cfg, checkpoints.position_of(content)
     if cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
         _load(run, model, path, content, dataset)
@@ -133,7 +133,7 @@ def _resume(
 ) -> Start:
     _load(run, model, path, content, dataset)
     position, before = checkpoints.position_of(content), content.get("num_processes")
-    log.info("resuming: the run goes on from %s, after %s (%s)", path, position, why)
+    log.info("resuming from %s, after %s (%s)", path, position, why)
     if before not in (None, run.processes.world_size):
         log.info(
             "it ran on %s process(es), now on %d: the same clips in the same steps, equal up to rounding; "
@@ -152,6 +152,6 @@ def _load(run: Run, model: nn.Module, path: str, content: Mapping[str, Any], dat
     except RuntimeError as error:
         differ = "\n".join(checkpoints.differences(content, run.cfg, dataset)) or f"  {error}"
         raise CheckpointError(
-            f"{path} is of another model, and a run only goes on with the same one. What differs:\n{differ}\n"
+            f"{path} is of another model, and a run resumes only with the same one. What differs:\n{differ}\n"
             "Set these as they were there, or start a new training from what fits of its weights: TRAIN.FINETUNE True"
         ) from error

@@ -29,7 +29,7 @@ FrameSampler = Callable[[int, float, "Generator | None"], np.ndarray]
 
 @dataclass(frozen=True)
 class RandomSpanSampler:
-    """One clip of fixed duration, begun anywhere in the video: the published recipe for training."""
+    """One clip of fixed duration, started anywhere in the video: the published recipe for training."""
 
     num_frames: int
     sampling_rate: int

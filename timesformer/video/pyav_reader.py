@@ -1,4 +1,4 @@
-"""Reads exactly the frames asked for from a video file, with PyAV.
+"""Reads exactly the requested frames from a video file, with PyAV.
 
 A first pass over the packets, without decoding, tells how many frames there are, when each is shown and from
 which keyframe it can be reached. Where that can be trusted, only the parts of the file that hold wanted
@@ -39,14 +39,16 @@ class PyAVReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._packets: list[av.Packet[VideoStream]] = []  # all, where the survey kept them
-        self._begun: dict[int | None, list[av.VideoFrame]] = {}  # by pts of the packet behind which the decoder stands
+        self._decoded: dict[
+            int | None, list[av.VideoFrame]
+        ] = {}  # by pts of the packet behind which the decoder stands
         self._container = open_container(path)
         try:
             self._stream = first_video_stream(self._container, path)
             status = os.stat(path)
             file = path, status.st_size, status.st_mtime_ns
             if (survey := _surveys.get(file)) is None:
-                survey, self._packets, self._begun = _survey(self._container, self._stream, file)
+                survey, self._packets, self._decoded = _survey(self._container, self._stream, file)
                 _remember(file, survey)
         except BaseException:
             self.close()
@@ -60,7 +62,7 @@ class PyAVReader:
         wanted = sorted(set(places))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
             beyond = wanted[0] if wanted[0] < 0 else wanted[-1]
-            cause = f"frame {beyond} was asked for; it has {self.info.num_frames}, from 0"
+            cause = f"frame {beyond} was requested; it has {self.info.num_frames}, from 0"
             raise VideoReadError(self._path, cause)
         frames = np.empty((len(wanted), *survey.coded_size, 3), np.uint8)
         names = survey.pts[wanted].tolist() if survey.trusted else wanted
@@ -105,10 +107,10 @@ class PyAVReader:
         """
         codec, unsent = self._stream.codec_context, set(wanted)
         for packet in self._packets_from(key):
-            # no packet after the last wanted one is needed: what the decoder holds back is asked for instead
+            # no packet after the last wanted one is needed: what the decoder holds back is requested instead
             drain = not packet.size or not (unsent or self._survey.interlaced)
             codec.skip_frame = "DEFAULT" if drain or packet.pts in wanted else "NONREF"
-            for frame in self._begun.pop(packet.pts, None) or codec.decode(None if drain else packet):
+            for frame in self._decoded.pop(packet.pts, None) or codec.decode(None if drain else packet):
                 if frame.pts in wanted:
                     wanted.remove(frame.pts)
                     yield frame
@@ -119,8 +121,8 @@ class PyAVReader:
     def _packets_from(self, key: int) -> Iterator[av.Packet[VideoStream]]:
         """The packets from the keyframe at pts `key` on, or from one before it; none where seeking fails."""
         if self._packets:
-            if key not in self._begun:
-                self._begun = {}
+            if key not in self._decoded:
+                self._decoded = {}
                 self._stream.codec_context.flush_buffers()
             yield from dropwhile(lambda packet: packet.pts != key, self._packets)
             return
@@ -166,7 +168,7 @@ class _Survey:
     """What the packets of a stream and its first frame say.
 
     Attributes:
-        info: what the user is told.
+        info: what the user sees.
         trusted: whether packets and frames correspond one to one, by pts.
         pts: of the packets, in display order, in units of the stream's time base; int64.
         key_pts: of the keyframes among them.
@@ -209,7 +211,7 @@ def _survey(
     codec = stream.codec_context
     packets: list[tuple[int | None, bool]] = []  # pts, keyframe
     held: list[av.Packet[VideoStream]] = []
-    begun: dict[int | None, list[av.VideoFrame]] = {}
+    decoded: dict[int | None, list[av.VideoFrame]] = {}
     odd = False
     smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
     end = 0
@@ -225,7 +227,7 @@ def _survey(
                 held.append(packet)
             if frame is None:
                 if pictures := packet.decode():
-                    begun = {packet.pts: pictures}
+                    decoded = {packet.pts: pictures}
                 elif packet.is_keyframe:  # others may come to be shown before it: do not wait for them
                     pictures = stream.decode(None)
                     codec.flush_buffers()
@@ -259,7 +261,7 @@ def _survey(
         coded_size=(frame.height, frame.width),
         matrix=matrix,
     )
-    return (survey, held, begun) if trusted and held else (survey, [], {})
+    return (survey, held, decoded) if trusted and held else (survey, [], {})
 
 
 def _rate_and_warnings(stream: VideoStream, num_packets: int, end: int) -> tuple[float, list[str]]:

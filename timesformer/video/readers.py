@@ -89,7 +89,7 @@ def resolve_backend(name: str) -> str:
     """The decoder that `DATA.DECODING_BACKEND: name` means here: "pyav" or "torchcodec".
 
     Raises:
-        UserError: the name is unknown, or torchcodec is asked for and does not decode.
+        UserError: the name is unknown, or torchcodec is requested and does not decode.
     """
     if name not in BACKENDS:
         raise UserError(f"DATA.DECODING_BACKEND: {name!r} is no decoder; choose one of {', '.join(BACKENDS)}")

@@ -13,7 +13,7 @@ class VideoInfo:
     """Facts of one video.
 
     Attributes:
-        num_frames: frames that can be asked for, in display order.
+        num_frames: frames that can be requested, in display order.
         fps: frames per second, the average where the rate varies.
         height: in pixels, after the rotation that the file asks for.
         width: likewise.
@@ -37,5 +37,5 @@ def usable_fps(*rates: Fraction | float | None) -> tuple[float, list[str]]:
     for rate in rates:
         if rate and MIN_FPS <= float(rate) <= MAX_FPS:
             return float(rate), []
-    told = "its frame rate" if not any(rates) else f"a frame rate from {MIN_FPS:g} to {MAX_FPS:g}"
-    return ASSUMED_FPS, [f"the file does not say {told}; {ASSUMED_FPS:g} frames a second are assumed"]
+    missing = "its frame rate" if not any(rates) else f"a frame rate from {MIN_FPS:g} to {MAX_FPS:g}"
+    return ASSUMED_FPS, [f"the file does not say {missing}; {ASSUMED_FPS:g} frames a second are assumed"]

@@ -1,4 +1,4 @@
-"""README, "Fine-tune from a K400 checkpoint": the command as written, a small file in the place of the download."""
+"""docs/weights.md, "Fine-tune from a K400 checkpoint": the command as written, a small file in the place of the download."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.datasets.media import write_video
+from timesformer.cli import convert, train
 from timesformer.models.vit import TimeSformer
-from tools import convert_weights, run_net
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"embed_dim": 24, "depth": 4, "num_heads": 2}
@@ -22,17 +22,15 @@ SHORT = "SOLVER.MAX_EPOCH 2"
 
 def commands() -> list[list[str]]:
     """The shell commands of the section, as words."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Fine-tune from a K400 checkpoint") :]
-    section = section[: section.index("\n## ", 3)]
-    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    text = (ROOT / "docs/weights.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     return [shlex.split(block.replace("\\\n", " ")) for block in blocks]
 
 
 def test_the_section_works_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fine_tune, convert = commands()
+    fine_tune, convert_words = commands()
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     for name in ("grab", "pinch", "point", "swipe", "wave"):
@@ -44,8 +42,8 @@ def test_the_section_works_as_written(
     content = {"model_state": released.state_dict(), "epoch": 14, "cfg": "TRAIN:\n  DATASET: kinetics\n"}
     torch.save(content, tmp_path / "weights/TimeSformer_divST_8x32_224_K400.pyth")
 
-    assert fine_tune[:2] == ["python", "tools/run_net.py"]
-    assert run_net.main([*fine_tune[2:], *SMALL_KEYS.split(), *SHORT.split()]) == 0
+    assert fine_tune[:2] == ["timesformer", "train"]
+    assert train.main([*fine_tune[2:], *SMALL_KEYS.split(), *SHORT.split()]) == 0
     printed = capsys.readouterr().out
     assert "fine-tuning: a new run from the weights of weights/TimeSformer_divST_8x32_224_K400.pyth" in printed
     assert "100% of the backbone)" in printed and "time_embed 8 -> 16 frames (linear)" in printed
@@ -53,8 +51,8 @@ def test_the_section_works_as_written(
     assert "was trained with" not in printed and "set but not used" not in printed
     assert "top1" in json.loads(Path("output/MuWiGes/TimeSformer_finetune_K400/results.json").read_text())
 
-    assert convert[:2] == ["python", "tools/convert_weights.py"]
-    assert convert_weights.main(convert[2:]) == 0
+    assert convert_words[:2] == ["timesformer", "convert"]
+    assert convert.main(convert_words[2:]) == 0
     from transformers import TimesformerForVideoClassification
 
     there = TimesformerForVideoClassification.from_pretrained("my_model")
