@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import timesformer
+from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from timesformer.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,7 @@ def test_the_installed_command_is_this_one() -> None:
 def test_help_imports_no_heavy_library() -> None:
     code = """
 import sys
+from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from timesformer.cli.main import COMMANDS, main
 main(["--help"])
 for name in COMMANDS:
@@ -91,3 +93,17 @@ print(*sys.modules)
 """
     heavy = {"torch", "numpy", "matplotlib", "cv2", "av", "torchvision", "timm", "sklearn", "huggingface_hub"}
     assert not heavy & set(run(code).splitlines()[-1].split())
+
+
+def test_a_check_imports_only_what_it_uses(tiny: list[str], tmp_path: Path) -> None:  # noqa: F811
+    code = """
+import sys
+from timesformer.cli.main import main
+assert main(["check", *sys.argv[1:]]) == 0
+print(*sys.modules)
+"""
+    words = ["--cfg", "Gestures/LightTimeSformer_demo", *map(str, tiny), "OUTPUT_DIR", str(tmp_path / "out")]
+    imported = set(run(code, *words).splitlines()[-1].split())
+    unused = {"timm", "torchvision", "sklearn", "scipy", "matplotlib", "tensorboard", "torch.utils.tensorboard"}
+    unused |= {"huggingface_hub", "transformers", "torchcodec", "submitit", "pandas", "timesformer.cost"}
+    assert "torch" in imported and not unused & imported

@@ -282,7 +282,7 @@ def test_defect_16_a_real_job_is_preempted_resumes_and_is_tested(tmp_path: Path)
             os.kill(number, signal.SIGINT)
     text = log.read_text()
     assert text.count("Calling checkpoint method") == text.count(f"Requeued job {number}") == 1
-    assert text.index("stopped: by SIGUSR2") < text.index("Calling checkpoint method") < text.index("goes on from")
+    assert text.index("stopped: by SIGUSR2") < text.index("Calling checkpoint method") < text.index("resuming from")
     assert "Job completed successfully" in text
     epochs = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in epochs if row["kind"] == "train" and row["epoch"] == int(row["epoch"])]

@@ -92,7 +92,12 @@ def benchmark(arguments: argparse.Namespace) -> None:
     if not on_gpu:
         notes += ["clips/s: by CPU time; memory: parameters and what a training step keeps for its backward pass"]
     print(fit("\n".join(["", *notes, *growth(rows)]), sys.stdout))
-    content = {"device": device, "settings": vars(arguments), "versions": collect_versions(), "rows": rows}
+    content: dict[str, Any] = {
+        "device": device,
+        "settings": vars(arguments),
+        "versions": collect_versions(),
+        "rows": rows,
+    }
     if arguments.data:
         content["loading_clips_per_sec"] = rate = loading_rate(cfg, arguments.repeats)
         print(f"loading of training clips: {rate:.3g} clips/s")

@@ -6,11 +6,12 @@ import argparse
 import gc
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from timesformer.utils.errors import exit_status
 
 
-def command_parser(command: str, description: str, **settings: str) -> argparse.ArgumentParser:
+def command_parser(command: str, description: str, **settings: Any) -> argparse.ArgumentParser:
     """A parser for `timesformer COMMAND`."""
     layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
     return argparse.ArgumentParser(

@@ -89,7 +89,7 @@ class Workload:
         self.spec = ClipSpec.from_config(cfg, training=True)
         self.shape = self.spec.input_shape
         self.model, vit = self._build("meta")
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "model": name,
             "attention": vit.attention_type if vit else "",
             **dict(zip(("frames", "height", "width"), self.shape[1:], strict=True)),
@@ -119,15 +119,15 @@ class Workload:
                 check_compiler(self.device)
                 compile_model(self.model)
         count, num_classes = self.num_clips, self.cfg.MODEL.NUM_CLASSES
-        clips = torch.randint(0, 256, (count, *self.shape)).to(self.device, torch.uint8)
+        self.clips = torch.randint(0, 256, (count, *self.shape)).to(self.device, torch.uint8)
         numbers = list(range(count))
         labels = [number % num_classes for number in numbers]
-        self.batch = Batch(clips, labels, numbers, numbers, [1] * count, [1.0] * count, failures=[], warnings=[])
+        self.batch = Batch(self.clips, labels, numbers, numbers, [1] * count, [1.0] * count, failures=[], warnings=[])
 
     def logits(self) -> Tensor:
         """Those of the clips, in the model's mode."""
         with autocast(self.device, self.dtype):
-            return self.model(self.spec.normalize(self.batch.clips))
+            return self.model(self.spec.normalize(self.clips))
 
     def forward(self) -> None:
         """The logits, without gradients."""
@@ -181,7 +181,7 @@ def measure(cfg: CfgNode, *, vs: str | None, clips: int, train: bool, repeats: i
         repeats: timed runs of each pass, which take turns with the others and with a product of matrices.
     """
     works: dict[tuple[str, str], Callable[[], object]] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     comparable = cfg.TIMESFORMER.ATTENTION_TYPE in HUGGING_FACE_SCHEMES
     for model in (PROJECT, vs) if vs and comparable else (PROJECT,):
         workload = Workload(cfg, model, clips=clips)

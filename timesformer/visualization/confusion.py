@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -99,7 +100,7 @@ def _draw_bars(axes: Axes, accuracy: np.ndarray, labels: list[str], mean: float)
     thin = len(accuracy) > _LABELS_UP_TO
     axes.barh(rows, np.nan_to_num(100 * accuracy), height=1.0 if thin else 0.75, color=BLUE)
     for row, value in enumerate(100 * accuracy):
-        text = {"y": row, "va": "center", "fontsize": 8}
+        text: dict[str, Any] = {"y": row, "va": "center", "fontsize": 8}
         if np.isnan(value):
             axes.barh(row, 100, height=0.75, color="none", edgecolor=GREY, hatch="///", linewidth=0, alpha=0.4)
             if not thin:
