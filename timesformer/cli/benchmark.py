@@ -53,11 +53,7 @@ def overrides_first(argv: Sequence[str]) -> list[str]:
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
-    """Measure every combination, print a table, and write it as JSON and as a picture.
-
-    Raises:
-        UserError: a configuration that cannot be measured.
-    """
+    """Measure every combination, print a table, and write it as JSON and as a picture."""
     import torch
 
     from timesformer.cost.benchmark import loading_rate, measure
@@ -77,9 +73,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
         cell |= {"DATA.TRAIN_JITTER_SCALES": size and f"[{size},{size}]"}  # no clip is cut out of a video here
         words = [str(word) for pair in cell.items() if pair[1] is not None for word in pair]
         cell_cfg = load_run_config(arguments.cfg, [*arguments.overrides, *words]).cfg
-        rows += measure(
-            cell_cfg, vs=arguments.vs, clips=arguments.clips, train=arguments.train, repeats=arguments.repeats
-        )
+        options = {name: getattr(arguments, name) for name in ("vs", "clips", "train", "repeats")}
+        rows += measure(cell_cfg, **options)
         print(f"{len(rows)} measured", end="\r", file=sys.stderr, flush=True)
     on_gpu = cfg.NUM_GPUS != 0 and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else f"CPU, {count(torch.get_num_threads(), 'thread')}"
@@ -92,12 +87,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     if not on_gpu:
         notes += ["clips/s: by CPU time; memory: parameters and what a training step keeps for its backward pass"]
     print(fit("\n".join(["", *notes, *growth(rows)]), sys.stdout))
-    content: dict[str, Any] = {
-        "device": device,
-        "settings": vars(arguments),
-        "versions": collect_versions(),
-        "rows": rows,
-    }
+    content: dict[str, Any] = {"device": device, "settings": vars(arguments), "versions": collect_versions()}
+    content["rows"] = rows
     if arguments.data:
         content["loading_clips_per_sec"] = rate = loading_rate(cfg, arguments.repeats)
         print(f"loading of training clips: {rate:.3g} clips/s")
@@ -155,29 +146,25 @@ def panels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Time and memory of the last pass over frames at the smallest size, and over pixels for the fewest frames."""
     rows = [row for row in rows if row["pass"] == rows[-1]["pass"]]
     rows = [row | {"side": round((row["height"] * row["width"]) ** 0.5)} for row in rows]
-    least = {name: min(row[name] for row in rows) for name in ("frames", "side")}
     values: dict[str, Callable[[dict[str, Any]], float]] = {
         "seconds per clip": lambda row: 1 / row["clips_per_sec"],
         "MB": lambda row: row["bytes"] / 1e6,
     }
     found = []
-    for axis, fixed, label, unit in (
-        ("frames", "side", "frames", "pixels"),
-        ("side", "frames", "side in pixels", "frames"),
+    for axis, label, fixed, unit in (
+        ("frames", "frames", "side", "pixels"),
+        ("side", "side in pixels", "frames", "frames"),
     ):
-        if axis == "side" and len({row["side"] for row in rows}) == 1:
+        least = min(row[fixed] for row in rows)
+        shown = sorted((row for row in rows if row[fixed] == least), key=lambda row: row[axis])
+        if axis == "side" and shown[0]["side"] == shown[-1]["side"]:
             continue
-        shown = sorted((row for row in rows if row[fixed] == least[fixed]), key=lambda row: row[axis])
+        names = {"title": f"{rows[0]['pass']}, {least} {unit}", "xlabel": label}
         for ylabel, value in values.items():
             lines = [
                 {"name": " ".join(key), "x": [row[axis] for row in group], "y": [value(row) for row in group]}
                 for key, group in grouped(shown, "attention", "model").items()
             ]
-            title = f"{rows[0]['pass']}, {least[fixed]} {unit}"
             scale = {"yscale": "log"}  # what grows linearly rises by one decade in a decade
-            found.append({"title": title, "xlabel": label, "ylabel": ylabel, "axes": scale, "lines": lines})
+            found.append({**names, "ylabel": ylabel, "axes": scale, "lines": lines})
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

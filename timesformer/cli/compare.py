@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Do what the command line requests.
+    """Print the table and draw the picture; `UserError` for a run that was not tested."""
+    from timesformer.visualization.comparison import save_comparison
 
-    Raises:
-        UserError: a run was not tested.
-    """
     runs = [read_run(folder) for folder in arguments.runs]
     rows = [("run", "model", "input", "videos", "score %", "95% interval")]
     for run in runs:
@@ -37,8 +34,6 @@ def compare(arguments: argparse.Namespace) -> None:
         score = f"{run['metric']} {run['mean']:.1f}"
         rows.append((run["name"], run["model"], run["input"], run["videos"], score, interval))
     print(columns(rows))
-    from timesformer.visualization.comparison import save_comparison
-
     save_comparison(runs, arguments.out, title="Scores with 95% intervals")
     print(f"picture: {arguments.out}")
 
@@ -67,7 +62,3 @@ def read_run(folder: Path) -> dict[str, Any]:
         "input": f"{frames}x{rate}",
         "note": f"{frames} frames, " + ("whole video" if rate == "auto" else f"sampling rate {rate}"),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +17,7 @@ timesformer config                      every key: default, allowed, meaning
 timesformer config SOLVER DATA.CROP     keys that contain one of the words
 timesformer config --cfg FILE [KEY VALUE ...]     what a file resolves to"""
 WIDTH = 80
-CHOSEN_BY_NAME = ("MODEL.MODEL_NAME", "TRAIN.DATASET", "TEST.DATASET")
+REGISTERED = ("MODEL.MODEL_NAME", "TRAIN.DATASET", "TEST.DATASET")  # keys whose values are names of a registry
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,26 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print what the command line requests.
-
-    Raises:
-        ConfigError: a file that no run accepts.
-    """
-    if arguments.cfg is None:
-        print(describe_keys(arguments.words, choices=_registered(arguments.words)))
+    """Print keys or a resolved file; `ConfigError` for a file that no run accepts."""
+    registered = any(key.name in REGISTERED for key in matching_keys(arguments.words))
+    if arguments.cfg is None and not registered:
+        print(describe_keys(arguments.words))
         return
-    from timesformer.engine.setup import load_run_config
+    from timesformer.engine.setup import load_run_config, registered_names  # seconds
 
-    print(resolved(load_run_config(arguments.cfg, arguments.words)))
-
-
-def _registered(words: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The names of models and datasets, by key; empty if none of these keys is among those of `words`."""
-    if not any(key.name in CHOSEN_BY_NAME for key in matching_keys(words)):
-        return {}
-    from timesformer.engine.setup import registered_names  # seconds
-
-    return registered_names()
+    if arguments.cfg is None:
+        print(describe_keys(arguments.words, choices=registered_names()))
+    else:
+        print(resolved(load_run_config(arguments.cfg, arguments.words)))
 
 
 def matching_keys(words: Sequence[str]) -> list[Key]:
@@ -97,7 +87,3 @@ def resolved(loaded: LoadedConfig) -> str:
         rows.append((key.name, repr(value), location))
     advice = [textwrap.fill(f"advice: {line}", WIDTH, subsequent_indent="    ") for line in loaded.advice]
     return "\n".join(format_rows(rows, widest=10) + advice)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from timesformer.cli.parsers import command_parser, run_command
@@ -26,18 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Do what the command line requests.
-
-    Raises:
-        UserError: what cannot be read or written.
-    """
+    """Read IN, write OUT; `CheckpointError` if either is impossible."""
     from timesformer.weights import read_weights, save_weights
 
     weights = read_weights(arguments.source, ema=not arguments.no_ema)
     average = ", moving average" if weights.is_ema else ""
     print(f"read {arguments.source}: {weights.kind}, {len(weights.tensors)} tensors{average}")
     print(f"wrote {save_weights(weights, arguments.out, to=arguments.to, num_heads=arguments.num_heads)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

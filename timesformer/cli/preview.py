@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timesformer.cli.parsers import config_parser, run_command
+from timesformer.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
-
+    from timesformer.datasets.mixing import ClipMixer
     from timesformer.datasets.records import VideoList
     from timesformer.datasets.video_dataset import Sample
     from timesformer.visualization.contact_sheets import Row
@@ -24,35 +24,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = ("train", "val", "test")
     parser.add_argument("--split", default="train", choices=splits, help="list to draw from (%(default)s)")
     parser.add_argument("--num", type=int, default=12, metavar="N", help="videos to draw (%(default)s)")
-    parser.add_argument(
-        "--epoch", type=int, default=0, metavar="E", help="draw what epoch E draws, from 0 (%(default)s)"
-    )
+    parser.add_argument("--epoch", type=int, default=0, metavar="E", help="draw the clips of epoch E, from 0 (0)")
     parser.add_argument("--mix", action="store_true", help="also mixup and CutMix, as MIXUP.* says (train only)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="picture to write (OUTPUT_DIR/preview_SPLIT.png)")
     return run_command(parser, argv, preview)
 
 
 def preview(arguments: argparse.Namespace) -> None:
-    """Draw what the command line requests.
+    """Draw training clips in the order of the epoch, or videos spread over the list, in the test with all views.
 
     Raises:
         UserError: nothing to draw, or options that do not fit the configuration.
     """
-    from timesformer.datasets.build import load_list
+    import numpy as np
+
+    from timesformer.datasets import build
+    from timesformer.datasets.loader import StepBatchSampler
+    from timesformer.datasets.video_dataset import SampleKey
     from timesformer.engine.setup import load_run_config
-    from timesformer.utils.errors import UserError
+    from timesformer.video.clip_spec import Views
     from timesformer.visualization.contact_sheets import save_contact_sheet
 
-    split, epoch = arguments.split, arguments.epoch
+    split, epoch, num = arguments.split, arguments.epoch, arguments.num
     if arguments.mix and split != "train":
         raise UserError("only training clips are mixed: leave --mix out, or add --split train")
     cfg = load_run_config(arguments.cfg, arguments.overrides).cfg
-    videos = load_list(cfg, split)
-    samples = draw_samples(cfg, videos, split=split, num=arguments.num, epoch=epoch)
+    videos = build.load_list(cfg, split)
+    num_videos = len(videos.records)
+    if split == "train":
+        dataset = build.build_train_dataset(cfg, videos)
+        sampler = StepBatchSampler(num_videos, global_batch=1, micro_batch=1, seed=cfg.RNG_SEED)
+        indices = sampler.order(epoch)[:num]
+    else:
+        views = Views.from_config(cfg) if split == "test" else Views()
+        dataset = build.build_eval_dataset(cfg, videos, views=views)
+        indices = np.unique(np.linspace(0, num_videos - 1, num).astype(int))
+    samples = [dataset[SampleKey(epoch, position, int(index))] for position, index in enumerate(indices)]
     for failure in (failure for sample in samples for failure in sample.failures):
         print(f"could not be read: {failure}", file=sys.stderr)
     if arguments.mix:
-        rows = mixed_rows(cfg, samples, videos, epoch)
+        mixer = build.build_mixer(cfg)
+        if mixer is None:
+            raise UserError("--mix draws what MIXUP.* does, but it is off. Add: MIXUP.ENABLED True")
+        rows = [*mixed_rows(samples, videos, mixer, epoch)]
     else:
         rows = [row for sample in samples for row in view_rows(sample, videos)]
     if not rows:
@@ -63,67 +77,35 @@ def preview(arguments: argparse.Namespace) -> None:
     print(out)
 
 
-def draw_samples(cfg: CfgNode, videos: VideoList, *, split: str, num: int, epoch: int) -> list[Sample]:
-    """Training: the first clips of the epoch. Otherwise videos spread over the list; all views for "test"."""
-    import numpy as np
-
-    from timesformer.datasets.build import build_eval_dataset, build_train_dataset
-    from timesformer.datasets.loader import StepBatchSampler
-    from timesformer.datasets.video_dataset import SampleKey
-    from timesformer.video.clip_spec import Views
-
-    num_videos = len(videos.records)
-    if split == "train":
-        dataset = build_train_dataset(cfg, videos)
-        sampler = StepBatchSampler(num_videos, global_batch=1, micro_batch=1, seed=cfg.RNG_SEED)
-        indices = sampler.order(epoch)[:num]
-    else:
-        dataset = build_eval_dataset(cfg, videos, views=Views.from_config(cfg) if split == "test" else Views())
-        indices = np.unique(np.linspace(0, num_videos - 1, num).astype(int))
-    return [dataset[SampleKey(epoch, position, int(index))] for position, index in enumerate(indices)]
-
-
-def view_rows(sample: Sample, videos: VideoList) -> list[Row]:
+def view_rows(sample: Sample, videos: VideoList) -> Iterator[Row]:
     """One captioned row per view of the sample."""
     from timesformer.visualization.contact_sheets import clip_frames, label_name
 
     if sample.views is None or sample.frame_indices is None:
-        return []
+        return
     num_crops = len(sample.views) // len(sample.frame_indices)
     path = Path(videos.records[sample.index].path)
     video = f"{label_name(sample.label, videos.class_names)} | {path.parent.name}/{path.name}"
-    rows = []
     for view, clip in enumerate(sample.views):
         indices = sample.frame_indices[view // num_crops].tolist()
         caption = f"{video} | {len(set(indices))} distinct frames: {' '.join(map(str, indices))}"
-        rows.append((caption, clip_frames(clip)))
-    return rows
+        yield caption, clip_frames(clip)
 
 
-def mixed_rows(cfg: CfgNode, samples: list[Sample], videos: VideoList, epoch: int) -> list[Row]:
+def mixed_rows(samples: list[Sample], videos: VideoList, mixer: ClipMixer, epoch: int) -> Iterator[Row]:
     """One captioned row per mixed clip."""
     import torch
 
-    from timesformer.datasets.build import build_mixer
     from timesformer.datasets.video_dataset import collate
     from timesformer.evaluation.metrics import multi_hot
-    from timesformer.utils.errors import UserError
     from timesformer.visualization.contact_sheets import clip_frames, label_name
 
-    mixer, batch = build_mixer(cfg), collate(samples)
-    if mixer is None:
-        raise UserError("--mix draws what MIXUP.* does, but it is off. Add: MIXUP.ENABLED True")
+    batch = collate(samples)
     if batch.clips is None:
-        return []
-    targets = torch.from_numpy(multi_hot(batch.labels, cfg.MODEL.NUM_CLASSES))
+        return
+    targets = torch.from_numpy(multi_hot(batch.labels, mixer.num_classes))
     clips, targets = mixer(batch.clips.float(), targets, epoch=epoch, positions=batch.positions)
-    rows = []
     for clip, target in zip(clips.round().to(torch.uint8), targets, strict=True):
         shares = ((float(target[label]), label) for label in target.nonzero().flatten().tolist())
         caption = " + ".join(f"{share:.2f} {label_name(label, videos.class_names)}" for share, label in shares)
-        rows.append((caption, clip_frames(clip)))
-    return rows
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        yield caption, clip_frames(clip)

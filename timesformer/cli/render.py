@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(arguments: argparse.Namespace) -> None:
-    """Do what the command line requests.
-
-    Raises:
-        UserError: settings that cannot be rendered, or a folder of other settings.
-    """
+    """Render the videos and lists that are not there yet; `UserError` for a folder of other settings."""
     from timesformer.datasets.gestures.dataset import DEFAULT_FRAME_SIZE, HARD_FRAME_SIZE, Settings, render_dataset
 
     size = tuple(arguments.frame_size or (HARD_FRAME_SIZE if arguments.hard else DEFAULT_FRAME_SIZE))
@@ -37,7 +32,3 @@ def render(arguments: argparse.Namespace) -> None:
     settings = Settings(arguments.seed, people, size, arguments.hard, arguments.codec)
     render_dataset(arguments.folder, settings, processes=arguments.processes)
     print(f"{arguments.folder} is complete")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

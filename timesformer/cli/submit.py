@@ -238,7 +238,3 @@ def submit(arguments: argparse.Namespace) -> None:
         print(f"follow  tail -F {log}\nstop    kill {number}")
     else:
         submitted.result()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

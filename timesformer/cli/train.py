@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from timesformer.cli.parsers import config_parser, run_command
@@ -49,7 +48,3 @@ def start(arguments: argparse.Namespace) -> None:
         overrides += [] if value is None else [key, str(value)]
     loaded = load_run_config(arguments.cfg, overrides)
     launch(loaded.cfg, run, loaded, arguments.check, init_method=arguments.init_method)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
