@@ -192,6 +192,19 @@ def test_a_job_is_a_copy_of_code_and_settings(tmp_path: Path) -> None:
         submit.snapshot(tmp_path / "code/1", loaded)
 
 
+def test_an_installed_package_is_copied_without_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages/timesformer"
+    for path in ("__init__.py", "configs/Gestures/demo.yaml", "../tools/of_another_project.py"):
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).touch()
+    monkeypatch.setattr(submit, "PACKAGE", package)
+    monkeypatch.setattr(submit, "bundled_configs", lambda: package / "configs")
+    submit.snapshot(tmp_path / "code/1", load_run_config(str(CFG)))
+    assert sorted(path.name for path in (tmp_path / "code/1").iterdir()) == ["job.yaml", "revision.json", "timesformer"]
+    assert (tmp_path / "code/1/timesformer/configs/Gestures/demo.yaml").is_file()
+    assert (tmp_path / "code/1/revision.json").read_text() == "null\n"
+
+
 RUNNING, LEAVING = "JobId=7 JobState=RUNNING PreemptTime=None", "JobId=7 JobState=RUNNING PreemptTime=2024-05-01T00:00"
 
 

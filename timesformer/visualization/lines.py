@@ -49,7 +49,7 @@ def save_lines(panels: list[dict[str, Any]], path: str | Path, title: str) -> No
             index, x, y = names.index(line["name"]), line["x"], line["y"]
             below = min(len(names) - 1 - index, 5)  # thicker, so that lines with equal values all show
             color, style = _COLORS[index % len(_COLORS)], "-" if index < len(_COLORS) else "--"
-            sizes = {"linewidth": 1.2 + 0.9 * below, "markersize": 4 + 1.5 * below, "markerfacecolor": "white"}
+            sizes = {"linewidth": 1.2 + 1.6 * below, "markersize": 4 + 2.2 * below, "markerfacecolor": "white"}
             marker = _MARKERS[index % len(_MARKERS)]
             (drawn[line["name"]],) = axes.plot(x, y, color=color, linestyle=style, marker=marker, **sizes)
             axes.fill_between(x, line.get("low", y), y, color=color, alpha=0.18, linewidth=0)
