@@ -137,7 +137,7 @@ def test_fine_tuning_starts_from_weights_with_a_new_head(
     assert weights(tmp_path / "second")["model.head.weight"].shape[0] == 15
     only_test = [*as_lists, "TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", path]
     assert run(tmp_path / "third", *only_test, "MODEL.NUM_CLASSES", 15) == 1
-    assert "tells 12 classes apart and the model 15" in capsys.readouterr().err
+    assert "has 12 classes and the model 15; nothing was loaded" in capsys.readouterr().err
 
 
 def test_training_goes_on_without_a_damaged_clip_and_test_lists_it(

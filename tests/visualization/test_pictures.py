@@ -160,4 +160,4 @@ def test_rows_of_contact_sheets() -> None:
     clip = np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5)  # (C, T, H, W)
     assert clip_frames(clip).shape == (2, 4, 5, 3) and clip_frames(clip)[1, 2, 3, 0] == clip[0, 1, 2, 3]
     assert label_name(1, ["wave", "clap"]) == "clap" and label_name(1, []) == "label 1"
-    assert label_name((0, 1), ["wave", "clap"]) == "wave, clap" and label_name((0, 2), []) == "label 0, label 2"
+    assert label_name((1, 2), ["wave", "clap"]) == "clap, label 2" and label_name((0, 2), []) == "label 0, label 2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from timesformer.config import get_cfg
 from timesformer.models.build import build_model
-from timesformer.models.vit import VisionTransformer
+from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.utils.errors import CheckpointError
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights import layouts
 from timesformer.weights.hugging_face import to_their_names
-from timesformer.weights.layouts import check_format, read_weights, stored_settings
+from timesformer.weights.layouts import check_format, read_weights, stored_settings, transformer_arguments
+from timesformer.weights.load import load_weights
 from timesformer.weights.sources import StoredWeights
 
 SMALL: dict[str, Any] = {"img_size": 16, "patch_size": 8, "num_classes": 5, "num_frames": 3}
@@ -307,3 +309,30 @@ def test_settings_that_cannot_be_read_are_none(text: str | None) -> None:
     assert stored_settings({"cfg": text}) == {}
     assert stored_settings({"cfg": "day: 2024-13-45"}) == stored_settings({"cfg": "&a {b: *a}"}) == {}
     assert stored_settings({"cfg": "A: {B: {C: 1}, D: [2]}\nE: x"}) == {"A.B.C": 1, "A.D": [2], "E": "x"}
+
+
+def test_the_arguments_of_the_model_that_weights_are_of(tmp_path: Path) -> None:
+    model = TimeSformer(**SMALL | {"img_size": (16, 32), "attention_type": "joint_space_time"})
+    clip = {"size": [16, 32], "num_frames": 3}
+    config = yaml.dump({"DATA": {"TRAIN_CROP_SIZE": [16, 32]}, "TIMESFORMER": {"NUM_HEADS": 2}})
+    torch.save({"model_state": model.state_dict(), "preprocessing": clip, "cfg": config}, tmp_path / "w.pyth")
+    weights = read_weights(tmp_path / "w.pyth")
+    assert weights.settings == {"DATA.TRAIN_CROP_SIZE": [16, 32], "TIMESFORMER.NUM_HEADS": 2}
+    arguments = transformer_arguments(weights)
+    assert arguments == SMALL | {
+        "img_size": (16, 32), "attention_type": "joint_space_time", "in_chans": 3, "mlp_ratio": 4.0
+    }  # fmt: skip
+    again = TimeSformer(**arguments)
+    assert load_weights(again, weights, complete=True).num_loaded == len(model.state_dict())
+    assert equal(again.state_dict(), model.state_dict())
+
+
+def test_arguments_that_no_tensor_shows(tmp_path: Path) -> None:
+    torch.save(prefixed(state("space_only", img_size=(16, 24)), "model."), tmp_path / "w.pyth")
+    weights = read_weights(tmp_path / "w.pyth")
+    unknown = {"num_heads", "img_size", "num_frames", "attention_type"}
+    assert transformer_arguments(weights).keys() == (SMALL.keys() | {"in_chans", "mlp_ratio"}) - unknown
+    stated = replace(weights, grid=(2, 3), num_heads=2, attention_type="space_only")
+    added = {"num_heads": 2, "img_size": (16, 24), "attention_type": "space_only"}
+    assert transformer_arguments(stated) == transformer_arguments(weights) | added
+    assert transformer_arguments(replace(stated, tensors={"fc.bias": torch.zeros(3)})) == {}

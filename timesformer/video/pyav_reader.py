@@ -41,7 +41,7 @@ class PyAVReader:
         self._packets: list[av.Packet[VideoStream]] = []  # all, where the survey kept them
         self._decoded: dict[
             int | None, list[av.VideoFrame]
-        ] = {}  # by pts of the packet behind which the decoder stands
+        ] = {}  # by pts of the last packet sent
         self._container = open_container(path)
         try:
             self._stream = first_video_stream(self._container, path)

@@ -23,9 +23,9 @@ def clip_frames(clip: Any) -> np.ndarray:
 
 
 def label_name(label: int | tuple[int, ...], class_names: list[str]) -> str:
-    """The class names of a label, or of several; without names the numbers."""
+    """The class names of a label, or of several; a class without a name is called by its number."""
     labels = label if isinstance(label, tuple) else (label,)
-    return ", ".join(class_names[each] if class_names else f"label {each}" for each in labels)
+    return ", ".join(class_names[each] if each < len(class_names) else f"label {each}" for each in labels)
 
 
 def save_contact_sheet(rows: list[Row], path: str | Path, title: str) -> None:
