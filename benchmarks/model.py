@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ from timesformer.cost.measure import interleaved, saved_for_backward
 from timesformer.models.vit import VisionTransformer
 from timesformer.utils.compute import autocast
 from timesformer.utils.env import collect_versions
-from timesformer.visualization.benchmark import save_ratios
+from timesformer.visualization.figures import GREY, SKY, headline, plain, save_figure, tidy
 
 TEXTBOOK, COMPILED = "textbook", "timesformer, compiled"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -145,6 +146,22 @@ def ratios(result: dict[str, Any], precisions: list[str]) -> list[dict[str, Any]
                             row = {"scheme": result["scheme"], "batch": times["batch"], "pass": times["pass"]}
                             rows.append(row | {"what": words, "seconds": mine, "other": theirs, "ratio": theirs / mine})
     return rows
+
+
+def save_ratios(rows: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Draw one horizontal bar per row, a dict with `name` and `ratio`, the first on top, and a line at 1."""
+    figure = Figure(figsize=(11, 1.4 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for position, row in enumerate(rows):
+        axes.barh(position, row["ratio"], height=0.62, color=SKY if row["ratio"] >= 1 else GREY)
+        axes.text(row["ratio"], position, f" {row['ratio']:.2f}x", va="center", fontsize=9)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [plain(row["name"], 70) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.1)
+    tidy(axes, grid="x")
+    headline(figure, title, width=110)
+    save_figure(figure, path)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -35,7 +35,7 @@ from timesformer.optim.build import build_optimizer
 from timesformer.utils.compute import autocast_dtype
 from timesformer.utils.env import available_cpus
 from timesformer.video.clip_spec import ClipSpec
-from timesformer.visualization.benchmark import save_lines
+from timesformer.visualization.lines import save_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ("ddp", "fsdp")

@@ -55,7 +55,7 @@ HOMES = {
 CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
-    "models.config_checks", "cli.preview",
+    "models.config_checks",
 }  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from benchmarks.model import main
 from benchmarks.textbook import BLOCKS, TextbookTimeSformer
 from tests.models.small_models import small
 from timesformer.cost.benchmark import HUGGING_FACE_SCHEMES, HuggingFaceTimeSformer
-from timesformer.cost.measure import multiply_accumulates, saved_for_backward
-from timesformer.cost.published import published_multiply_accumulates
+from timesformer.cost.measure import saved_for_backward
+from timesformer.models.summary import multiply_accumulates, published_multiply_accumulates
 from timesformer.models.vit import ATTENTION_TYPES
 from timesformer.utils.errors import UserError
 

@@ -1,8 +1,9 @@
-"""The benchmark tool: what it prints and writes for a tiny model, and what does not fit into the memory."""
+"""The command benchmark: what it prints and writes for a tiny model, and what does not fit into the memory."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from timesformer.cli import benchmark
 from timesformer.cost import benchmark as measured
-from timesformer.cost.measure import interleaved, memory_refused, multiply_accumulates, saved_for_backward
+from timesformer.cost.measure import interleaved, memory_refused, saved_for_backward
 from timesformer.engine.setup import load_run_config
+from timesformer.models.summary import multiply_accumulates
 
 CPU = torch.device("cpu")
 TINY = ["NUM_GPUS", "0", "TIMESFORMER.EMBED_DIM", "24", "TIMESFORMER.DEPTH", "2", "TIMESFORMER.NUM_HEADS", "2"]
@@ -20,9 +22,8 @@ TINY += ["TIMESFORMER.PATCH_SIZE", "8", "PRECISION", "fp32", "DATA.TRAIN_JITTER_
 
 
 def call(tmp_path: Path, *words: str) -> dict:
-    """Runs the tool and returns its JSON."""
-    rest = ["--clips", "2", "--repeats", "2", "--out", str(tmp_path), *TINY]
-    benchmark.run(benchmark.parse_arguments([*words, *rest]))
+    """Runs the command and returns its JSON."""
+    assert benchmark.main([*words, "--clips", "2", "--repeats", "2", "--out", str(tmp_path), *TINY]) == 0
     assert (tmp_path / "benchmark.png").stat().st_size > 10_000
     return json.loads((tmp_path / "benchmark.json").read_text())
 
@@ -34,7 +35,8 @@ def test_a_sweep_over_frames_sizes_and_schemes(tmp_path: Path, capsys: pytest.Ca
     assert len(rows) == 8 and {row["pass"] for row in rows} == {"forward"}
     assert all(row["clips_per_sec"] > 0 and row["bytes"] > 0 and 0 < row["share"] for row in rows)
     printed = capsys.readouterr().out
-    assert "| timesformer | divided_space_time | 4 x 48 x 48     | forward" in printed
+    assert "\nmodel: timesformer, pass: forward\n" in printed
+    assert re.search(r"^divided_space_time  0\.0265M  4x48x48  0\.004093 G ", printed, re.MULTILINE)
     assert "timesformer, divided_space_time, 32 x 32, forward: 2x the frames" in printed
     divided = [row["executed"] for row in rows if row["attention"] == schemes[0] and row["height"] == 32]
     assert divided[1] / divided[0] == pytest.approx(2, rel=0.1)  # grows with the frames
@@ -47,29 +49,30 @@ def test_training_against_hugging_face(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     ours, theirs = rows[0], rows[2]
     assert ours["parameters"] == theirs["parameters"] and theirs["executed"] == ours["published"]
-    assert "matrix rate" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "matrix rate" in printed and "\nattention: divided_space_time, params: 0.026M, input: 2x32x32\n" in printed
+    assert re.search(r"^transformers  training  ", printed, re.MULTILINE)
 
 
 def test_what_does_not_fit_is_a_cell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = measured.Subject.forward
+    forward = measured.Workload.forward
 
-    def small_memory(self: measured.Subject) -> None:
+    def small_memory(self: measured.Workload) -> None:
         if self.shape[1] > 2:
             raise torch.OutOfMemoryError("no")
         forward(self)
 
-    monkeypatch.setattr(measured.Subject, "forward", small_memory)
+    monkeypatch.setattr(measured.Workload, "forward", small_memory)
     small, large = call(tmp_path, "--frames", "2", "4")["rows"]
     assert small["clips_per_sec"] > 0 and large["clips_per_sec"] is None
-    assert "| out of memory |" in capsys.readouterr().out
+    assert " out of memory" in capsys.readouterr().out
 
 
 def test_keys_may_stand_after_lists_of_numbers() -> None:
-    arguments = benchmark.parse_arguments(["--frames", "8", "16", "DATA.NUM_FRAME", "3", "NUM_GPUS", "0", "--train"])
-    assert arguments.frames == [8, 16] and arguments.train
-    assert arguments.overrides == ["DATA.NUM_FRAME", "3", "NUM_GPUS", "0"]
+    words = benchmark.overrides_first(["--frames", "8", "16", "DATA.NUM_FRAME", "3", "NUM_GPUS", "0", "--train"])
+    assert words == ["DATA.NUM_FRAME", "3", "NUM_GPUS", "0", "--frames", "8", "16", "--train"]
 
 
 def test_loading_of_data(tmp_path: Path) -> None:
@@ -89,12 +92,12 @@ def test_what_is_kept_for_the_backward_pass() -> None:
 
 def test_a_model_is_without_values_until_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "check_compiler", lambda device: None)
-    subject = measured.Subject(load_run_config(None, [*TINY, "MODEL.COMPILE", "True"]).cfg, "timesformer", clips=2)
-    assert subject.executed("training") > 2 * subject.executed("forward")
-    assert all(parameter.is_meta for parameter in subject.model.parameters())
-    subject.place()
-    assert not any(parameter.is_meta for parameter in subject.model.parameters())
-    assert subject.model._compiled_call_impl is not None
+    workload = measured.Workload(load_run_config(None, [*TINY, "MODEL.COMPILE", "True"]).cfg, "timesformer", clips=2)
+    assert workload.executed("training") > 2 * workload.executed("forward")
+    assert all(parameter.is_meta for parameter in workload.model.parameters())
+    workload.allocate()
+    assert not any(parameter.is_meta for parameter in workload.model.parameters())
+    assert workload.model._compiled_call_impl is not None
 
 
 def test_work_is_counted_without_running() -> None:

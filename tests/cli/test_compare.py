@@ -9,7 +9,7 @@ import cv2
 import pytest
 import yaml
 
-from timesformer.cli import compare as compare_runs
+from timesformer.cli import compare
 
 INTERVAL = {"top1": 91.25, "top1_low": 87.5, "top1_high": 94.6}
 
@@ -25,16 +25,17 @@ def finished_run(folder: Path, rate: int | str, scores: dict[str, float], model:
 
 def test_a_line_and_a_bar_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     light = finished_run(tmp_path / "light", "auto", INTERVAL, "LightTimeSformer")
-    habit = finished_run(tmp_path / "habit", 32, {"mAP": 30.0})
+    fixed_rate = finished_run(tmp_path / "fixed_rate", 32, {"mAP": 30.0})
     picture = tmp_path / "new folder/comparison.png"
-    assert compare_runs.main([str(light), str(habit), "--out", str(picture)]) == 0
-    header, rule, first, second, told = capsys.readouterr().out.splitlines()
+    assert compare.main([str(light), str(fixed_rate), "--out", str(picture)]) == 0
+    header, rule, first, second, message = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["run", "model", "input", "videos"] and set(rule) == {"-", " "}
-    for cell in ("light ", "LightTimeSformer", "8 frames, whole video", "239/240", "top1 91.2", "87.5 to 94.6"):
+    assert max(len(line) for line in (header, rule, first, second)) <= 80
+    for cell in ("light ", "LightTimeSformer", " 8xauto ", "239/240", "top1 91.2", "87.5 to 94.6"):
         assert cell in first
-    assert "sampling rate 32" in second and "mAP 30.0" in second and " to " not in second
+    assert " 8x32 " in second and "mAP 30.0" in second and " to " not in second
     assert first.index("239/240") == second.index("239/240") == header.index("videos")
-    assert told == f"picture: {picture}"
+    assert message == f"picture: {picture}"
     drawn = cv2.imread(str(picture))
     assert drawn is not None and drawn.shape[0] > 200 and drawn.shape[1] > 1000
 
@@ -43,7 +44,7 @@ def test_a_run_that_was_not_tested_is_named(tmp_path: Path, capsys: pytest.Captu
     tested = finished_run(tmp_path / "tested", "auto", INTERVAL)
     (tmp_path / "untested").mkdir()
     picture = tmp_path / "comparison.png"
-    assert compare_runs.main([str(tested), str(tmp_path / "untested"), "--out", str(picture)]) == 1
+    assert compare.main([str(tested), str(tmp_path / "untested"), "--out", str(picture)]) == 1
     captured = capsys.readouterr()
     assert f"error: {tmp_path / 'untested'}: no results.json there; test the run first" in captured.err
     assert captured.out == "" and not picture.exists()

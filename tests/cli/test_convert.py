@@ -1,4 +1,4 @@
-"""The tool says what it read and what it wrote, and ends with one sentence when it cannot."""
+"""The command says what it read and what it wrote, and ends with one sentence when it cannot."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from timesformer.cli import convert as convert_weights
+from timesformer.cli import convert
 from timesformer.models.vit import TimeSformer
 from timesformer.weights.layouts import read_weights
+from timesformer.weights.save import FORMATS
 
 
 def saved(path: Path, attention_type: str = "divided_space_time") -> dict[str, torch.Tensor]:
@@ -21,26 +22,26 @@ def saved(path: Path, attention_type: str = "divided_space_time") -> dict[str, t
     return state
 
 
-def test_it_tells_what_it_read_and_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_what_it_read_and_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = saved(tmp_path / "in.pyth")
-    assert convert_weights.main([str(tmp_path / "in.pyth"), str(tmp_path / "hf"), "--to", "hf", "--no-ema"]) == 0
+    assert convert.main([str(tmp_path / "in.pyth"), str(tmp_path / "hf"), "--to", "hf", "--no-ema"]) == 0
     first, second, *rest = capsys.readouterr().out.splitlines()
     assert first == f"read {tmp_path / 'in.pyth'}: TimeSformer, {len(state)} tensors"
     assert second.startswith(f"wrote {tmp_path / 'hf'}: {len(state)} tensors (") and second.endswith("3 class names")
     assert rest[0].startswith("attention heads: 2, 64 channels each")
 
-    assert convert_weights.main([str(tmp_path / "hf"), str(tmp_path / "back.pyth"), "--to", "pyth"]) == 0
+    assert convert.main([str(tmp_path / "hf"), str(tmp_path / "back.pyth"), "--to", "pyth"]) == 0
     assert "Hugging Face TimeSformer" in capsys.readouterr().out
     back = torch.load(tmp_path / "back.pyth", weights_only=True)
     assert back["model_state"].keys() == state.keys() and back["class_names"] == ["a", "b", "c"]
     assert all(torch.equal(tensor, state[name]) for name, tensor in back["model_state"].items())
 
 
-def test_the_average_is_taken_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_average_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path / "in.pyth")
     out = tmp_path / "out.safetensors"
     words = [str(tmp_path / "in.pyth"), str(out), "--to", "safetensors", "--num-heads", "4"]
-    assert convert_weights.main(words) == 0
+    assert convert.main(words) == 0
     assert "moving average" in capsys.readouterr().out.splitlines()[0]
     found = read_weights(out)
     assert found.num_heads == 4 and not any(tensor.any() for tensor in found.tensors.values())
@@ -48,8 +49,16 @@ def test_the_average_is_taken_unless_told_otherwise(tmp_path: Path, capsys: pyte
 
 def test_an_error_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path / "in.pyth", "space_only")
-    assert convert_weights.main([str(tmp_path / "in.pyth"), str(tmp_path / "hf"), "--to", "hf"]) == 1
-    assert "error: " in (told := capsys.readouterr().err) and "--to safetensors" in told and "Traceback" not in told
+    assert convert.main([str(tmp_path / "in.pyth"), str(tmp_path / "hf"), "--to", "hf"]) == 1
+    assert (
+        "error: " in (message := capsys.readouterr().err)
+        and "--to safetensors" in message
+        and "Traceback" not in message
+    )
     assert not (tmp_path / "hf").exists()
-    assert convert_weights.main([str(tmp_path / "none.pyth"), str(tmp_path / "hf"), "--to", "hf"]) == 1
+    assert convert.main([str(tmp_path / "none.pyth"), str(tmp_path / "hf"), "--to", "hf"]) == 1
     assert "none.pyth" in capsys.readouterr().err
+
+
+def test_every_format_is_offered() -> None:
+    assert convert.FORMATS == tuple(FORMATS)

@@ -1,4 +1,4 @@
-"""The picture of what the model is fed: rows for the views, captions, videos that cannot be read."""
+"""The picture of what the model gets: rows for the views, captions, videos that cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.datasets.media import write_video
-from timesformer.cli import preview as preview_data
+from timesformer.cli.preview import main
+from timesformer.visualization import contact_sheets
 
 Rows = list[tuple[str, np.ndarray]]
 
@@ -30,9 +31,9 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def preview(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Rows]:
-    """Calls the tool and returns the rows of the picture that it drew."""
+    """Calls the command and returns the rows of the picture that it drew."""
     drawn: list[Rows] = []
-    save = preview_data.save_contact_sheet
+    save = contact_sheets.save_contact_sheet
 
     def noted(rows: Rows, path: Path, title: str) -> None:
         drawn.append(rows)
@@ -45,16 +46,16 @@ def preview(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         settings |= {"OUTPUT_DIR": data / "out"}
         words = [str(word) for pair in settings.items() for word in pair]
         drawn.clear()
-        status = preview_data.main([*options, *words])
+        status = main([*options, *words])
         if status:
             raise SystemExit(capsys.readouterr().err)
         return drawn[0]
 
-    monkeypatch.setattr(preview_data, "save_contact_sheet", noted)
+    monkeypatch.setattr(contact_sheets, "save_contact_sheet", noted)
     return call
 
 
-def test_training_clips_as_they_are_fed(
+def test_training_clips_as_the_model_gets_them(
     preview: Callable[..., Rows], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = preview()

@@ -1,4 +1,4 @@
-"""Jobs: what Slurm would get, what the tasks are told, a real job on this machine that is preempted and goes on."""
+"""Jobs: what Slurm gets, the environment of the tasks, a real job on this machine that is preempted and resumes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from types import CodeType, ModuleType, SimpleNamespace
 import pytest
 import yaml
 
-from timesformer.cli import submit
-from timesformer.cli import train as run_net
+from timesformer.cli import submit, train
 from timesformer.distributed import launch
 from timesformer.engine import run as run_module
 from timesformer.engine.setup import load_run_config
@@ -41,7 +40,7 @@ def codes(code: CodeType) -> Iterator[CodeType]:
             yield from codes(constant)
 
 
-@pytest.mark.parametrize("module", [run_net, submit, run_module, launch], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [train, submit, run_module, launch], ids=lambda module: module.__name__)
 def test_defect_16_every_name_that_is_used_exists(module: ModuleType) -> None:
     source = Path(str(module.__file__)).read_text()
     for code in codes(compile(source, str(module.__file__), "exec")):
@@ -51,17 +50,17 @@ def test_defect_16_every_name_that_is_used_exists(module: ModuleType) -> None:
 
 
 def test_defect_16_nothing_of_one_site_is_built_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for module in (run_net, submit, run_module, launch):
+    for module in (train, submit, run_module, launch):
         assert not re.search(r"learnfair|ip route|/checkpoint/|/private/", Path(str(module.__file__)).read_text())
     assert call(tmp_path, "--dry-run", "--num_gpus", 1) == 0
-    asked = set(re.findall(r"#SBATCH --([a-z-]+)", capsys.readouterr().out))
-    assert not asked & {"partition", "constraint", "comment", "account", "qos", "nodelist", "mem", "cpus-per-task"}
+    requested = set(re.findall(r"#SBATCH --([a-z-]+)", capsys.readouterr().out))
+    assert not requested & {"partition", "constraint", "comment", "account", "qos", "nodelist", "mem", "cpus-per-task"}
 
 
 SCRIPT = """\
-2 node(s) x 4 task(s), GPU: each does what this does, and nothing is submitted:
+2 nodes x 4 tasks, GPU: each task does what this command does; nothing is submitted:
 
-python tools/run_net.py --cfg {cfg} OUTPUT_DIR {job_dir} TRAIN.BATCH_SIZE 8 GLOBAL_BATCH_SIZE 16 \
+timesformer train --cfg {cfg} OUTPUT_DIR {job_dir} TRAIN.BATCH_SIZE 8 GLOBAL_BATCH_SIZE 16 \
 TRAIN.AUTO_RESUME True NUM_SHARDS 2 NUM_GPUS 4
 
 #!/bin/bash
@@ -87,7 +86,7 @@ TRAIN.AUTO_RESUME True NUM_SHARDS 2 NUM_GPUS 4
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output {job_dir}/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=9 \
-env -C {job_dir}/code/1 PYTHONPATH={job_dir}/code/1:/mine {python} -u -m submitit.core._submit {job_dir}/logs
+env -C {job_dir}/code/1 PYTHONPATH={job_dir}/code/1:/other {python} -u -m submitit.core._submit {job_dir}/logs
 
 """
 
@@ -95,7 +94,7 @@ env -C {job_dir}/code/1 PYTHONPATH={job_dir}/code/1:/mine {python} -u -m submiti
 def test_a_dry_run_prints_the_command_and_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/mine")
+    monkeypatch.setenv("PYTHONPATH", "/other")
     options = ["--num_shards", 2, "--num_gpus", 4, "--name", "k400", "--partition", "long", "--timeout", 600]
     options += [
         "--comment",
@@ -120,7 +119,7 @@ def test_a_dry_run_prints_the_command_and_the_script(
     [
         (["--num_gpus", 0], ["SOLVER.BASE_LRATE", "1"], "command line: SOLVER.BASE_LRATE is not a key; did you mean"),
         (["--num_gpus", 3], BATCHES, "TRAIN.BATCH_SIZE 8 cannot be split evenly among the 3 processes of a node"),
-        ([], [*BATCHES, "NUM_GPUS", "auto"], "a job must ask for a number of GPUs. Add: --num_gpus 1"),
+        ([], [*BATCHES, "NUM_GPUS", "auto"], "a job needs a number of GPUs. Add: --num_gpus 1"),
         (["--num_gpus", 0, "--num_shards", 2, "--cluster", "local"], BATCHES, "local has one node"),
         (["--num_gpus", 2, "--cluster", "debug"], BATCHES, "debug one process"),
         (["--num_gpus", 0], BATCHES, "there is no sbatch here"),
@@ -158,7 +157,7 @@ def test_it_says_how_to_follow_the_job_or_why_there_is_none(
         return
     log = tmp_path / "job/logs/4711_0_log.out"
     assert printed.out.splitlines() == [
-        f"submitted job 4711 (timesformer): 2 node(s) x 1 task(s), CPU, results in {tmp_path / 'job'}",
+        f"submitted job 4711 (timesformer): 2 nodes x 1 task, CPU, results in {tmp_path / 'job'}",
         f"code    {tmp_path / 'job/code/1'}",
         f"log     {log}",
         f"follow  tail -F {log}; squeue --job 4711",
@@ -168,18 +167,18 @@ def test_it_says_how_to_follow_the_job_or_why_there_is_none(
     assert (log.parent / "4711_submitted.pkl").is_file()
 
 
-def test_tasks_on_this_machine_are_told_their_place_and_each_job_has_its_port() -> None:
-    def told(job_id: str) -> dict[str, str]:
+def test_tasks_on_this_machine_know_their_ranks_and_each_job_has_its_port() -> None:
+    def environment(job_id: str) -> dict[str, str]:
         return submit.rendezvous(SimpleNamespace(job_id=job_id, global_rank=1, local_rank=1, num_tasks=4))
 
-    first = told("123456")
+    first = environment("123456")
     assert first == {**first, "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
-    ports = {int(told(str(job_id))["MASTER_PORT"]) for job_id in range(123456, 123456 + 1000)}
+    ports = {int(environment(str(job_id))["MASTER_PORT"]) for job_id in range(123456, 123456 + 1000)}
     assert len(ports) == 1000 and min(ports) > 1024 and max(ports) < 32768  # below the system's own choices
 
 
 def test_a_job_is_a_copy_of_code_and_settings(tmp_path: Path) -> None:
-    cfg = tmp_path / "mine.yaml"
+    cfg = tmp_path / "own.yaml"
     cfg.write_text(f"_BASE_: {CFG}\nSOLVER: {{BASE_LR: 3e-3}}\nDATA: {{PATH_LABEL_SEPARATOR: ' '}}\n")
     loaded = load_run_config(str(cfg), [*BATCHES, "NUM_GPUS", "0", "SOLVER.STEPS", "[0, 1]"])
     submit.snapshot(tmp_path / "code/1", loaded)
@@ -191,6 +190,19 @@ def test_a_job_is_a_copy_of_code_and_settings(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("__pycache__"))
     with pytest.raises(FileExistsError):  # what a waiting job will run is never written over
         submit.snapshot(tmp_path / "code/1", loaded)
+
+
+def test_an_installed_package_is_copied_without_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages/timesformer"
+    for path in ("__init__.py", "configs/Gestures/demo.yaml", "../tools/of_another_project.py"):
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).touch()
+    monkeypatch.setattr(submit, "PACKAGE", package)
+    monkeypatch.setattr(submit, "bundled_configs", lambda: package / "configs")
+    submit.snapshot(tmp_path / "code/1", load_run_config(str(CFG)))
+    assert sorted(path.name for path in (tmp_path / "code/1").iterdir()) == ["job.yaml", "revision.json", "timesformer"]
+    assert (tmp_path / "code/1/timesformer/configs/Gestures/demo.yaml").is_file()
+    assert (tmp_path / "code/1/revision.json").read_text() == "null\n"
 
 
 RUNNING, LEAVING = "JobId=7 JobState=RUNNING PreemptTime=None", "JobId=7 JobState=RUNNING PreemptTime=2024-05-01T00:00"
@@ -247,7 +259,7 @@ def test_defect_16_a_job_comes_back_as_the_same_job() -> None:
 
 
 @pytest.mark.slow
-def test_defect_16_a_real_job_is_preempted_goes_on_and_is_tested(tmp_path: Path) -> None:
+def test_defect_16_a_real_job_is_preempted_resumes_and_is_tested(tmp_path: Path) -> None:
     """In the background of this machine; the data-loading worker gets the signal as well."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": tmp_path / "gestures",
@@ -283,7 +295,7 @@ def test_defect_16_a_real_job_is_preempted_goes_on_and_is_tested(tmp_path: Path)
             os.kill(number, signal.SIGINT)
     text = log.read_text()
     assert text.count("Calling checkpoint method") == text.count(f"Requeued job {number}") == 1
-    assert text.index("stopped: by SIGUSR2") < text.index("Calling checkpoint method") < text.index("goes on from")
+    assert text.index("stopped: by SIGUSR2") < text.index("Calling checkpoint method") < text.index("resuming from")
     assert "Job completed successfully" in text
     epochs = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in epochs if row["kind"] == "train" and row["epoch"] == int(row["epoch"])]
@@ -299,7 +311,7 @@ def children(process: int) -> list[int]:
 
 
 def wait_for(log: Path, done: Callable[[], bool], patience_sec: float = 300.0) -> None:
-    given_up = time.monotonic() + patience_sec
+    deadline = time.monotonic() + patience_sec
     while not done():
-        assert time.monotonic() < given_up, log.read_text() if log.exists() else "the job never started"
+        assert time.monotonic() < deadline, log.read_text() if log.exists() else "the job never started"
         time.sleep(0.02)

@@ -120,8 +120,7 @@ def test_a_hook_sees_what_the_published_attention_computes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_summary_counts_without_touching_the_model(name: str) -> None:
-    cfg = small_config(name)
-    model = build_model(cfg)
+    model = build_model(small_config(name))
     summary = summarize(model)
     assert summary.num_parameters == sum(p.numel() for p in model.parameters())
     assert summary.multiply_accumulates_per_clip > summary.num_parameters / 10

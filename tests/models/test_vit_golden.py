@@ -128,6 +128,7 @@ def test_parameters_and_work_of_full_size_models(facts: dict) -> None:
             attention_type=kw.get("att", "divided_space_time"),
         )
     summary = summarize(model)
+    assert model.input_shape == (3, frames, size, size)
     assert len(model.state_dict()) == facts["n_tensors"]
     assert summary.num_parameters == summary.num_trainable == facts["params"]
     saved = saved_multiply_accumulates(model.model, frames)
@@ -170,6 +171,7 @@ def test_light_timesformer_sizes(
     with torch.device("meta"):
         model = LightTimeSformer(**arguments)
     summary = summarize(model)
+    assert model.input_shape == shape
     assert summary.num_parameters == num_parameters
     if giga is not None:
         assert round(summary.multiply_accumulates_per_clip / 1e9, 1) == giga

@@ -37,7 +37,7 @@ class Job:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     @property
-    def told(self) -> str:
+    def log_end(self) -> str:
         """The end of the log, without the steps."""
         return "\n".join([line for line in self.log.splitlines() if not line.startswith("epoch")][-40:])
 
@@ -46,7 +46,7 @@ class Job:
         try:
             return self.cluster.wait_for(self.number, *states)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.told}") from None
+            raise AssertionError(f"{error}\n{self.log_end}") from None
 
     def wait_for_steps(self, count: int) -> None:
         """Until that many steps are logged."""
@@ -65,7 +65,7 @@ class Job:
 
     def checkpoint(self) -> Mapping[str, Any]:
         found = read_newest(self.output_dir)
-        assert found is not None, f"no checkpoint\n{self.told}"
+        assert found is not None, f"no checkpoint\n{self.log_end}"
         return found[1]
 
 
@@ -108,7 +108,7 @@ def undisturbed(reference: dict[str, Any], sbatch: Callable[..., Job]) -> dict[s
     if not reference:
         job = sbatch("run_multi_node_job", "--ntasks-per-node=1")
         ended = job.wait_for()
-        assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "0"), job.told
+        assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "0"), job.log_end
         assert "2 processes on 2 node(s)" in job.log and "videos scored     12 of 12" in job.log
         reference.update(steps=job.steps(), weights=job.checkpoint()["model_state"])
         job.output_dir.rename(job.output_dir.with_name("undisturbed"))
@@ -128,7 +128,7 @@ def check_same(job: Job, undisturbed: Mapping[str, Any]) -> None:
 def check_came_back(job: Job, undisturbed: Mapping[str, Any]) -> None:
     """The job has started twice and gone on where it was, as if nothing had happened."""
     ended = job.wait_for()
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "1"), job.told
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "1"), job.log_end
     assert job.log.count("resuming from") == 1
     check_same(job, undisturbed)
 

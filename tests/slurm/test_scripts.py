@@ -20,17 +20,17 @@ TWO_NODES = ("run_multi_node_job", "--ntasks-per-node=1")
 
 def test_two_nodes_and_one_node_train_the_same(undisturbed: dict[str, Any], sbatch: Callable[..., Job]) -> None:
     job = sbatch("run_single_node_job", "--ntasks-per-node=2", words=("TRAIN.BATCH_SIZE", 16))
-    assert job.wait_for()["JobState"] == "COMPLETED", job.told
+    assert job.wait_for()["JobState"] == "COMPLETED", job.log_end
     assert "2 processes on 1 node(s)" in job.log
     check_same(job, undisturbed)
 
 
-@pytest.mark.parametrize("told_by", ["USR2", "TERM"])
+@pytest.mark.parametrize("signal_name", ["USR2", "TERM"])
 def test_a_preempted_job_saves_leaves_and_comes_back(
-    cluster: Cluster, undisturbed: dict[str, Any], sbatch: Callable[..., Job], told_by: str
+    cluster: Cluster, undisturbed: dict[str, Any], sbatch: Callable[..., Job], signal_name: str
 ) -> None:
-    """TERM is what clusters without `preempt_send_user_signal` send, and a job that then ends is taken for failed."""
-    job = sbatch(*TWO_NODES, f"--signal={told_by}@120")
+    """TERM is what clusters without `preempt_send_user_signal` send, and a job that then ends counts as failed."""
+    job = sbatch(*TWO_NODES, f"--signal={signal_name}@120")
     job.wait_for_steps(3)
     preempt(cluster)
     job.wait_for("PENDING")
@@ -70,7 +70,7 @@ def test_restarts_have_an_end(cluster: Cluster, sbatch: Callable[..., Job], monk
     job.wait_for_steps(1)
     cluster.run("scancel", "--signal=USR2", job.number)
     ended = job.wait_for()
-    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "75:0"), job.told
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "75:0"), job.log_end
     assert "not requeued" in job.log and job.checkpoint()
 
 
@@ -101,7 +101,7 @@ def test_a_job_outlives_its_node(
 def test_a_job_that_fails_says_why(cluster: Cluster, sbatch: Callable[..., Job]) -> None:
     job = sbatch(*TWO_NODES, words=("DATA.PATH_TO_DATA_DIR", "/nowhere", "TRAIN.DATASET", "kinetics"))
     ended = job.wait_for()
-    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.told
+    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.log_end
     assert "error: " in job.log and "/nowhere" in job.log and "Traceback" not in job.log
 
 
@@ -112,5 +112,5 @@ def test_a_job_whose_process_is_killed_ends_at_once(cluster: Cluster, sbatch: Ca
     since = time.monotonic()
     ended = job.wait_for()
     assert time.monotonic() - since < 60
-    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.told
+    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.log_end
     assert "task 1: Killed" in job.log

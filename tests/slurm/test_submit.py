@@ -59,8 +59,8 @@ def test_a_job_that_has_come_back_often_enough_says_so(cluster: Cluster, submit:
     job.wait_for_steps(3)
     cluster.run("scancel", "--signal=USR2", job.number)
     ended = job.wait_for()
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0"), job.told
-    assert "timed-out too many times" in job.log and "the same command goes on" in job.log
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0"), job.log_end
+    assert "timed-out too many times" in job.log and "the same command resumes" in job.log
     assert "Traceback" not in job.log and position_of(job.checkpoint()).epoch < 60
 
 
@@ -76,5 +76,5 @@ def test_scancel_ends_a_job_after_its_checkpoint(cluster: Cluster, submit: Calla
 def test_a_job_that_fails_says_why(submit: Callable[..., Job]) -> None:
     job = submit(words=("DATA.PATH_TO_DATA_DIR", "/nowhere", "TRAIN.DATASET", "kinetics"))
     ended = job.wait_for()
-    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.told
+    assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.log_end
     assert "error: " in job.log and "/nowhere" in job.log and "Traceback" not in job.log

@@ -10,11 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from timesformer.visualization import curves
 from timesformer.visualization.comparison import save_comparison
 from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
-from timesformer.visualization.contact_sheets import save_contact_sheet
+from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
 from timesformer.visualization.curves import save_curves
+from timesformer.visualization.figures import BLUE, GREEN, VERMILION
+from timesformer.visualization.lines import save_lines
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,7 @@ def test_confusion_says_what_it_shows() -> None:
     figure = confusion_figure(np.array([[8, 2], [0, 5]]), ["up", "down"])
     axes, margin, _ = figure.axes
     assert figure.get_suptitle() == "Confusion matrix: top-1 86.7% (n = 15 clips, 2 classes)"
+    assert confusion_figure(np.ones((1, 1), int), []).get_suptitle().endswith("(n = 1 clip, 1 class)")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["up (10)", "down (5)"]
     assert [text.get_text() for text in axes.texts] == ["80", "20", "100"]
     assert margin.texts[0].get_text().splitlines()[2:] == ["20% (2 of 10)  up", "        → down"]
@@ -122,9 +127,37 @@ def test_contact_sheet_without_clips_is_still_written(tmp_path: Path) -> None:
 def test_comparison(tmp_path: Path) -> None:
     rows = [
         {"name": "whole video", "mean": 88.3, "std": 3.8, "n": 3, "note": "", "values": [91.7, 89.2, 84.2]},
-        {"name": "fixed rate 32", "mean": 79.5, "std": 1.8, "n": 2, "note": "the Kinetics habit"},
+        {"name": "fixed rate 32", "mean": 79.5, "std": 1.8, "n": 2, "note": "as on Kinetics"},
         {"name": "one run", "mean": 60.0, "low": 55.0, "high": 66.0, "note": None},
         {"name": "random flip", "mean": 100.0, "std": None, "n": 1},
     ]
     save_comparison(rows, tmp_path / "new" / "comparison.png", "Accuracy on unseen people")
     picture(tmp_path / "new" / "comparison.png")
+
+
+def test_lines_with_equal_values_are_all_visible(tmp_path: Path) -> None:
+    lines = [{"name": name, "x": [8, 16, 32], "y": [1.0, 2.0, 4.0]} for name in ("first", "second", "third")]
+    panel = {"title": "forward", "xlabel": "frames", "ylabel": "s", "axes": {"yscale": "log"}, "lines": lines}
+    save_lines([panel], tmp_path / "new" / "lines.png", "What a clip costs")
+    pixels = picture(tmp_path / "new" / "lines.png")
+    panel_only = pixels[80:-60, 100 : int(0.7 * pixels.shape[1])]  # without the legend
+    for color in (VERMILION, BLUE, GREEN):
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(panel_only[..., ::-1].astype(int) - rgb).max(axis=2) < 30).sum() > 100, color
+
+
+def test_the_best_score_stands_at_its_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+    save_curves(history(50, 4), tmp_path / "curves.png")
+    _, axes, _ = figures[0].axes
+    (label,) = axes.texts
+    assert (label.get_text(), label.xy, label.get_position()) == ("30.0", (4.0, 30.0), (0, 5))
+    assert axes.get_ylim() == (0, pytest.approx(1.1 * 90 * 49 / 50))
+
+
+def test_rows_of_contact_sheets() -> None:
+    clip = np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5)  # (C, T, H, W)
+    assert clip_frames(clip).shape == (2, 4, 5, 3) and clip_frames(clip)[1, 2, 3, 0] == clip[0, 1, 2, 3]
+    assert label_name(1, ["wave", "clap"]) == "clap" and label_name(1, []) == "label 1"
+    assert label_name((1, 2), ["wave", "clap"]) == "clap, label 2" and label_name((0, 2), []) == "label 0, label 2"

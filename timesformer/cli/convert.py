@@ -1,39 +1,34 @@
-"""Convert weights: a file, a Hugging Face folder, timm:NAME or hf:REPO_ID into what others can load.
-
-python tools/convert_weights.py checkpoint_epoch_00015.pyth folder --to hf
-python tools/convert_weights.py hf:facebook/timesformer-base-finetuned-k400 k400.pyth --to pyth
-"""
+"""Convert weights: a file, a Hugging Face folder, timm:NAME or hf:REPO_ID into what others can load."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from timesformer.utils.errors import exit_status
-from timesformer.weights.layouts import read_weights
-from timesformer.weights.save import FORMATS, save_weights
+from timesformer.cli.parsers import command_parser, run_command
+
+EXAMPLES = """\
+timesformer convert checkpoint_epoch_00015.pyth folder --to hf
+timesformer convert hf:facebook/timesformer-base-finetuned-k400 k.pyth --to pyth"""
+FORMATS = ("hf", "pyth", "safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, read, write, and say both."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("source", metavar="IN", help="file, Hugging Face folder, timm:NAME or hf:REPO_ID[@revision]")
+    """Read, write, and say both; returns the exit status."""
+    parser = command_parser("convert", "Convert weights into what other programs can load.", epilog=EXAMPLES)
+    parser.add_argument("source", metavar="IN", help="file, Hugging Face folder, timm:NAME, hf:REPO_ID[@REVISION]")
     parser.add_argument("out", metavar="OUT", help="new folder (hf) or file (pyth, safetensors)")
-    parser.add_argument("--to", required=True, choices=tuple(FORMATS), help="what to write")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, when IN does not tell them")
-    parser.add_argument("--no-ema", action="store_true", help="take the trained weights, not their moving average")
-    args = parser.parse_args(argv)
-
-    def convert() -> None:
-        weights = read_weights(args.source, ema=not args.no_ema)
-        average = ", moving average" if weights.is_ema else ""
-        print(f"read {args.source}: {weights.kind}, {len(weights.tensors)} tensors{average}")
-        print(f"wrote {save_weights(weights, args.out, to=args.to, num_heads=args.num_heads)}")
-
-    return exit_status(convert)
+    parser.add_argument("--to", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads, if IN does not state them")
+    parser.add_argument("--no-ema", action="store_true", help="the trained weights, not their moving average")
+    return run_command(parser, argv, convert)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def convert(arguments: argparse.Namespace) -> None:
+    """Read IN, write OUT; `CheckpointError` if either is impossible."""
+    from timesformer.weights import read_weights, save_weights
+
+    weights = read_weights(arguments.source, ema=not arguments.no_ema)
+    average = ", moving average" if weights.is_ema else ""
+    print(f"read {arguments.source}: {weights.kind}, {len(weights.tensors)} tensors{average}")
+    print(f"wrote {save_weights(weights, arguments.out, to=arguments.to, num_heads=arguments.num_heads)}")

@@ -1,4 +1,10 @@
-"""Train and test as a Slurm job: `python tools/submit.py --cfg FILE.yaml --job_dir DIR --num_gpus 8 KEY VALUE ...`."""
+"""Train and test as a Slurm job (submitit), or in the background of this machine.
+
+The configuration is checked before anything is submitted. Code and settings are copied to DIR/code and the job runs
+that copy: edits while it waits do not reach it. A job always resumes from the newest checkpoint in OUTPUT_DIR: it is
+requeued after its time limit, a preemption or the death of a node, and the same command again resumes it too. What is
+not set here is left to Slurm's own defaults: no site is built in.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import submitit
@@ -20,85 +26,58 @@ from fvcore.common.config import CfgNode
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
 import timesformer
-from timesformer.config.defaults import set_value
-from timesformer.config.load import LoadedConfig
-from timesformer.distributed.launch import launch
-from timesformer.engine.run import run
-from timesformer.engine.setup import load_run_config
+from timesformer.cli.parsers import config_parser, run_command
+from timesformer.config import LoadedConfig
+from timesformer.config.defaults import get_value, set_value
+from timesformer.config.locate import bundled_configs
+from timesformer.utils.console import count
 from timesformer.utils.env import git_state
 from timesformer.utils.errors import RESTART_STATUS, ConfigError, UserError, exit_status
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(timesformer.__file__).parent
 SIGNAL_SECONDS = 120  # before the time limit
-EPILOG = """
-Nothing is assumed about the cluster: what is not asked for here is left to Slurm's own defaults. Before anything is
-submitted the configuration is checked; look at the result with --dry-run. Code and settings are copied to DIR/code, and
-the job runs that copy: edits while it waits do not reach it. A job always goes on from the newest checkpoint in
-OUTPUT_DIR (TRAIN.AUTO_RESUME True): after a preemption, its time limit or the death of a node it is requeued, and the
-same command given again does the same. Example:
-
-  python tools/submit.py --cfg configs/Kinetics/TimeSformer_divST_8x32_224.yaml --job_dir /shared/runs/k400 \\
-      --num_shards 2 --num_gpus 8 --cpus_per_gpu 9 --partition PARTITION --timeout 2880 DATA.PATH_TO_DATA_DIR /data/k400
-"""
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line of the original, without the values of one site, and what any site may ask for."""
-    parser = argparse.ArgumentParser(
-        description="Train and test a video model as a Slurm job, one task per GPU.",
-        usage="%(prog)s --cfg FILE.yaml --job_dir DIR [options] [KEY VALUE ...]",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    job = parser.add_argument_group("the job")
-    job.add_argument("--cfg", dest="cfg_file", metavar="FILE.yaml", required=True, help="configuration file")
-    job.add_argument("--job_dir", metavar="DIR", type=Path, required=True, help="folder that all nodes see: OUTPUT_DIR "
-                     "unless that is among the KEY VALUE words, DIR/logs for what the job says, DIR/code for what it "
-                     "runs")  # fmt: skip
-    job.add_argument("--num_shards", metavar="N", type=int, help="number of nodes (same as NUM_SHARDS)")
-    job.add_argument("--num_gpus", metavar="G", type=int, help="GPUs per node, one task each; 0: one task per node on "
-                     "the CPU (same as NUM_GPUS)")  # fmt: skip
-    job.add_argument("--name", default="timesformer", help="name of the job (default: %(default)s)")
-    job.add_argument("--timeout", metavar="MINUTES", type=int, default=4320, help="time limit (default: %(default)s)")
-    job.add_argument("--requeue", metavar="N", type=int, default=3, help="times that the job may come back after its "
-                     "time limit; after a preemption it always does (default: %(default)s)")  # fmt: skip
-    job.add_argument("--cluster", choices=("slurm", "local", "debug"), default="slurm", help="local: here, in the "
-                     "background; debug: in this process, a debugger at errors (default: %(default)s)")  # fmt: skip
-    job.add_argument("--dry-run", "--dry_run", action="store_true", help="print what would be submitted, and stop")
-    ask = parser.add_argument_group("what to ask of Slurm (sbatch's options of these names)")
-    ask.add_argument("--partition", metavar="P")
-    ask.add_argument("--comment", metavar="TEXT")
-    ask.add_argument("--account", metavar="A")
-    ask.add_argument("--qos", metavar="Q")
-    ask.add_argument("--constraint", metavar="C", help="features that the nodes must have")
-    ask.add_argument("--use_volta32", action="store_true", help="add the constraint volta32gb: what the nodes with "
-                     "32 GB GPUs were called where the original comes from; elsewhere use --constraint")  # fmt: skip
-    ask.add_argument("--cpus_per_gpu", metavar="N", type=int, help="CPUs per task; Slurm's default is often 1: give "
-                     "about DATA_LOADER.NUM_WORKERS + 1")  # fmt: skip
-    ask.add_argument("--mem_gb", metavar="M", type=int, help="memory per node in GB")
-    job.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration overrides")
-    return parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the configuration and submit the job; returns the exit status."""
+    description = "Train and test as a Slurm job, which resumes after a time limit or preemption."
+    parser = config_parser("submit", description, needs="--cfg FILE --job_dir DIR", cfg_required=True)
+    add = parser.add_argument
+    add("--job_dir", metavar="DIR", type=Path, required=True, help="folder that all nodes see; default OUTPUT_DIR")
+    add("--num_shards", metavar="N", type=int, help="number of nodes (same as NUM_SHARDS)")
+    add("--num_gpus", metavar="G", type=int, help="tasks, each with a GPU, per node; 0: a task on the CPU")
+    add("--name", default="timesformer", help="of the job (%(default)s)")
+    add("--timeout", metavar="MIN", type=int, default=4320, help="time limit in minutes (%(default)s)")
+    add("--requeue", metavar="N", type=int, default=3, help="restarts after the time limit (%(default)s)")
+    clusters = ("slurm", "local", "debug")
+    add("--cluster", choices=clusters, default="slurm", metavar="KIND", help="slurm, local (a process here) or debug")
+    add("--dry-run", "--dry_run", action="store_true", help="print what would be submitted, and stop")
+    for option in ("partition", "comment", "account", "qos", "constraint"):
+        add(f"--{option}", metavar=option[0].upper(), help=f"sbatch's --{option}")
+    add("--use_volta32", action="store_true", help=argparse.SUPPRESS)  # the original's: --constraint volta32gb
+    add("--cpus_per_gpu", metavar="N", type=int, help="CPUs per task: DATA_LOADER.NUM_WORKERS + 1")
+    add("--mem_gb", metavar="GB", type=int, help="memory per node")
+    return run_command(parser, argv, submit)
 
 
 @dataclass
 class TrainingJob:
-    """What submitit stores, and calls in every task of the job.
+    """What submitit stores, and calls in every task of the job."""
 
-    Attributes:
-        cfg_file: the settings.
-        folder: where the user was: what relative paths among the settings start from.
-    """
-
-    cfg_file: str
-    folder: str
+    cfg_file: str  # the settings
+    folder: str  # the user's: relative paths among the settings start from it
 
     def __call__(self) -> None:
-        """Train and test as tools/run_net.py does, then let submitit requeue the job if a signal has stopped it."""
+        """Train and test, then let submitit requeue the job if a signal has stopped it."""
+        from timesformer.distributed.launch import launch
+        from timesformer.engine.run import run
+        from timesformer.engine.setup import load_run_config
+
         task = submitit.JobEnvironment()
         number = getattr(signal, f"SIG{task.USR_SIG}")
         requeue = signal.getsignal(number)  # submitit's: the engine's own handler saves a checkpoint first
         os.chdir(self.folder)
-        if task.cluster == "local":  # what srun tells its tasks
+        if task.cluster == "local":  # there is no srun, which sets it
             os.environ.update(rendezvous(task))
         status = exit_status(lambda: launch((loaded := load_run_config(self.cfg_file)).cfg, run, loaded, False))
         if status == 0:
@@ -110,7 +89,7 @@ class TrainingJob:
             try:
                 requeue(number, None)
             except (UncompletedJobError, subprocess.CalledProcessError) as error:
-                print(f"\nerror: {error} The checkpoint is saved: the same command goes on from it", file=sys.stderr)
+                print(f"\nerror: {error} The checkpoint is saved: the same command resumes from it", file=sys.stderr)
         sys.exit(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -119,12 +98,12 @@ class TrainingJob:
 
 
 def is_preempted(task: submitit.JobEnvironment) -> bool:
-    """Whether Slurm has told this job by SIGTERM to leave in its grace time; it takes one that does for failed."""
+    """Whether Slurm has stopped this job by SIGTERM, with a grace time; without a requeue it would count as failed."""
     if task.cluster != "slurm":
         return False
     show = ["scontrol", "--oneliner", "show", "job", task.job_id]
-    told = subprocess.run(show, capture_output=True, text=True, check=False).stdout
-    return " JobState=RUNNING " in told and re.search(r"\bPreemptTime=\d", told) is not None
+    state = subprocess.run(show, capture_output=True, text=True, check=False).stdout
+    return " JobState=RUNNING " in state and re.search(r"\bPreemptTime=\d", state) is not None
 
 
 def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
@@ -140,16 +119,17 @@ def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
 
 
 def snapshot(code: Path, loaded: LoadedConfig) -> None:
-    """Copy into the new folder `code` what the job runs: the package, the tools, and what the user has set."""
+    """Copy into the new folder `code` what the job runs: the package, tools and configs of a checkout, the settings."""
     code.mkdir(parents=True)
-    no_caches = shutil.ignore_patterns("__pycache__")
-    for folder in (Path(timesformer.__file__).parent, ROOT / "tools", ROOT / "configs"):
-        shutil.copytree(folder, code / folder.name, ignore=no_caches)
+    configs = bundled_configs()
+    beside = [] if configs.is_relative_to(PACKAGE) else [configs, configs.with_name("tools")]  # none when installed
+    for folder in (PACKAGE, *beside):
+        shutil.copytree(folder, code / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     settings = CfgNode()
     for name in loaded.set_by_user:
-        set_value(settings, name, reduce(CfgNode.__getitem__, name.split("."), loaded.cfg))
+        set_value(settings, name, get_value(loaded.cfg, name))
     (code / "job.yaml").write_text(settings.dump())
-    (code / "revision.json").write_text(json.dumps(git_state(ROOT)) + "\n")
+    (code / "revision.json").write_text(json.dumps(git_state(PACKAGE.parent)) + "\n")
 
 
 class Slurm(submitit.SlurmExecutor):
@@ -219,21 +199,25 @@ def submit(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the configuration, the options and the cluster do not fit; nothing was submitted.
     """
+    from timesformer.engine.setup import load_run_config
+
     job_dir = arguments.job_dir.resolve()
     overrides = ["OUTPUT_DIR", str(job_dir), *arguments.overrides, "TRAIN.AUTO_RESUME", "True"]
     for key, value in (("NUM_SHARDS", arguments.num_shards), ("NUM_GPUS", arguments.num_gpus)):
         overrides += [] if value is None else [key, str(value)]
-    loaded = load_run_config(arguments.cfg_file, overrides)
+    loaded = load_run_config(arguments.cfg, overrides)
     cfg = loaded.cfg
     if cfg.NUM_GPUS == "auto":
-        raise ConfigError("NUM_GPUS is auto, but a job must ask for a number of GPUs. Add: --num_gpus 1 (0: the CPU)")
+        raise ConfigError("NUM_GPUS is auto, but a job needs a number of GPUs. Add: --num_gpus 1 (0: the CPU)")
     numbers = (int(path.name) for path in job_dir.glob("code/*") if path.name.isdigit())
     code = job_dir / "code" / str(1 + max(numbers, default=0))
     executor = build_executor(arguments, code, num_nodes=cfg.NUM_SHARDS, num_gpus=cfg.NUM_GPUS)
-    shape = f"{cfg.NUM_SHARDS} node(s) x {max(1, cfg.NUM_GPUS)} task(s), " + ("GPU" if cfg.NUM_GPUS else "CPU")
+    shape = (
+        f"{count(cfg.NUM_SHARDS, 'node')} x {count(max(1, cfg.NUM_GPUS), 'task')}, {'GPU' if cfg.NUM_GPUS else 'CPU'}"
+    )
     if arguments.dry_run:
-        print(f"{shape}: each does what this does, and nothing is submitted:\n")
-        print(shlex.join(["python", "tools/run_net.py", "--cfg", arguments.cfg_file, *overrides]))
+        print(f"{shape}: each task does what this command does; nothing is submitted:\n")
+        print(shlex.join(["timesformer", "train", "--cfg", arguments.cfg, *overrides]))
         print(f"\n{executor.text()}" if isinstance(executor, Slurm) else f"\non cluster {arguments.cluster}")
         return
     if arguments.cluster == "slurm" and shutil.which("sbatch") is None:
@@ -254,12 +238,3 @@ def submit(arguments: argparse.Namespace) -> None:
         print(f"follow  tail -F {log}\nstop    kill {number}")
     else:
         submitted.result()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Exit status 0, or 1 after an error that the user can mend."""
-    return exit_status(lambda: submit(parse_arguments(argv)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,41 +1,40 @@
-"""Train and test: `python tools/run_net.py --cfg FILE.yaml KEY VALUE ...`."""
+"""Train, test and check a model."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 
-from timesformer.utils.errors import exit_status
+from timesformer.cli.parsers import config_parser, run_command
 
-# The engine is imported where it is used: processes that only render or load would import it (seconds) for nothing.
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line of the original, and `--check`."""
-    from timesformer.cli.config import describe_keys
-    from timesformer.engine.setup import registered_names
-
-    parser = argparse.ArgumentParser(
-        description="Train and test a video model.",
-        epilog="Configuration keys (after the options, as KEY VALUE KEY VALUE ...):\n\n"
-        + describe_keys(choices=registered_names()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--cfg", dest="cfg_file", metavar="FILE.yaml", help="configuration file")
-    parser.add_argument("--check", action="store_true", help="check configuration and data, run one tiny step, stop")
-    parser.add_argument("--num_shards", type=int, help="number of nodes (same as NUM_SHARDS)")
-    parser.add_argument("--shard_id", type=int, help="index of this node, from 0 (same as SHARD_ID)")
-    parser.add_argument("--init_method", default="", help="address of the first node, such as tcp://node0:29500")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
-    arguments = parser.parse_intermixed_args(argv)
-    if arguments.cfg_file is None and arguments.overrides and arguments.overrides[0].endswith((".yaml", ".yml")):
-        parser.error(f"a configuration file goes after --cfg: --cfg {arguments.overrides[0]}")
-    return arguments
+# The engine is imported by the work itself: processes that only render or load would import it (seconds) for nothing.
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit status 0, or 1 after an error that the user can mend."""
-    return exit_status(lambda: start(parse_arguments(argv)))
+def main(argv: Sequence[str] | None = None, *, command: str = "train") -> int:
+    """Train, then test; returns the exit status."""
+    descriptions = {
+        "train": "Train a model, then test it. To resume a stopped run: TRAIN.AUTO_RESUME True.",
+        "test": "Test trained weights: TEST.CHECKPOINT_FILE_PATH, else the best of OUTPUT_DIR.",
+        "check": "Check configuration, data and weights, take one tiny step, and stop.",
+    }
+    parser = config_parser(command, descriptions[command])
+    if command == "train":
+        parser.add_argument("--check", action="store_true", help="the same as `timesformer check`")
+    parser.set_defaults(command=command, check=command == "check")
+    parser.add_argument("--num_shards", type=int, metavar="N", help="number of nodes (same as NUM_SHARDS)")
+    parser.add_argument("--shard_id", type=int, metavar="I", help="index of this node, from 0 (same as SHARD_ID)")
+    parser.add_argument("--init_method", default="", metavar="URL", help="of the first node: tcp://node0:29500")
+    return run_command(parser, argv, start)
+
+
+def test(argv: Sequence[str]) -> int:
+    """Test without training; returns the exit status."""
+    return main(argv, command="test")
+
+
+def check(argv: Sequence[str]) -> int:
+    """Check without training; returns the exit status."""
+    return main(argv, command="check")
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -44,14 +43,8 @@ def start(arguments: argparse.Namespace) -> None:
     from timesformer.engine.run import run
     from timesformer.engine.setup import load_run_config
 
-    overrides = list(arguments.overrides)
-    if arguments.num_shards is not None:
-        overrides += ["NUM_SHARDS", str(arguments.num_shards)]
-    if arguments.shard_id is not None:
-        overrides += ["SHARD_ID", str(arguments.shard_id)]
-    loaded = load_run_config(arguments.cfg_file, overrides)
+    overrides = ["TRAIN.ENABLE", "False"] * (arguments.command == "test") + arguments.overrides
+    for key, value in (("NUM_SHARDS", arguments.num_shards), ("SHARD_ID", arguments.shard_id)):
+        overrides += [] if value is None else [key, str(value)]
+    loaded = load_run_config(arguments.cfg, overrides)
     launch(loaded.cfg, run, loaded, arguments.check, init_method=arguments.init_method)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

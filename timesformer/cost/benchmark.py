@@ -1,4 +1,4 @@
-"""What a configuration costs: the model's passes against Hugging Face's and the matrix rate, and loading of data."""
+"""What a configuration costs: passes of the model and of Hugging Face's, the matrix rate, and loading of data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from timesformer.cost.measure import (
     interleaved,
     matrix_product,
     memory_refused,
-    multiply_accumulates,
     peak_bytes,
     saved_for_backward,
 )
-from timesformer.cost.published import published_multiply_accumulates
 from timesformer.datasets.build import build_train_loader, load_list
 from timesformer.datasets.video_dataset import Batch
 from timesformer.engine.compiling import check_compiler, compile_model
 from timesformer.engine.step import TrainStep
-from timesformer.models.attention import Attention
 from timesformer.models.build import build_model
+from timesformer.models.summary import multiply_accumulates, published_multiply_accumulates
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.optim.build import build_optimizer
 from timesformer.utils.compute import autocast, autocast_dtype
@@ -45,7 +43,7 @@ HUGGING_FACE_SCHEMES = ("divided_space_time", "joint_space_time")
 class HuggingFaceTimeSformer(nn.Module):
     """`TimesformerForVideoClassification` with the weights of one of ours, and our order of dimensions.
 
-    It is without dropout and stochastic depth, whose rate its configuration takes as a whole number only.
+    Without dropout, and without stochastic depth: its configuration accepts only whole numbers for that rate.
 
     Raises:
         UserError: a model that it does not have, or no `transformers`.
@@ -55,9 +53,8 @@ class HuggingFaceTimeSformer(nn.Module):
         super().__init__()
         vit = model.model if isinstance(model, TimeSformer) else model
         if not isinstance(vit, VisionTransformer):
-            raise UserError(
-                f"--vs transformers compares TimeSformers, and {type(model).__name__} is none. Leave it out"
-            )
+            name = type(model).__name__
+            raise UserError(f"--vs transformers compares TimeSformers, and {name} is none. Leave it out")
         if vit.attention_type not in HUGGING_FACE_SCHEMES:
             raise UserError(
                 f"Hugging Face's TimeSformer does not do what {vit.attention_type} does. "
@@ -70,9 +67,8 @@ class HuggingFaceTimeSformer(nn.Module):
         _, _, height, width = vit.input_shape
         if height != width:
             raise UserError(f"Hugging Face's TimeSformer takes square frames only, not {height} x {width}")
-        attention, tensors = vit.get_submodule("blocks.0.attn"), vit.state_dict()
-        assert isinstance(attention, Attention)
-        sizes = vit_sizes(tensors) | {"num_heads": attention.num_heads, "img_size": (height, width)}
+        tensors = vit.state_dict()
+        sizes = vit_sizes(tensors) | {"num_heads": vit.num_heads, "img_size": (height, width)}
         config = make_config(sizes, dtype=vit.cls_token.dtype)
         self.model = TimesformerForVideoClassification(TimesformerConfig(**config))
         self.model.load_state_dict(to_their_names(tensors))
@@ -83,12 +79,8 @@ class HuggingFaceTimeSformer(nn.Module):
         return self.model(clips.transpose(1, 2)).logits
 
 
-class Subject:
-    """A model on its device, with random clips to feed it.
-
-    Attributes:
-        passes: what is timed, by name: "forward" in eval mode and "training", a whole optimiser step.
-    """
+class Workload:
+    """The passes of a model over random clips on its device; the model has no values before `allocate`."""
 
     def __init__(self, cfg: CfgNode, name: str, *, clips: int) -> None:
         self.device = torch.device("cuda" if cfg.NUM_GPUS != 0 and torch.cuda.is_available() else "cpu")
@@ -96,17 +88,15 @@ class Subject:
         self.cfg, self.name, self.num_clips = cfg, name, clips
         self.spec = ClipSpec.from_config(cfg, training=True)
         self.shape = self.spec.input_shape
-        self.model, vit = self._build("meta")  # what is only counted needs no memory
-        self.facts = {
+        self.model, vit = self._build("meta")
+        self.facts: dict[str, Any] = {
             "model": name,
             "attention": vit.attention_type if vit else "",
-            "frames": self.shape[1],
-            "height": self.shape[2],
-            "width": self.shape[3],
+            **dict(zip(("frames", "height", "width"), self.shape[1:], strict=True)),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "published": published_multiply_accumulates(vit) if vit else None,
         }
-        self.passes = {"forward": self.forward, "training": self.train}
+        self.passes = {"forward": self.forward, "training": self.train}  # training: a whole optimiser step
 
     def _build(self, device: str | torch.device) -> tuple[nn.Module, VisionTransformer | None]:
         """The model, and the vision transformer that it is or whose weights it has."""
@@ -120,27 +110,30 @@ class Subject:
         total = multiply_accumulates(self.model, self.shape, clips=self.num_clips, backward=name == "training")
         return total // self.num_clips
 
-    def place(self) -> None:
-        """Build the model on the device, when it is not there yet, and draw clips."""
+    def allocate(self) -> None:
+        """Draw clips, and build the model on the device if it is not there yet."""
         if next(self.model.parameters()).is_meta:
             self.held_before = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
             self.model, _ = self._build(self.device)
             if self.cfg.MODEL.COMPILE and self.name == PROJECT:
                 check_compiler(self.device)
                 compile_model(self.model)
-        numbers, clips = list(range(self.num_clips)), torch.randint(0, 256, (self.num_clips, *self.shape))
-        self.clips = clips.to(self.device, torch.uint8)
-        self.batch = Batch(
-            self.clips,
-            [number % self.cfg.MODEL.NUM_CLASSES for number in numbers],
-            *(numbers, numbers, [1] * self.num_clips, [1.0] * self.num_clips, [], []),
-        )
+        count, num_classes = self.num_clips, self.cfg.MODEL.NUM_CLASSES
+        self.clips = torch.randint(0, 256, (count, *self.shape)).to(self.device, torch.uint8)
+        numbers = list(range(count))
+        labels = [number % num_classes for number in numbers]
+        self.batch = Batch(self.clips, labels, numbers, numbers, [1] * count, [1.0] * count, failures=[], warnings=[])
+
+    def logits(self) -> Tensor:
+        """Those of the clips, in the model's mode."""
+        with autocast(self.device, self.dtype):
+            return self.model(self.spec.normalize(self.clips))
 
     def forward(self) -> None:
-        """Logits."""
+        """The logits, without gradients."""
         self.model.eval()
-        with torch.no_grad(), autocast(self.device, self.dtype):
-            self.model(self.spec.normalize(self.clips))
+        with torch.no_grad():
+            self.logits()
 
     def train(self) -> None:
         """One optimiser step, at a learning rate of zero."""
@@ -150,66 +143,64 @@ class Subject:
     @cached_property
     def take_step(self) -> TrainStep:
         """The step of the training loop, without mixing."""
-        cfg = self.cfg
         return TrainStep(
             self.model,
-            build_optimizer(self.model, cfg),
+            build_optimizer(self.model, self.cfg),
             device=self.device,
             dtype=self.dtype,
             normalize=self.spec.normalize,
             clip_shape=self.shape,
-            num_classes=cfg.MODEL.NUM_CLASSES,
-            loss=cfg.MODEL.LOSS_FUNC,
-            label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
-            clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
+            num_classes=self.cfg.MODEL.NUM_CLASSES,
+            loss=self.cfg.MODEL.LOSS_FUNC,
+            label_smoothing=self.cfg.SOLVER.LABEL_SMOOTHING,
+            clip_grad_norm=self.cfg.SOLVER.CLIP_GRAD_NORM,
             mixer=None,
         )
 
     def bytes(self, name: str) -> int:
         """Memory of a pass.
 
-        On a GPU the most that tensors hold, the optimiser's state included. On a CPU, where nobody counts that, the
-        parameters and what a training step keeps for its backward pass."""
+        On a GPU the most that tensors hold, the optimiser's state included. On a CPU, where nothing counts that, the
+        parameters and what a training step keeps for its backward pass.
+        """
         if self.device.type == "cuda":
             return peak_bytes(self.passes[name], self.device) - self.held_before
+        self.model.train()
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-        return weights + saved_for_backward(self._logits_in_training, self.model)
-
-    def _logits_in_training(self) -> Tensor:
-        with autocast(self.device, self.dtype):
-            return self.model.train()(self.spec.normalize(self.clips))
+        return weights + saved_for_backward(self.logits, self.model)
 
 
 def measure(cfg: CfgNode, *, vs: str | None, clips: int, train: bool, repeats: int) -> list[dict[str, Any]]:
     """A row for each model and pass of one configuration; what does not fit into the memory has no `clips_per_sec`.
 
     Args:
+        cfg: the configuration.
         vs: `TRANSFORMERS` measures Hugging Face's model as well, if it has the attention scheme.
         clips: of a pass.
         train: measure an optimiser step as well.
         repeats: timed runs of each pass, which take turns with the others and with a product of matrices.
     """
     works: dict[tuple[str, str], Callable[[], object]] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     comparable = cfg.TIMESFORMER.ATTENTION_TYPE in HUGGING_FACE_SCHEMES
     for model in (PROJECT, vs) if vs and comparable else (PROJECT,):
-        subject = Subject(cfg, model, clips=clips)
+        workload = Workload(cfg, model, clips=clips)
         for name in ("forward", "training") if train else ("forward",):
-            row = {**subject.facts, "pass": name, "executed": subject.executed(name), "clips_per_sec": None}
+            row = {**workload.facts, "pass": name, "executed": workload.executed(name), "clips_per_sec": None}
             rows.append(row)
             try:
-                with memory_refused(subject.device):
-                    subject.place()
-                    subject.passes[name]()
-                    row["bytes"] = subject.bytes(name)
-                works[model, name] = subject.passes[name]
+                with memory_refused(workload.device):
+                    workload.allocate()
+                    workload.passes[name]()
+                    row["bytes"] = workload.bytes(name)
+                works[model, name] = workload.passes[name]
             except OUT_OF_MEMORY:
                 row["bytes"] = None
-                subject.model.zero_grad(set_to_none=True)
+                workload.model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
-    multiply, product_macs = matrix_product(subject.device, subject.dtype)
+    multiply, product_macs = matrix_product(workload.device, workload.dtype)
     multiply()
-    seconds = interleaved({**works, ("", "product"): multiply}, device=subject.device, repeats=repeats)
+    seconds = interleaved({**works, ("", "product"): multiply}, device=workload.device, repeats=repeats)
     rate = product_macs / statistics.median(seconds["", "product"])
     for row in rows:
         row |= {"matrix_rate": rate, "share": None}
@@ -220,7 +211,7 @@ def measure(cfg: CfgNode, *, vs: str | None, clips: int, train: bool, repeats: i
 
 
 def loading_rate(cfg: CfgNode, num_batches: int) -> float:
-    """Clips that the training loader gives in a second of the clock, its first batch left out.
+    """Clips per second (wall-clock time) of the training loader, its first batch left out.
 
     Raises:
         UserError: lists that cannot be used, or of a single batch.

@@ -109,13 +109,12 @@ def show_input(run: Run, batches: Iterator[Batch], videos: VideoList) -> Iterato
     """The same batches; clips of the first one are drawn in input_clips.png and in TensorBoard."""
     batch = next(batches)
     if batch.clips is not None:
-        from timesformer.visualization.contact_sheets import save_contact_sheet
+        from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
 
-        names = videos.class_names
         clips, rows = batch.clips[:NUM_SHOWN_CLIPS].numpy(), []  # (b, C, T, H, W)
         for clip, label, index in zip(clips, batch.labels, batch.indices, strict=False):
-            name = names[label] if names and isinstance(label, int) else f"label {label}"
-            rows.append((f"{name}: {videos.records[index].path}", clip.transpose(1, 2, 3, 0)))
+            name = label_name(label, videos.class_names)
+            rows.append((f"{name}: {videos.records[index].path}", clip_frames(clip)))
         save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model gets them")
         run.events.clips("train/input", clips, step=0)
     return itertools.chain([batch], batches)

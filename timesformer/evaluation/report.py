@@ -110,7 +110,7 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
 
 def save_worst_clips(path: Path, names: Sequence[str], dataset: VideoDataset, predictions: Predictions) -> None:
     """A contact sheet of the wrong clips whose true class got the lowest score, as the model saw them."""
-    from timesformer.visualization.contact_sheets import save_contact_sheet
+    from timesformer.visualization.contact_sheets import clip_frames, save_contact_sheet
 
     truth = np.asarray(predictions.labels)
     guesses = predictions.scores.argmax(axis=1)
@@ -125,7 +125,7 @@ def save_worst_clips(path: Path, names: Sequence[str], dataset: VideoDataset, pr
         scores = f"{predictions.scores[row, guess]:.2f} against {true_scores[row]:.2f}"
         middle = sample.views[len(sample.views) // 2]  # (C, T, H, W)
         caption = f"{file}: {names[truth[row]]} confused with {names[guess]} ({scores})"
-        rows.append((caption, middle.permute(1, 2, 3, 0).numpy()))
+        rows.append((caption, clip_frames(middle)))
         if len(rows) == NUM_WORST_CLIPS:
             break
     if rows:

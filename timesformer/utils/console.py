@@ -1,9 +1,10 @@
-"""Text that fits the terminal it is printed on."""
+"""Text for the terminal: lines that fit it, tables in columns, numbers with nouns."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 from typing import TextIO
 
 
@@ -31,3 +32,15 @@ def _broken(line: str, width: int) -> list[str]:
         drop_whitespace=True,
         replace_whitespace=False,
     )
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns, with a line of dashes below the first row, the header."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def count(number: object, noun: str) -> str:
+    """A number with its noun: "1 step", "2 steps"."""
+    return f"{number} {noun}{'' if str(number) == '1' else 'es' if noun.endswith('s') else 's'}"

@@ -23,22 +23,22 @@ def save_comparison(rows: list[dict[str, Any]], path: str | Path, title: str) ->
     """
     figure = Figure(figsize=(11, 1.5 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         mean, std, values = row["mean"], row.get("std") or 0.0, row.get("values") or []
         low, high = mean - std, mean + std
         if row.get("low") is not None and row.get("high") is not None:
             low, high = row["low"], row["high"]
-        axes.barh(place, mean, height=0.62, color=SKY)
+        axes.barh(position, mean, height=0.62, color=SKY)
         if low < high:
-            axes.hlines(place, low, high, color="black", linewidth=1.4)
-            axes.scatter([low, high], [place, place], marker="|", s=60, color="black")
+            axes.hlines(position, low, high, color="black", linewidth=1.4)
+            axes.scatter([low, high], [position, position], marker="|", s=60, color="black")
         offsets = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
-        axes.scatter(values, place + offsets, s=18, color=BLUE, edgecolor="white", linewidth=0.5, zorder=3)
+        axes.scatter(values, position + offsets, s=18, color=BLUE, edgecolor="white", linewidth=0.5, zorder=3)
         spread = f" ± {std:.1f}" if std > 0 else f" [{low:.1f}, {high:.1f}]" if low < high else ""
         number = f" (n={row['n']})" if row.get("n") else ""
         note = f"   {plain(str(row['note']), 60)}" if row.get("note") else ""
         end = max([mean, high, *values]) + 1
-        axes.text(end, place, f"{mean:.1f}{spread}{number}{note}", va="center", fontsize=9)
+        axes.text(end, position, f"{mean:.1f}{spread}{number}{note}", va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [plain(row["name"], 48) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)

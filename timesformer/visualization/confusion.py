@@ -1,23 +1,17 @@
-"""Which classes are taken for which: the confusion matrix, and the accuracy of every class."""
+"""Which classes are confused: the confusion matrix, and the accuracy of every class."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from timesformer.visualization.figures import (
-    BLUE,
-    GREY,
-    VERMILION,
-    headline,
-    name_classes,
-    save_figure,
-    tidy,
-)
+from timesformer.utils.console import count
+from timesformer.visualization.figures import BLUE, GREY, VERMILION, headline, name_classes, save_figure, tidy
 
 _CELL_NUMBERS_UP_TO = 20  # classes; beyond, numbers in the cells are too small to read
 _LABELS_UP_TO = 40  # classes; beyond, only some are labelled
@@ -56,13 +50,12 @@ def confusion_figure(matrix: np.ndarray, class_names: list[str]) -> Figure:
     if num_classes <= _CELL_NUMBERS_UP_TO:
         for row, column in np.argwhere(matrix > 0):
             color = "white" if percent[row, column] > 55 else "black"
-            value = f"{percent[row, column]:.0f}"
-            axes.text(column, row, value, ha="center", va="center", color=color, fontsize=9)
+            axes.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
     margin.axis("off")
     margin.text(0, 1, _most_confused(matrix, counts, names), va="top", fontsize=9, linespacing=1.5)
     total = int(counts.sum())
     score = f": top-1 {100 * np.trace(matrix) / total:.1f}%" if total else ""
-    headline(figure, f"Confusion matrix{score} (n = {total} clips, {num_classes} classes)")
+    headline(figure, f"Confusion matrix{score} (n = {count(total, 'clip')}, {count(num_classes, 'class')})")
     return figure
 
 
@@ -78,7 +71,7 @@ def save_class_bars(accuracy: np.ndarray, counts: np.ndarray, class_names: list[
     accuracy, counts = np.asarray(accuracy, dtype=float), np.asarray(counts)
     num_classes = len(accuracy)
     names = name_classes(class_names, num_classes, width=32)
-    labels = [f"{name} (n={count})" for name, count in zip(names, counts, strict=True)]
+    labels = [f"{name} (n={num_clips})" for name, num_clips in zip(names, counts, strict=True)]
     order = np.argsort(np.nan_to_num(accuracy, nan=-1.0), kind="stable")  # the last bar is drawn on top
     seen = accuracy[~np.isnan(accuracy)]
     mean = float(seen.mean()) if len(seen) else float("nan")
@@ -96,30 +89,30 @@ def save_class_bars(accuracy: np.ndarray, counts: np.ndarray, class_names: list[
     else:
         _draw_bars(figure.subplots(), accuracy[order], [labels[k] for k in order], mean)
     unseen = f", {num_classes - len(seen)} without clips" if len(seen) < num_classes else ""
-    facts = f"n = {int(counts.sum())} clips, {num_classes} classes{unseen}"
+    facts = f"n = {count(counts.sum(), 'clip')}, {count(num_classes, 'class')}{unseen}"
     headline(figure, f"Accuracy by class: {f'mean {100 * mean:.1f}%' if len(seen) else 'none'} ({facts})")
     save_figure(figure, path)
 
 
 def _draw_bars(axes: Axes, accuracy: np.ndarray, labels: list[str], mean: float) -> None:
     """Horizontal bars in %, from bottom to top, and the mean of all classes as a line."""
-    places = np.arange(len(accuracy))
+    rows = np.arange(len(accuracy))
     thin = len(accuracy) > _LABELS_UP_TO
-    axes.barh(places, np.nan_to_num(100 * accuracy), height=1.0 if thin else 0.75, color=BLUE)
-    for place in np.flatnonzero(np.isnan(accuracy)).tolist():
-        axes.barh(place, 100, height=0.75, color="none", edgecolor=GREY, hatch="///", linewidth=0, alpha=0.4)
-        if not thin:
-            axes.text(1, place, "no clips", va="center", fontsize=8, color=GREY)
-    if not thin:
-        for place in np.flatnonzero(~np.isnan(accuracy)).tolist():
-            value = 100 * accuracy[place]
-            inside = {"x": value - 0.7, "ha": "right", "color": "white"}
-            where = inside if value > 8 else {"x": value + 0.7, "ha": "left", "color": "black"}
-            axes.text(y=place, s=f"{value:.0f}", va="center", fontsize=8, **where)
+    axes.barh(rows, np.nan_to_num(100 * accuracy), height=1.0 if thin else 0.75, color=BLUE)
+    for row, value in enumerate(100 * accuracy):
+        text: dict[str, Any] = {"y": row, "va": "center", "fontsize": 8}
+        if np.isnan(value):
+            axes.barh(row, 100, height=0.75, color="none", edgecolor=GREY, hatch="///", linewidth=0, alpha=0.4)
+            if not thin:
+                axes.text(x=1, s="no clips", color=GREY, **text)
+        elif not thin and value > 8:
+            axes.text(x=value - 0.7, s=f"{value:.0f}", ha="right", color="white", **text)
+        elif not thin:
+            axes.text(x=value + 0.7, s=f"{value:.0f}", **text)
     if not np.isnan(mean):
         axes.axvline(100 * mean, color=VERMILION, linestyle="--", linewidth=1.5, label=f"mean {100 * mean:.1f}")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_yticks(rows, labels, fontsize=8)
     axes.set_ylim(-0.6, len(accuracy) - 0.4)
     axes.set_xlim(0, 106)
     axes.set_xlabel("top-1 accuracy (%)")

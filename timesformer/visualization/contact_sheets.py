@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from timesformer.visualization.figures import plain, save_figure
 
+Row = tuple[str, np.ndarray]  # caption, frames (T, H, W, 3) uint8 RGB
+
 _WIDTH, _HIGHEST = 14.0, 3.5  # inches: of the sheet, of one row
-_MOST_FRAMES = 16  # a row; more would be too small to see
+_MOST_FRAMES = 16  # in a row; more would be too small to see
 
 
-def save_contact_sheet(rows: list[tuple[str, np.ndarray]], path: str | Path, title: str) -> None:
+def clip_frames(clip: Any) -> np.ndarray:
+    """The frames (T, H, W, C) of a clip (C, T, H, W), an array or a tensor on the CPU."""
+    return np.asarray(clip).transpose(1, 2, 3, 0)
+
+
+def label_name(label: int | tuple[int, ...], class_names: list[str]) -> str:
+    """The class names of a label, or of several; a class without a name is called by its number."""
+    labels = label if isinstance(label, tuple) else (label,)
+    return ", ".join(class_names[each] if each < len(class_names) else f"label {each}" for each in labels)
+
+
+def save_contact_sheet(rows: list[Row], path: str | Path, title: str) -> None:
     """Draw each clip as a strip of frames under its caption.
 
     Args:
-        rows: (caption, frames (T, H, W, 3) uint8 RGB); sizes may differ from row to row. Of more than 16
-            frames, 16 evenly spaced ones are shown and the caption says so.
+        rows: clips, whose sizes may differ. Of more than 16 frames, 16 evenly spaced ones are shown and the caption
+            says so.
         path: the PNG to write.
         title: headline of the sheet.
     """
@@ -36,9 +50,9 @@ def save_contact_sheet(rows: list[tuple[str, np.ndarray]], path: str | Path, tit
     figure.text(0.01, (total - 0.1) / total, plain(title, 120), va="top", fontweight="bold", fontsize=12)
     top = total - 0.4
     for strip, caption, height, text_height in zip(strips, captions, heights, text_heights, strict=True):
-        width = height * strip.shape[1] / strip.shape[0]
         figure.text(0.01, (top - 0.08) / total, caption, va="top", fontsize=9)
         top -= text_height + height
+        width = height * strip.shape[1] / strip.shape[0]
         axes = figure.add_axes((0.01, top / total, width / _WIDTH, height / total))
         axes.imshow(strip, aspect="auto", interpolation="nearest")
         axes.axis("off")
@@ -47,15 +61,10 @@ def save_contact_sheet(rows: list[tuple[str, np.ndarray]], path: str | Path, tit
 
 def _strip(frames: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) beside each other with white gaps: (H, T * (W + gap) - gap, 3)."""
-    shown = frames[_shown(len(frames))]
+    shown = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
     gap = max(1, frames.shape[2] // 40)
-    padded = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    padded = np.pad(frames[shown], ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-gap]
-
-
-def _shown(num_frames: int) -> np.ndarray:
-    """Places of the frames that are drawn."""
-    return np.linspace(0, num_frames - 1, min(num_frames, _MOST_FRAMES)).round().astype(int)
 
 
 def _caption(caption: str, num_frames: int) -> str:

@@ -1,4 +1,4 @@
-"""What all pictures share: colours that colour-blind readers tell apart, labels, and writing a file."""
+"""What all pictures share: colours that colour-blind readers can distinguish, labels, and writing a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color Universal Design" (2008)
-BLUE, SKY, VERMILION, GREY = "#0072B2", "#56B4E9", "#D55E00", "#777777"
+BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"
+GREY = "#777777"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

@@ -1,0 +1,63 @@
+"""The command `timesformer`: selects one of its commands by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from timesformer import __version__
+
+# Name -> function below timesformer.cli, which is imported when its command runs: (arguments) -> exit status.
+COMMANDS = {
+    "train": ("train.main", "train a model, then test it"),
+    "test": ("train.test", "test trained weights, without training"),
+    "check": ("train.check", "check configuration and data, take one tiny step, stop"),
+    "preview": ("preview.main", "draw the clips that the model gets"),
+    "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
+    "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
+    "render": ("render.main", "render the generated gestures into a folder"),
+    "compare": ("compare.main", "compare the results of tested runs"),
+    "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
+    "submit": ("submit.main", "train and test as a Slurm job"),
+}
+USAGE = f"""\
+usage: timesformer COMMAND [options]
+
+Train and use video transformers. The commands:
+
+{chr(10).join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())}
+
+timesformer COMMAND --help   options of a command
+timesformer --version        version of the package
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names; returns its exit status, 2 without such a command."""
+    name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    if name in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if name == "--version":
+        print(f"timesformer {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(_unknown(name) if name else USAGE, file=sys.stderr)
+        return 2
+    module, _, function = COMMANDS[name][0].partition(".")
+    try:
+        status: int = getattr(importlib.import_module(f"timesformer.cli.{module}"), function)(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `timesformer config | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=3)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"error: {name!r} is not a command. {hint}`timesformer --help` lists all commands."
