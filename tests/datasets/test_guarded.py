@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -81,6 +82,23 @@ def test_the_limit_is_for_the_whole_answer(guard: Guard) -> None:
     with pytest.raises(TimeoutError, match=r"no complete answer within 0.5 s"):
         call(functions.signal_itself_in_its_answer, signal.SIGSTOP)
     assert call(functions.double, 4) == 8
+
+
+def test_the_limit_holds_while_an_answer_still_comes() -> None:
+    local, remote = socket.socketpair()
+    with local, remote:
+        remote.sendall(guarded.LENGTH.pack(10) + bytes(10))
+        with pytest.raises(TimeoutError):
+            guarded._receive(local, time.monotonic() - 1)
+
+
+def test_another_part_of_the_program_may_wait_for_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reaped(pid: int, options: int) -> None:
+        raise ChildProcessError(10, "No child processes")
+
+    call = GuardedCall(functions.number_of_process, start_method="fork", recycle_after=1)
+    monkeypatch.setattr(os, "waitpid", reaped)
+    assert len({call() for _ in range(3)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ def test_columns_by_name_in_any_order_with_parts_of_videos(tmp_path: Path) -> No
     assert found.records[2].source == "train.csv:4"
 
 
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_start_and_end_may_be_empty_whatever_the_separator(tmp_path: Path, separator: str) -> None:
+    text = "video_id\ttask_id\tstart\tend\nabc\t1\t\t\nxyz\t2\t1.5\t\n".replace("\t", separator)
+    assert [(r.label, r.start_sec, r.end_sec) for r in load(tmp_path, text).records] == [(1, 0.0, 0.0), (2, 1.5, 0.0)]
+
+
 def test_plain_lists_are_those_of_kinetics(tmp_path: Path) -> None:
     found = load(tmp_path, "a b.mp4 2\nc.mp4 0\n")
     assert [(r.path, r.label) for r in found.records] == [("a b.mp4", 2), ("c.mp4", 0)]

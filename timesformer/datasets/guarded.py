@@ -154,8 +154,10 @@ class GuardedCall(Generic[T]):
 
 
 def _exit_status(pid: int) -> int | None:
-    ended, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if ended else None
+    with contextlib.suppress(ChildProcessError):  # another part of the program has waited for it
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+    return 0
 
 
 def _send(connection: socket.socket, message: bytes, deadline: float | None = None) -> None:
@@ -179,7 +181,10 @@ def _receive(connection: socket.socket, deadline: float | None = None, size: int
 
 
 def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - time.monotonic(), 1e-3)
+    seconds = None if deadline is None else deadline - time.monotonic()
+    if seconds is not None and seconds <= 0:
+        raise TimeoutError
+    return seconds
 
 
 def serve_spawned(descriptor: int) -> None:

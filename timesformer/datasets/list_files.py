@@ -104,6 +104,8 @@ class Table:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Line number and the fields of `columns` in their order, "" for missing ones; only with a header."""
         for fields in csv.reader(self._texts(), delimiter=self.separator):
+            if len(fields) != len(self._names):  # separators at the ends, where they are blanks, may be too many
+                fields = next(csv.reader([self._text.strip()], delimiter=self.separator))
             if len(fields) == len(self._names):
                 yield self._line, ["" if index is None else fields[index].strip() for index in self._indices]
             else:
@@ -111,19 +113,20 @@ class Table:
 
     def report(self, cause: str) -> None:
         """Add a problem of the line that was read last."""
-        self.problems.append(f"{self.file}:{self._line}: {cause}: {self._text[:80]!r}")
+        self.problems.append(f"{self.file}:{self._line}: {cause}: {self._text.strip()[:80]!r}")
 
     def _read(self) -> Iterator[tuple[int, str]]:
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            for self._line, text in enumerate(file, 1):
-                self._text = text.strip()
+            for self._line, self._text in enumerate(file, 1):
+                text = self._text.strip()
                 if not text.isascii() and re.search("[\udc80-\udcff]", text):
                     self.report("not UTF-8 text (save the list as plain UTF-8)")
-                elif self._text and self._text[0] != "#":
-                    yield self._line, self._text
+                elif text and text[0] != "#":
+                    yield self._line, text
 
     def _texts(self) -> Iterator[str]:
-        for _, text in self.lines:
+        for _ in self.lines:
+            text = self._text.rstrip("\n")  # not stripped: the last fields may be empty
             if text.count('"') % 2:  # the csv reader would read on in the next line
                 self.report("a quote is not closed")
             else:
