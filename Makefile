@@ -50,3 +50,4 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) --editable '.[test,dev]'
 	@touch $@
+	@echo "Done. In each new shell: . .venv/bin/activate"

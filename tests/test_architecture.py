@@ -181,3 +181,24 @@ def test_a_file_says_its_job_first_and_stays_small(path: Path) -> None:
     if tree(path).body:  # an empty __init__.py has no job
         docstring = ast.get_docstring(tree(path))
         assert docstring and docstring.splitlines()[0].strip(), "the first line says the file's one job"
+
+
+def complexity(function: ast.FunctionDef) -> int:
+    """Cyclomatic complexity: one, and one for each branch, loop, handler, comprehension and operator `and`, `or`."""
+    branches = (ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.comprehension)
+    nodes = list(ast.walk(function))
+    operators = sum(len(node.values) - 1 for node in nodes if isinstance(node, ast.BoolOp))
+    return 1 + operators + sum(isinstance(node, branches) for node in nodes)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_small(module: str) -> None:
+    functions = [node for node in ast.walk(tree(MODULES[module])) if isinstance(node, ast.FunctionDef)]
+    sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert {name: size for name, size in sizes.items() if size > 80} == {}
+    assert {node.name: complexity(node) for node in functions if complexity(node) > 25} == {}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_oldest_supported_python_reads_every_file(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import dropwhile
 from typing import cast
@@ -194,6 +194,51 @@ def _remember(file: tuple[str, int, int], survey: _Survey) -> None:
     _surveys[file] = survey
 
 
+@dataclass
+class _Scan:
+    """What one pass over the packets of a stream gives, decoding one frame only."""
+
+    packets: list[tuple[int | None, bool]] = field(default_factory=list)  # pts, keyframe
+    held: list[av.Packet[VideoStream]] = field(default_factory=list)  # of small files: all packets
+    decoded: dict[int | None, list[av.VideoFrame]] = field(default_factory=dict)  # by pts of the packet
+    frame: av.VideoFrame | None = None
+    odd: bool = False  # a packet does not stand for one picture
+    end: int = 0  # of the last packet, in pts
+    damage: str | None = None  # the error that ended the pass
+
+    def read(self, container: InputContainer, stream: VideoStream, *, hold: bool) -> None:
+        """Pass over the packets."""
+        codec = stream.codec_context
+        smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    self.packets.append((packet.pts, packet.is_keyframe))
+                    self.odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
+                    self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
+                if hold:
+                    self.held.append(packet)
+                if self.frame is None:
+                    if pictures := packet.decode():
+                        self.decoded = {packet.pts: pictures}
+                    elif packet.is_keyframe:  # others may come to be shown before it: do not wait for them
+                        pictures = stream.decode(None)
+                        codec.flush_buffers()
+                    self.frame = next(iter(pictures), None)
+        except av.error.FFmpegError as error:
+            self.damage = str(error.strerror)
+
+    def one_to_one(self, container: InputContainer, stream: VideoStream) -> bool:
+        """Whether packets and frames correspond one to one, by pts."""
+        stamps = [pts for pts, _ in self.packets]
+        name, flags = container.format.name, container.format.flags
+        guessed = bool(flags & cast("int", Flags.no_timestamps.value)) or name == "mpeg"
+        reordered_avi = name == "avi" and bool(stream.codec_context.has_b_frames)
+        if None in stamps or len(set(stamps)) < len(stamps) or self.odd or self.damage or guessed or reordered_avi:
+            return False
+        return self.packets[0] == (min(stamps), True)  # type: ignore[type-var]  # a keyframe, and shown first
+
+
 def _survey(
     container: InputContainer, stream: VideoStream, file: tuple[str, int, int]
 ) -> tuple[_Survey, list[av.Packet[VideoStream]], dict[int | None, list[av.VideoFrame]]]:
@@ -206,45 +251,14 @@ def _survey(
     Raises:
         VideoReadError: no frame can be decoded.
     """
-    codec = stream.codec_context
-    packets: list[tuple[int | None, bool]] = []  # pts, keyframe
-    held: list[av.Packet[VideoStream]] = []
-    decoded: dict[int | None, list[av.VideoFrame]] = {}
-    odd = False
-    smallest = _MAX_UNCODED_PICTURE_BYTES + 1 if codec.name == "mpeg4" else 0
-    end = 0
-    frame: av.VideoFrame | None = None
-    damage: str | None = None
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                packets.append((packet.pts, packet.is_keyframe))
-                odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
-                end = max(end, (packet.pts or 0) + (packet.duration or 0))
-            if file[1] <= _MAX_HELD_BYTES:
-                held.append(packet)
-            if frame is None:
-                if pictures := packet.decode():
-                    decoded = {packet.pts: pictures}
-                elif packet.is_keyframe:  # others may come to be shown before it: do not wait for them
-                    pictures = stream.decode(None)
-                    codec.flush_buffers()
-                frame = next(iter(pictures), None)
-    except av.error.FFmpegError as error:
-        damage = str(error.strerror)
+    scan = _Scan()
+    scan.read(container, stream, hold=file[1] <= _MAX_HELD_BYTES)
+    frame, packets = scan.frame, scan.packets
     if frame is None:
-        raise VideoReadError(file[0], f"none of its frames can be decoded: {damage or 'it seems to have none'}")
-    stamps = [pts for pts, _ in packets if pts is not None]
-    complete = len(set(stamps)) == len(packets)  # all present, none twice
-    guessed = bool(container.format.flags & cast("int", Flags.no_timestamps.value)) or container.format.name == "mpeg"
-    reordered_avi = container.format.name == "avi" and bool(codec.has_b_frames)
-    trusted = (
-        complete
-        and packets[0] == (min(stamps), True)  # starts with a keyframe, and that is shown first
-        and not (odd or damage or guessed or reordered_avi)
-    )
-    num_frames, damage = (len(stamps), None) if trusted else _count_frames(*file)
-    fps, warnings = _rate_and_warnings(stream, len(packets), end)
+        raise VideoReadError(file[0], f"none of its frames can be decoded: {scan.damage or 'it seems to have none'}")
+    trusted = scan.one_to_one(container, stream)
+    num_frames, damage = (len(packets), None) if trusted else _count_frames(*file)
+    fps, warnings = _rate_and_warnings(stream, len(packets), scan.end)
     if damage:
         warnings.append(f"{num_frames} of {len(packets)} frames can be decoded, then: {damage}")
     side_data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
@@ -253,13 +267,13 @@ def _survey(
     survey = _Survey(
         info=VideoInfo(num_frames=num_frames, fps=fps, height=height, width=width, warnings=tuple(warnings)),
         trusted=trusted,
-        pts=np.sort(np.array(stamps, np.int64)),
+        pts=np.sort(np.array([pts for pts, _ in packets if pts is not None], np.int64)),
         key_pts=np.sort(np.array([pts for pts, is_key in packets if is_key and pts is not None], np.int64)),
         interlaced=frame.interlaced_frame,
         coded_size=(frame.height, frame.width),
         matrix=matrix,
     )
-    return (survey, held, decoded) if trusted and held else (survey, [], {})
+    return (survey, scan.held, scan.decoded) if trusted and scan.held else (survey, [], {})
 
 
 def _rate_and_warnings(stream: VideoStream, num_packets: int, end: int) -> tuple[float, list[str]]:

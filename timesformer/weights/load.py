@@ -136,7 +136,35 @@ def _plan(
         report.classes = []
     if vit and not complete and weights.attention_type in _ONE_ATTENTION:
         report.zeroed = [name for name in wanted if name not in found and _ZEROED.intersection(name.split("."))]
-    others = [name for name in wanted if name not in fitting and not (report.reinitialised and name in head)]
+    _list_the_rest(report, found, wanted, fitting, head=set(head) if report.reinitialised else set())
+    sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
+    report.num_loaded, report.share = len(fitting), _share(sizes, fitting)
+    report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, fitting)
+    if not (allow_partial and fitting):
+        _check_coverage(report, complete=complete, allow_partial=allow_partial)
+    new = {name: found[name] for name in fitting}
+    return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
+
+
+def _check_coverage(report: LoadReport, *, complete: bool, allow_partial: bool) -> None:
+    """Refuse weights that fill too little of the model, or tensors of another shape."""
+    if not (report.other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE):
+        return
+    needed = "all is needed for a test" if complete else f"at least {MIN_COVERAGE:.0%} is needed"
+    raise CheckpointError(
+        f"{report.source} ({report.kind}) does not fit the model; nothing was loaded. It covers "
+        f"{_percent(report.coverage)} of the backbone's parameters, and {needed}.\n"
+        + "\n".join(report.details())
+        + "\nBuild the model with the sizes that the weights were trained with, or "
+        + ("give other weights." if complete or allow_partial else f"load {_PARTLY}")
+    )
+
+
+def _list_the_rest(
+    report: LoadReport, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fitting: set[str], *, head: set[str]
+) -> None:
+    """Report the tensors that are not loaded, apart from those of a reinitialised `head`."""
+    others = [name for name in wanted if name not in fitting | head]
     report.missing = [name for name in others if name not in found and name not in report.zeroed]
     report.other_shape = [
         f"{name} {_shape(found[name].shape)}, the model has {_shape(wanted[name].shape)}"
@@ -145,21 +173,6 @@ def _plan(
     ]
     report.unexpected = [name for name in found if name not in wanted]
     report.copied = [name for name in report.copied if name in fitting]
-    sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
-    report.num_loaded, report.share = len(fitting), _share(sizes, fitting)
-    report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, fitting)
-    too_little = report.other_shape or (complete and report.missing) or report.coverage < MIN_COVERAGE
-    if too_little and not (allow_partial and fitting):
-        needed = "all is needed for a test" if complete else f"at least {MIN_COVERAGE:.0%} is needed"
-        raise CheckpointError(
-            f"{report.source} ({report.kind}) does not fit the model; nothing was loaded. It covers "
-            f"{_percent(report.coverage)} of the backbone's parameters, and {needed}.\n"
-            + "\n".join(report.details())
-            + "\nBuild the model with the sizes that the weights were trained with, or "
-            + ("give other weights." if complete or allow_partial else f"load {_PARTLY}")
-        )
-    new = {name: found[name] for name in fitting}
-    return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
 
 
 def _compare(
