@@ -39,9 +39,7 @@ class PyAVReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._packets: list[av.Packet[VideoStream]] = []  # all, where the survey kept them
-        self._decoded: dict[
-            int | None, list[av.VideoFrame]
-        ] = {}  # by pts of the last packet sent
+        self._decoded: dict[int | None, list[av.VideoFrame]] = {}  # by pts of the last packet sent
         self._container = open_container(path)
         try:
             self._stream = first_video_stream(self._container, path)
