@@ -1,4 +1,4 @@
-"""docs/weights.md, "Fine-tune from a K400 checkpoint": the commands as written, a small file in place of the download."""
+"""docs/weights.md, "Fine-tune from a K400 checkpoint": its commands, with a small file in place of the download."""
 
 from __future__ import annotations
 

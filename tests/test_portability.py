@@ -19,7 +19,7 @@ ABSENCES = {
     "SIGUSR1 and SIGUSR2": "del signal.SIGUSR1, signal.SIGUSR2",
     "SIGCHLD": "del signal.SIGCHLD",
     "SIGKILL": "del signal.SIGKILL",
-    "SIGALRM": "del signal.SIGALRM",
+    "SIGALRM": "del signal.SIGALRM, signal.setitimer",
     "exit codes": "del os.EX_TEMPFAIL",
     "CPU affinity": "del os.sched_getaffinity",
     "user numbers": "del os.getuid; os.environ['USERNAME'] = 'user'",  # which such a system sets
@@ -27,6 +27,7 @@ ABSENCES = {
     "torch.distributed": "remove_from_torch('_c10d_init', '_rpc_init', '_dist_autograd_init')",
     "fork": "del os.fork",
     "oneDNN's operators": "import torch; torch.ops.mkldnn = object()",
+    "fcntl": "import portalocker; block_import('fcntl')",  # fvcore needs it, and it needs fcntl on this system
     "/proc": "hide('/proc')",
 }
 

@@ -52,7 +52,7 @@ def test_the_check_lists_the_damaged_file_with_its_cause(lists: Path, capsys: py
     unreadable = [line for line in captured.out.splitlines() if line.startswith("unreadable: ")]
     assert len(unreadable) == 1 and f"{DAMAGED} (train.csv:1): frame 36 cannot be decoded" in unreadable[0]
     assert "28 of its 50 frames can" in unreadable[0]
-    assert "11 of 11 videos looked at, 1 unreadable" in captured.out
+    assert "11 of 11 videos inspected, 1 unreadable" in captured.out
     assert "1 video(s) cannot be read in full" in captured.err
 
 

@@ -82,7 +82,7 @@ def same(one: list[Batch], two: list[Batch]) -> bool:
 
 
 def spoil(videos: list[VideoRecord]) -> None:
-    """Make files undecodable in a way that neither size nor time of change tells."""
+    """Make files undecodable in a way that neither size nor time of change shows."""
     for record in videos:
         status = os.stat(record.path)
         Path(record.path).write_bytes(bytes(status.st_size))
@@ -106,7 +106,7 @@ def test_an_evaluation_stores_only_what_it_shows(videos: list[VideoRecord], cach
     assert same(list(EvalLoader(eval_set(videos, cache), videos_per_batch=3)), plain)
     for record in videos:
         entry = cache.load(record)
-        assert entry is not None and len(entry.places) == 8
+        assert entry is not None and len(entry.indices) == 8
     spoil(videos)
     assert same(list(EvalLoader(eval_set(videos, cache), videos_per_batch=3)), plain)
 
@@ -119,7 +119,7 @@ def test_frames_that_are_not_stored_are_decoded(videos: list[VideoRecord], cache
     assert plain is not None and stored is not None and torch.equal(plain, stored)
 
 
-def test_a_video_that_changed_is_decoded_anew(videos: list[VideoRecord], cache: FrameCache) -> None:
+def test_a_video_that_changed_is_decoded_again(videos: list[VideoRecord], cache: FrameCache) -> None:
     dataset, key = eval_set(videos, cache), SampleKey(0, 0, 0)
     before = dataset[key].views
     write_video(videos[0].path, frames=[picture(200 - i) for i in range(20)])
@@ -221,13 +221,13 @@ def measure(cache: FrameCache, videos: list[VideoRecord]) -> Any:
     return cache.measure(videos, lambda record: open_record(record, backend="pyav"), lambda _, info: info.num_frames)
 
 
-def test_the_size_is_told_before_anything_is_decoded(videos: list[VideoRecord], cache: FrameCache) -> None:
+def test_the_size_is_reported_before_anything_is_decoded(videos: list[VideoRecord], cache: FrameCache) -> None:
     missing = VideoRecord("gone.mp4", 0, "list.csv:5")
     parts = [replace(videos[0], start_sec=0.1 * i) for i in range(3)]  # of one file
     expected = (20 + 24 + 28 + 32) * 48 * 64 * 3
     assert measure(cache, [*videos, *parts]).num_bytes == expected
-    assert measure(cache, [*videos, missing]).told.startswith("5 videos, ")
-    assert measure(cache, videos).told == "4 videos, 0.00 GB"
+    assert measure(cache, [*videos, missing]).summary.startswith("5 videos, ")
+    assert measure(cache, videos).summary == "4 videos, 0.00 GB"
     batches(train_set(videos, cache), 0)
     assert expected < measure(cache, videos).stored_bytes < 1.05 * expected
     small = replace(cache, stored_size=replace(OWN_SIZE, short_side=36, crop_size=(32, 32)))
@@ -250,7 +250,7 @@ def test_the_memory_of_the_container_counts(tmp_path: Path, monkeypatch: pytest.
         check_space(tmp_path / "run", "the list", 10**6 + 1, 0, limit_gb=1)
 
 
-def test_halves_of_files_are_swept_but_not_under_somebody_who_writes(tmp_path: Path) -> None:
+def test_unfinished_files_are_removed_but_not_while_they_are_written(tmp_path: Path) -> None:
     for name, age in (("left.writing", 7200), ("now.writing", 0), ("whole.frames", 7200)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
@@ -258,7 +258,7 @@ def test_halves_of_files_are_swept_but_not_under_somebody_who_writes(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"now.writing", "whole.frames"}
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="Type DATA_LOADER.CACHE_DIR"):
         disk_folder(str(tmp_path / "file" / "cache"))
@@ -287,12 +287,12 @@ def test_shared_memory_goes_with_the_last_process(tmp_path: Path, monkeypatch: p
     one.communicate("\n")
     assert folder.is_dir() and left.is_dir()
     monkeypatch.setattr(cache_folders, "_held", {})
-    mine = memory_folder("third")
-    assert mine.is_dir() and not left.exists() and folder.is_dir()
+    own = memory_folder("third")
+    assert own.is_dir() and not left.exists() and folder.is_dir()
     two.communicate("\n")
     assert not folder.exists()
-    cache_folders._leave(mine, os.getpid())
-    assert not mine.exists()
+    cache_folders._leave(own, os.getpid())
+    assert not own.exists()
 
 
 def test_it_travels_to_processes(cache: FrameCache) -> None:

@@ -51,7 +51,7 @@ def test_the_split_does_not_depend_on_where_the_folder_is(tmp_path: Path) -> Non
     assert names(make(tmp_path / "x", *files), "test") == names(make(tmp_path / "y/z", *files), "test")
 
 
-def test_subjects_stay_together(people: Path) -> None:
+def test_a_subject_stays_in_one_split(people: Path) -> None:
     subjects = {s: {r.subject for r in load(people, s, subject_pattern=r"/(p\d+)_").records} for s in SPLITS}
     assert [len(subjects[split]) for split in SPLITS] == [7, 1, 2]
     assert len(set().union(*subjects.values())) == 10
@@ -97,7 +97,7 @@ def test_frame_folders_nested_folders_and_what_is_left_out(tmp_path: Path) -> No
     assert "b: a class folder without videos" in found.warnings
 
 
-def test_another_number_of_classes_is_told_with_the_override(tmp_path: Path) -> None:
+def test_another_number_of_classes_is_reported_with_the_override(tmp_path: Path) -> None:
     cfg = get_cfg()
     cfg.DATA.PATH_TO_DATA_DIR = str(make(tmp_path, "c10/1.mp4", "c9/1.mp4"))
     with pytest.raises(DataListError, match=r"\(c9, c10\) has 2 classes.*Add: MODEL.NUM_CLASSES 2"):

@@ -7,13 +7,18 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing import spawn
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.datasets import guarded_functions as functions
 from tests.datasets.media import write_video
 from tests.datasets.test_video_dataset import eval_set, records, same, train_set
+from timesformer.datasets import guarded
 from timesformer.datasets.guarded import GuardedCall
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
@@ -21,39 +26,46 @@ from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import VideoReadError
 
 
-def number_of_process(_: object = None) -> int:
-    return os.getpid()
+@pytest.fixture(params=["fork", "spawn"])
+def guard(request: pytest.FixtureRequest) -> Callable[..., GuardedCall[Any]]:
+    """Makes guarded calls, of both forms."""
+    return partial(GuardedCall, start_method=request.param)
 
 
-def fail() -> None:
-    raise VideoReadError("a.mp4", "is empty")
+Guard = Callable[..., GuardedCall[Any]]
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_results_and_errors_come_back() -> None:
-    double = GuardedCall(lambda array: 2 * array)
+def test_results_and_errors_come_back(guard: Guard) -> None:
+    double = guard(functions.double)
     array = np.arange(6).reshape(2, 3)
     assert np.array_equal(double(array), 2 * array) and double(array).flags.writeable
     with pytest.raises(VideoReadError, match="is empty") as caught:
-        GuardedCall(fail)()
+        guard(functions.fail)()
     assert "in another process" in str(caught.value.__cause__) and "raise VideoReadError" in str(caught.value.__cause__)
 
 
-def test_one_process_does_all_calls_until_it_is_recycled() -> None:
-    once = GuardedCall(number_of_process)
+def test_what_cannot_be_pickled_is_an_error_and_not_the_end_of_the_process(guard: Guard) -> None:
+    call = guard(functions.call)
+    process = call(functions.number_of_process)
+    with pytest.raises(RuntimeError, match="BadError: this and that"):
+        call(functions.fail_badly)
+    with pytest.raises(Exception, match="pickle"):
+        call(functions.give_what_cannot_be_pickled)
+    assert call(functions.number_of_process) == process
+
+
+def test_one_process_does_all_calls_until_it_is_recycled(guard: Guard) -> None:
+    once = guard(functions.number_of_process)
     assert len({once() for _ in range(4)} - {os.getpid()}) == 1
-    fresh = GuardedCall(number_of_process, recycle_after=2)
+    fresh = guard(functions.number_of_process, recycle_after=2)
     numbers = [fresh() for _ in range(6)]
     assert numbers[0] == numbers[1] and len(set(numbers)) == 3
 
 
-def test_a_call_that_takes_too_long_is_ended() -> None:
-    nap = GuardedCall(lambda sec: time.sleep(sec) or os.getpid(), timeout_sec=0.5)
+def test_a_call_that_takes_too_long_is_ended(guard: Guard) -> None:
+    nap = guard(functions.nap, timeout_sec=0.5)
     first = nap(0)
-    with pytest.raises(TimeoutError, match=r"nothing came within 0.5 s"):
+    with pytest.raises(TimeoutError, match=r"no complete answer within 0.5 s"):
         nap(60)
     assert nap(0) != first
     for _ in range(2):  # ends the second too, and forgets both in time
@@ -64,22 +76,50 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
         os.kill(first, 0)
 
 
+def test_the_limit_is_for_the_whole_answer(guard: Guard) -> None:
+    call = guard(functions.call, timeout_sec=0.5)
+    with pytest.raises(TimeoutError, match=r"no complete answer within 0.5 s"):
+        call(functions.signal_itself_in_its_answer, signal.SIGSTOP)
+    assert call(functions.double, 4) == 8
+
+
 @pytest.mark.parametrize(
-    ("end", "told"), [(die, "signal SIGKILL"), (lambda: os._exit(3), "status 3")], ids=["signal", "status"]
+    ("arguments", "cause"),
+    [
+        ((functions.signal_itself, signal.SIGKILL), "its process ended by signal SIGKILL"),
+        ((functions.signal_itself_in_its_answer, signal.SIGKILL), "its process ended by signal SIGKILL"),
+        ((functions.leave,), "its process ended with status 3"),
+        ((functions.hang_up,), "its process closed the connection"),
+    ],
+    ids=["signal", "half an answer", "status", "connection"],
 )
-def test_a_crash_is_told_and_does_not_spread(end: Callable[[], None], told: str) -> None:
-    call = GuardedCall(end)
+def test_a_crash_is_reported_and_does_not_spread(
+    guard: Guard, arguments: tuple[Any, ...], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "GRACE_SEC", 0.2 if "connection" in cause else 60.0)
+    call = guard(functions.call)
     for _ in range(2):
-        with pytest.raises(ChildProcessError, match=told):
-            call()
+        with pytest.raises(ChildProcessError, match=cause):
+            call(*arguments)
+    assert call(functions.double, 4) == 8
 
 
-def test_a_process_and_its_forks_do_not_share_their_helper() -> None:
-    call = GuardedCall(number_of_process)
-    mine = call()
-    assert GuardedCall(call)() not in (mine, os.getpid())
-    assert pickle.loads(pickle.dumps(call))() != mine
-    assert call() == mine
+def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawn, "get_executable", lambda: "/bin/false")
+    with pytest.raises(ChildProcessError, match="its process ended with status 1"):
+        GuardedCall(functions.double, start_method="spawn")(1)
+    monkeypatch.undo()
+    monkeypatch.setattr(guarded, "START_LIMIT_SEC", 0.3)
+    with pytest.raises(ChildProcessError, match=r"its process did not start within 0.3 s"):
+        GuardedCall(functions.SlowToStart(), start_method="spawn")()
+
+
+def test_a_process_and_its_forks_do_not_share_their_helper(guard: Guard) -> None:
+    call = guard(functions.number_of_process)
+    own = call()
+    assert guard(call)() not in (own, os.getpid())
+    assert pickle.loads(pickle.dumps(call))() != own
+    assert call() == own
 
 
 def hanging(folder: Path) -> VideoRecord:
@@ -88,7 +128,7 @@ def hanging(folder: Path) -> VideoRecord:
     return VideoRecord(str(folder / "hangs.mp4"), 1, "list.csv:9")
 
 
-def test_a_run_goes_on_without_a_video_that_hangs(tmp_path: Path) -> None:
+def test_a_run_continues_without_a_video_that_hangs(tmp_path: Path) -> None:
     videos = [*records(tmp_path, 0, 1, 0), hanging(tmp_path)]
     loader = TrainLoader(train_set(videos, timeout_sec=1.0), global_batch=2, micro_batch=2, num_workers=1)
     for epoch in range(2):
@@ -97,7 +137,7 @@ def test_a_run_goes_on_without_a_video_that_hangs(tmp_path: Path) -> None:
         (failure,) = [failure for batch in batches for failure in batch.failures]
         assert str(failure) == f"{videos[3].path} (list.csv:9): it hangs: nothing came within 1 s (DATA_LOADER.TIMEOUT)"
         assert sorted(index for batch in batches for index in batch.indices) == [0, 1, 1, 2]  # another of its class
-        if epoch == 0:  # it is not tried again: no matter that one could read it now
+        if epoch == 0:  # it is not tried again, though it could be read now
             Path(videos[3].path).unlink()
             write_video(videos[3].path)
 
@@ -127,7 +167,8 @@ def test_clips_are_the_same_in_a_process_of_their_own(tmp_path: Path) -> None:
 def test_a_crashing_decoder_is_a_video_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = records(tmp_path, 0, 1)
     monkeypatch.setattr(
-        "timesformer.datasets.video_dataset.open_video", lambda path, backend: die() if "1.mp4" in path else None
+        "timesformer.datasets.video_dataset.open_video",
+        lambda path, backend: functions.signal_itself(signal.SIGKILL) if "1.mp4" in path else None,
     )
     loader = EvalLoader(eval_set(videos[1:], timeout_sec=60.0), videos_per_batch=1, num_workers=1)
     (failure,) = [failure for batch in loader for failure in batch.failures]

@@ -46,13 +46,13 @@ def test_ids_are_found_in_the_folder_of_the_list(tmp_path: Path) -> None:
     assert not any("DATA.PATH_PREFIX" in line for line in found.warnings)
 
 
-def test_problems_are_told_with_line_numbers(tmp_path: Path) -> None:
-    text = "path,label,start,end\na.mp4,1,9,3\nb.mp4,1,x,9\nc.mp4,1\nd.mp4,7,0,9\n"
+def test_problems_are_reported_with_line_numbers(tmp_path: Path) -> None:
+    text = "path,label,start,end\na.mp4,1,9,3\nb.mp4,1,x,9\nc.mp4,1\nd.mp4,7,0,9\n,1,,\n"
     with pytest.raises(DataListError) as caught:
         load(tmp_path, text)
     message = str(caught.value)
-    assert all(f"train.csv:{line}:" in message for line in (2, 3, 4, 5))
-    assert "no part of a video" in message and "out of range 0..2" in message
+    assert all(f"train.csv:{line}:" in message for line in (2, 3, 4, 5, 6))
+    assert "no path" in message and "no part of a video" in message and "out of range 0..2" in message
 
 
 def test_a_header_without_labels_names_the_columns(tmp_path: Path) -> None:

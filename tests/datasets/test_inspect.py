@@ -1,4 +1,4 @@
-"""A look at the videos tells what they are, which are unreadable, and what sampling rate would suit them."""
+"""The report on videos: what they are, which are unreadable, and what sampling rate would suit them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_report_says_what_the_videos_are(videos: list[VideoRecord]) -> None:
     assert report.distinct_frames[2] == 4  # 0 18 36 44 44 44 44 44
     assert (report.failures, report.warnings, report.repeating_fraction) == ([], [], 1.0)
     text = str(report)
-    assert "6 of 6 videos looked at, 0 unreadable" in text and "64x48 (5), 96x48 (1)" in text
+    assert "6 of 6 videos inspected, 0 unreadable" in text and "64x48 (5), 96x48 (1)" in text
     assert ["duration", "(s)", "2.0", "3.2", "4.5"] in [line.split() for line in text.splitlines()]
 
 
@@ -53,13 +53,13 @@ def test_unreadable_files_are_listed_with_their_cause(videos: list[VideoRecord],
     ]
     assert all(str(cut) in warning for warning in report.warnings) and report.warnings
     text = str(report)
-    assert "9 of 9 videos looked at, 2 unreadable" in text
+    assert "9 of 9 videos inspected, 2 unreadable" in text
     assert f"unreadable: {tmp_path / 'gone.mp4'} (train.csv:8): {report.failures[1].cause}" in text
 
 
 def test_a_report_of_nothing_readable_can_be_printed(tmp_path: Path) -> None:
     report = quick_look([VideoRecord(str(tmp_path / "gone.mp4"), 0, "a.csv:1")], frame_sampler=KINETICS_HABIT)
-    assert str(report).startswith("1 of 1 videos looked at, 1 unreadable\nunreadable: ")
+    assert str(report).startswith("1 of 1 videos inspected, 1 unreadable\nunreadable: ")
     assert span_advice(report, sampling_rate=32, target_fps=30.0) is None
 
 
@@ -71,7 +71,9 @@ def test_a_sample_is_spread_over_the_list_and_always_the_same(videos: list[Video
     assert len(everything.fps) == 6
 
 
-def test_a_quick_look_sees_the_same_without_reading(videos: list[VideoRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_look_reports_the_same_without_reading(
+    videos: list[VideoRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = inspect_videos(videos, frame_sampler=KINETICS_HABIT)
     monkeypatch.setattr(PyAVReader, "read", None)
     assert quick_look(videos, frame_sampler=KINETICS_HABIT) == full
@@ -85,7 +87,7 @@ def test_only_the_part_that_counts_is_measured(videos: list[VideoRecord]) -> Non
     assert report.durations_sec == pytest.approx([1.0, 68 / 15 - 4])
 
 
-def test_defect_12_a_span_longer_than_the_videos_is_told_with_what_to_set(videos: list[VideoRecord]) -> None:
+def test_defect_12_a_span_longer_than_the_videos_is_reported_with_what_to_set(videos: list[VideoRecord]) -> None:
     report = quick_look(videos, frame_sampler=KINETICS_HABIT)
     advice = span_advice(report, sampling_rate=32, target_fps=30.0)
     assert advice == (
@@ -96,7 +98,7 @@ def test_defect_12_a_span_longer_than_the_videos_is_told_with_what_to_set(videos
     assert span_advice(as_advised, sampling_rate=7, target_fps=30.0) is None
 
 
-def test_videos_shorter_than_a_clip_are_told_when_clips_span_the_whole_video(
+def test_videos_shorter_than_a_clip_are_reported_when_clips_span_the_whole_video(
     videos: list[VideoRecord],
 ) -> None:
     report = quick_look(videos, frame_sampler=UniformSegmentSampler(40))

@@ -29,7 +29,7 @@ def test_avi_files_frame_folders_and_names(muwiges: Path) -> None:
     assert any("9 of 12 classes" in line for line in found.warnings)
 
 
-def test_another_number_of_classes_is_told_with_the_override(muwiges: Path) -> None:
+def test_another_number_of_classes_is_reported_with_the_override(muwiges: Path) -> None:
     with pytest.raises(DataListError, match=r"Add: MODEL\.NUM_CLASSES 12"):
         MuWiGes(data_dir=str(muwiges), split="train", num_classes=400, separator=",").load()
 

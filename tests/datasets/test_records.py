@@ -1,17 +1,21 @@
-"""What is asked of a list of videos, and how list files and their faults are read."""
+"""Records of videos, and list files: how they are read and how their problems are reported."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer.datasets.list_files import find_list, parse_list, split_line
+from timesformer.datasets.kinetics import Kinetics, split_line
+from timesformer.datasets.list_files import find_list
 from timesformer.datasets.records import (
+    VideoList,
     VideoRecord,
     coverage_warnings,
     fingerprint,
@@ -30,14 +34,19 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def labels_by_path(path: str, **options: object) -> dict[str, object]:
-    found = parse_list(path, **{"num_classes": 12, "prefix": "/clips", **options})  # type: ignore[arg-type]
+def read_list(path: str, names: Sequence[str] = (), **options: Any) -> VideoList:
+    settings = {"data_dir": os.path.dirname(path), "split": "train", "num_classes": 12, **options}
+    return Kinetics(**settings).read(path, names)
+
+
+def labels_by_path(path: str, **options: Any) -> dict[str, object]:
+    found = read_list(path, **{"prefix": "/clips", **options})
     return {os.path.relpath(r.path, "/clips"): r.label for r in found.records}
 
 
-def error_of(path: str, **options: object) -> str:
+def error_of(path: str, **options: Any) -> str:
     with pytest.raises(DataListError) as caught:
-        parse_list(path, **{"num_classes": 12, "prefix": "/clips", **options})  # type: ignore[arg-type]
+        read_list(path, **{"prefix": "/clips", **options})
     return str(caught.value)
 
 
@@ -48,7 +57,7 @@ def test_defect_18_a_path_may_contain_spaces_and_separators(tmp_path: Path) -> N
     assert labels_by_path(commas, separator=",") == {"a, b/c.mp4": 3, "d, e.mp4": 4}
 
 
-def test_defect_18_a_broken_line_is_told_with_its_number(tmp_path: Path) -> None:
+def test_defect_18_a_broken_line_is_reported_with_its_number(tmp_path: Path) -> None:
     message = error_of(write(tmp_path / "train.csv", "a.mp4 1\n\nmy clip.mp4\nb.mp4 2\n"))
     assert "train.csv:3" in message and "clip.mp4" in message
 
@@ -63,7 +72,7 @@ def test_any_path_comes_back(path: str, label: int, separator: str) -> None:
     assert split_line(f"{path}{separator}{label}", separator) == (path, str(label))
 
 
-def test_all_problems_are_told_at_once_with_line_numbers(tmp_path: Path) -> None:
+def test_all_problems_are_in_one_message_with_line_numbers(tmp_path: Path) -> None:
     text = "ok.mp4 0\nhigh.mp4 12\nlow.mp4 -1\nword.mp4 walk\nhalf.mp4 1.5\nnothing.mp4\nok.mp4 1\n"
     message = error_of(write(tmp_path / "train.csv", text))
     assert message.startswith("6 problems in ")
@@ -74,7 +83,7 @@ def test_all_problems_are_told_at_once_with_line_numbers(tmp_path: Path) -> None
     assert "MODEL.NUM_CLASSES 13" in message
 
 
-def test_an_empty_label_is_told(tmp_path: Path) -> None:
+def test_an_empty_label_is_reported(tmp_path: Path) -> None:
     assert "a.csv:2: label ''" in error_of(write(tmp_path / "a.csv", "a.mp4,1\nb.mp4,\n"), separator=",")
 
 
@@ -96,7 +105,7 @@ def test_the_right_separator_is_named_with_the_override(tmp_path: Path) -> None:
 
 
 def test_a_header_is_skipped_with_a_warning(tmp_path: Path) -> None:
-    found = parse_list(write(tmp_path / "a.csv", "path,label\na.mp4,1\n"), separator=",", num_classes=12)
+    found = read_list(write(tmp_path / "a.csv", "path,label\na.mp4,1\n"), separator=",")
     assert [r.source for r in found.records] == ["a.csv:2"]
     assert found.warnings[0].startswith("a.csv:1: skipped as a header")
     assert "no videos" in error_of(write(tmp_path / "b.csv", "path label\n"))
@@ -106,7 +115,7 @@ def test_a_video_without_label_on_line_one_is_no_header(tmp_path: Path) -> None:
     assert "a.csv:1" in error_of(write(tmp_path / "a.csv", "my clip.mp4\nb.mp4 2\n"))
 
 
-def test_further_columns_are_told(tmp_path: Path) -> None:
+def test_further_columns_are_reported(tmp_path: Path) -> None:
     kinetics = "label,youtube_id,time_start,time_end,split\nabseiling,xyz,59,69,train\n"
     assert "keep two" in error_of(write(tmp_path / "a.csv", kinetics), separator=",")
     assert "keep two" in error_of(write(tmp_path / "b.csv", "clips/a 120 3\nclips/b 80 4\n"))
@@ -124,7 +133,7 @@ def test_an_empty_list_and_one_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_duplicate_rows_are_kept_once_and_both_lines_named(tmp_path: Path) -> None:
-    found = parse_list(write(tmp_path / "a.csv", "a.mp4 1\nb.mp4 2\na.mp4 1\n"), num_classes=12)
+    found = read_list(write(tmp_path / "a.csv", "a.mp4 1\nb.mp4 2\na.mp4 1\n"))
     assert [r.source for r in found.records] == ["a.csv:1", "a.csv:2"]
     assert found.warnings == ["a.csv:3: same video as a.csv:1, kept once (a.mp4)"]
 
@@ -141,7 +150,7 @@ def test_several_labels(tmp_path: Path) -> None:
 
 def test_names_may_stand_for_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a.mp4 walk\nb.mp4 1\n")
-    assert labels_by_path(path, label_names={"walk": 0, "run": 1}) == {"a.mp4": 0, "b.mp4": 1}
+    assert labels_by_path(path, names=["walk", "run"]) == {"a.mp4": 0, "b.mp4": 1}
 
 
 def test_relative_paths_prefix_then_working_folder_then_folder_of_the_list(
@@ -150,38 +159,39 @@ def test_relative_paths_prefix_then_working_folder_then_folder_of_the_list(
     path = write(tmp_path / "lists/train.csv", "a.mp4 1\n")
     write(tmp_path / "lists/a.mp4", "")
     monkeypatch.chdir(tmp_path)
-    beside = parse_list(path, num_classes=12, roots=[str(tmp_path / "lists")])
+    beside = read_list(path, data_dir=str(tmp_path / "lists"))
     assert beside.records[0].path == str(tmp_path / "lists/a.mp4") and not beside.warnings
     write(tmp_path / "a.mp4", "")
-    here = parse_list(path, num_classes=12)
+    here = read_list(path)
     assert here.records[0].path == "a.mp4" and not here.warnings
-    assert parse_list(path, num_classes=12, prefix="/elsewhere").records[0].path == "/elsewhere/a.mp4"
+    assert read_list(path, prefix="/elsewhere").records[0].path == "/elsewhere/a.mp4"
 
 
-def test_a_doubtful_choice_of_the_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubtful_choice_of_the_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "lists/train.csv", "a.mp4 1\nb.mp4 1\n")
     write(tmp_path / "lists/a.mp4", "")
     for missing_or_in_two in range(2):
-        (told,) = parse_list(path, num_classes=12).warnings
-        assert "DATA.PATH_PREFIX is not set" in told and str(tmp_path / "lists") in told, missing_or_in_two
+        (warning,) = read_list(path).warnings
+        assert "DATA.PATH_PREFIX is not set" in warning and str(tmp_path / "lists") in warning, missing_or_in_two
         write(tmp_path / "lists/b.mp4", "")
         write(tmp_path / "b.mp4", "")
 
 
-def test_a_list_given_as_the_data_folder_is_told_with_its_folder(tmp_path: Path) -> None:
+def test_a_list_given_as_the_data_folder_is_reported_with_its_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "train.csv", "a.mp4 1\n")
     with pytest.raises(DataListError, match="is a file. Type DATA.PATH_TO_DATA_DIR ") as caught:
         find_list(path, ["train.csv"], advice="")
     assert str(caught.value).endswith(f" {tmp_path}")
 
 
-def test_a_folder_of_pictures_becomes_frames_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_becomes_frames_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (10, 2, 1):
         write(tmp_path / f"clip/frame_{number}.jpg", "")
     write(tmp_path / "clip/notes.txt", "")
     (tmp_path / "bare").mkdir()
-    found = parse_list(write(tmp_path / "a.csv", "clip 1\nbare 2\n"), num_classes=12, frame_fps=15.0)
+    monkeypatch.setattr(Kinetics, "frame_fps", 15.0)
+    found = read_list(write(tmp_path / "a.csv", "clip 1\nbare 2\n"))
     clip, bare = found.records
     assert [Path(f).name for f in clip.frames] == ["frame_1.jpg", "frame_2.jpg", "frame_10.jpg"]
     assert (clip.fps, bare.fps, bare.frames) == (15.0, 0.0, ())
@@ -193,7 +203,7 @@ def test_natural_order() -> None:
     assert sorted(["G10", "g2", "G1", "1"], key=natural_key) == ["1", "G1", "g2", "G10"]
 
 
-def test_missing_files_are_split_off_and_told_in_one_table(tmp_path: Path) -> None:
+def test_missing_files_are_split_off_and_reported_in_one_table(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", "")
     (tmp_path / "frames").mkdir()
     there = [VideoRecord(str(tmp_path / name), 0, "train.csv:1") for name in ("a.mp4", "frames/")]

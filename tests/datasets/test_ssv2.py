@@ -79,13 +79,14 @@ def test_test_answers_are_used_where_there_are_any(ssv2: Path) -> None:
     assert [(r.path, r.label) for r in found.records] == [("/videos/12.webm", 2), ("/videos/13.webm", 1)]
 
 
-def test_faults_are_told(ssv2: Path) -> None:
+def test_problems_are_reported(ssv2: Path) -> None:
     with pytest.raises(DataListError, match=r"3 classes, but MODEL.NUM_CLASSES is 174. Add: MODEL.NUM_CLASSES 3"):
         Ssv2(data_dir=str(ssv2), split="train").load()
     with (ssv2 / "train.csv").open("a") as file:
-        file.write("100 3 0\n")
-    with pytest.raises(DataListError, match=r"train.csv:17: '100 3 0'"):
+        file.write('100 3 0\n100 3 x 100/1.jpg ""\n')
+    with pytest.raises(DataListError, match=r"train.csv:17: 3 fields where the header has 5: '100 3 0'") as caught:
         Ssv2(data_dir=str(ssv2), split="train", num_classes=3).load()
+    assert "train.csv:18: frame_id 'x' is not a whole number: '100 3 x 100/1.jpg" in str(caught.value)
     (ssv2 / "train.csv").write_text("74/1.jpg 3\n")
     with pytest.raises(DataListError, match="original_vido_id video_id frame_id path labels"):
         Ssv2(data_dir=str(ssv2), split="train", num_classes=3).load()

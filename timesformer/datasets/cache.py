@@ -1,13 +1,12 @@
 """Keeps the decoded frames of small datasets in files that all processes of a machine read.
 
-A video has one file: its facts, and its frames as plain uint8, read through a memory map. The file is written
-beside its place and then moved there, so that a reader sees it whole or not at all, and two processes that miss
-the same video at once do no harm. Its name says which video and which settings; its first line says the size and
-time of change of the video, and a video that has changed is decoded anew.
+A video has one file: its facts in a first line of json, and its frames as plain uint8, read through a memory map.
+The file is written under another name and then renamed: a reader sees all of it or nothing. Its name depends on the
+video and the settings; a video whose size or time of change differs from the first line is decoded again.
 
-What a clip looks like never depends on whether the cache has it: frames are brought to the stored size on every
-way. That size is never above the frame's own, so small videos are stored as they are, exactly. Larger ones are
-stored as the transform would scale them, which is exact too, but for random scales: see `StoredSize`.
+Frames are scaled to the stored size whether the cache has them or not, so clips never depend on it. That size is
+never above the frame's own: small videos are stored exactly. Larger ones are stored as the transform would scale
+them, which is exact too, except for random scales: see `StoredSize`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,24 +31,18 @@ from timesformer.video.transforms import Size, scaled_size
 from timesformer.video.video_info import VideoInfo
 
 CHUNK_BYTES = 2**28  # of full-sized frames that are decoded at a time to be stored
-MAX_MEASURED = 200  # videos opened to tell the size of a list
+MAX_MEASURED = 200  # videos opened to estimate the size of a list
 
 
 @dataclass(frozen=True)
 class StoredSize:
-    """The size at which frames are stored: what the transform scales them to, or their own where that is smaller.
+    """The size at which frames are stored: what the transform scales them to, or their own where that is smaller."""
 
-    Attributes:
-        crop_size: height and width of the clips.
-        short_side: the largest that frames are scaled to before the crop (see `transforms.scaled_size`).
-        whole: frames are not cropped but resized to `crop_size`.
-        fixed: every clip sees this one scale. If not, larger frames are scaled twice (once to be stored, once
-            to the scale of the clip), and clips differ a little from those without a cache.
-    """
-
-    crop_size: Size
-    short_side: int
-    whole: bool
+    crop_size: Size  # of the clips
+    short_side: int  # the largest that frames are scaled to before the crop (see `transforms.scaled_size`)
+    whole: bool  # frames are not cropped but resized to `crop_size`
+    # Every clip has this one scale. If not, larger frames are scaled twice (once to be stored, once to the scale of
+    # the clip), and clips differ a little from those without a cache.
     fixed: bool
 
     def __call__(self, frame_size: Size) -> Size:
@@ -65,27 +58,28 @@ class StoredSize:
 class Measured(NamedTuple):
     """What storing a list of videos takes."""
 
-    told: str  # the number of videos and what they take
+    summary: str  # the number of videos and their size
     num_bytes: int  # of all frames
     stored_bytes: int  # of those that are stored already
-    num_inexact: int  # of the videos that were opened to tell the size, those whose clips the cache changes
+    num_inexact: int  # of the videos that were opened, those whose clips the cache changes
+
+
+class Entry(NamedTuple):
+    """Facts of a video and some of its frames: uint8 (len(indices), height, width, 3), by index in the video."""
+
+    info: VideoInfo
+    indices: np.ndarray
+    frames: np.ndarray
 
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Stored frames of the videos of one list.
+    """Stored frames of the videos of one list."""
 
-    Attributes:
-        folder: of the files.
-        stored_size: see `StoredSize`.
-        all_frames: store every frame of a video, for random clips; otherwise the ones that the first clips show.
-        settings: what else decides which frames are stored and how they look, as text.
-    """
-
-    folder: Path
+    folder: Path  # of the files
     stored_size: StoredSize
-    all_frames: bool
-    settings: str = ""
+    all_frames: bool  # store every frame of a video, for random clips; otherwise those that the first clips show
+    settings: str = ""  # what else decides which frames are stored and how they look
 
     def open(self, record: VideoRecord, open_reader: Callable[[], VideoReader]) -> VideoReader:
         """A reader of `record` that calls `open_reader` only for what is not stored yet.
@@ -102,53 +96,50 @@ class FrameCache:
         count_frames: Callable[[VideoRecord, VideoInfo], int],
     ) -> Measured:
         """What `records` take, of each as many frames as `count_frames` says; unreadable videos take nothing."""
-        videos = {self._file(record): record for record in records}
-        chosen = [*videos.values()]
-        picks: Sequence[int] = (
-            np.unique(np.linspace(0, len(chosen) - 1, MAX_MEASURED).astype(int)).tolist() if chosen else []
-        )
-        num_bytes = num_inexact = 0
-        for pick in picks:
+        files = {self._file(record): record for record in records}
+        videos, num_bytes, num_inexact = [*files.values()], 0, 0
+        sample = np.unique(np.linspace(0, len(videos) - 1, MAX_MEASURED).astype(int)).tolist() if videos else []
+        for index in sample:
             try:
-                with open_reader(chosen[pick]) as reader:
+                with open_reader(videos[index]) as reader:
                     size = reader.info.height, reader.info.width
-                    num_bytes += count_frames(chosen[pick], reader.info) * 3 * math.prod(self.stored_size(size))
+                    num_bytes += count_frames(videos[index], reader.info) * 3 * math.prod(self.stored_size(size))
                     num_inexact += not self.stored_size.is_exact(size)
             except VideoReadError:
-                continue  # the run will name it
-        num_bytes = num_bytes * len(chosen) // max(len(picks), 1)
-        about = "" if len(picks) == len(chosen) else f"about (by {len(picks)} of them) "
-        told = f"{len(chosen)} videos, {about}{num_bytes / GB:.2f} GB"
-        return Measured(told, num_bytes, sum(file.stat().st_size for file in videos if file.exists()), num_inexact)
+                continue  # the run will report it
+        num_bytes = num_bytes * len(videos) // max(len(sample), 1)
+        about = "" if len(sample) == len(videos) else f"about (by {len(sample)} of them) "
+        summary = f"{len(videos)} videos, {about}{num_bytes / GB:.2f} GB"
+        return Measured(summary, num_bytes, sum(file.stat().st_size for file in files if file.exists()), num_inexact)
 
-    def load(self, record: VideoRecord) -> _Entry | None:
-        """What is stored of `record`; None if that is nothing, of an older file or half of a file."""
+    def load(self, record: VideoRecord) -> Entry | None:
+        """What is stored of `record`; None if there is no file, or one of an older video, or half of one."""
         try:
             file = self._file(record)
             with open(file, "rb") as lines:
-                told = json.loads(lines.readline())
+                facts = json.loads(lines.readline())
                 start = lines.tell()
-            if told.pop("stamp") != _stamp(record):
+            if facts["stamp"] != _stamp(record):
                 return None
-            info = VideoInfo(**{**told["info"], "warnings": tuple(told["info"]["warnings"])})
-            places = np.array(told["places"], np.int64) if told["places"] is not None else np.arange(info.num_frames)
-            shape = len(places), info.height, info.width, 3
-            return _Entry(info, places, np.memmap(file, np.uint8, mode="r", offset=start, shape=shape))
+            info = VideoInfo(**{**facts["info"], "warnings": tuple(facts["info"]["warnings"])})
+            indices = np.arange(info.num_frames) if facts["places"] is None else np.array(facts["places"], np.int64)
+            shape = len(indices), info.height, info.width, 3
+            return Entry(info, indices, np.memmap(file, np.uint8, mode="r", offset=start, shape=shape))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def store(self, record: VideoRecord, info: VideoInfo, places: np.ndarray, frames: Any) -> None:
-        """Store `frames`, arrays (n, height, width, 3) one after the other, of the given places of the video.
+    def store(self, record: VideoRecord, info: VideoInfo, indices: np.ndarray, frames: Iterable[np.ndarray]) -> None:
+        """Store `frames`, arrays (n, height, width, 3) that follow one another, of these indices of the video.
 
         Raises:
-            OSError: they cannot be written (no space left, say).
+            OSError: they cannot be written, for example because no space is left.
         """
-        stored_places = None if self.all_frames else places.tolist()
-        told = {"stamp": _stamp(record), "info": asdict(info), "places": stored_places}
+        # "places", and the fields of StoredSize in the file's name, are the format of caches that exist.
+        facts = {"stamp": _stamp(record), "info": asdict(info), "places": None if self.all_frames else indices.tolist()}
         handle, name = tempfile.mkstemp(dir=self.folder, suffix=".writing")
         try:
             with open(handle, "wb") as file:
-                file.write(json.dumps(told).encode() + b"\n")
+                file.write(json.dumps(facts).encode() + b"\n")
                 for chunk in frames:
                     file.write(np.ascontiguousarray(chunk).data)
             os.replace(name, self._file(record))
@@ -157,18 +148,9 @@ class FrameCache:
             raise
 
     def _file(self, record: VideoRecord) -> Path:
-        parts = () if self.all_frames else (record.start_sec, record.end_sec)
-        what = (os.path.abspath(record.path), record.fps, *parts, self.stored_size, self.all_frames, self.settings)
-        return self.folder / f"{hashlib.sha256(repr(what).encode(errors='surrogateescape')).hexdigest()[:32]}.frames"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Facts of a video, and its stored frames: (len(places), height, width, 3) uint8 by place in display order."""
-
-    info: VideoInfo
-    places: np.ndarray
-    frames: np.ndarray
+        part = () if self.all_frames else (record.start_sec, record.end_sec)
+        key = (os.path.abspath(record.path), record.fps, *part, self.stored_size, self.all_frames, self.settings)
+        return self.folder / f"{hashlib.sha256(repr(key).encode(errors='surrogateescape')).hexdigest()[:32]}.frames"
 
 
 class _CachedReader:
@@ -178,17 +160,22 @@ class _CachedReader:
         self._cache, self._record, self._open_reader = cache, record, open_reader
         self._reader: VideoReader | None = None
         self._entry = cache.load(record)
-        self.info = self._entry.info if self._entry else self._stored_info(self._decoder().info)
+        if self._entry:
+            self.info = self._entry.info
+        else:
+            info = self._decoder().info
+            height, width = cache.stored_size((info.height, info.width))
+            self.info = replace(info, height=height, width=width)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader`."""
-        wanted = np.asarray(indices, np.int64)
-        if self._entry is None or not np.isin(wanted, self._entry.places).all():
-            self._entry = self._decode(wanted)
-        return np.asarray(self._entry.frames[np.searchsorted(self._entry.places, wanted)])
+        requested = np.asarray(indices, np.int64)
+        if self._entry is None or not np.isin(requested, self._entry.indices).all():
+            self._entry = self._decode(requested)
+        return np.asarray(self._entry.frames[np.searchsorted(self._entry.indices, requested)])
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the video."""
         if self._reader:
             self._reader.close()
 
@@ -203,33 +190,26 @@ class _CachedReader:
         self._reader = self._reader or self._open_reader()
         return self._reader
 
-    def _stored_info(self, info: VideoInfo) -> VideoInfo:
-        height, width = self._cache.stored_size((info.height, info.width))
-        return replace(info, height=height, width=width)
-
-    def _decode(self, wanted: np.ndarray) -> _Entry:
-        """Decodes and stores the wanted frames, or all; only gives the wanted ones where that fails.
+    def _decode(self, requested: np.ndarray) -> Entry:
+        """Decode and store the requested frames, or all; where that fails, only return the requested ones.
 
         Raises:
-            VideoReadError: a wanted frame cannot be decoded.
+            VideoReadError: a requested frame cannot be decoded.
         """
         reader, size = self._decoder(), (self.info.height, self.info.width)
-        places = np.arange(self.info.num_frames) if self._cache.all_frames else np.unique(wanted)
+        indices = np.arange(self.info.num_frames) if self._cache.all_frames else np.unique(requested)
         at_once = max(1, CHUNK_BYTES // (3 * reader.info.height * reader.info.width))
-        chunks = (places[start : start + at_once] for start in range(0, len(places), at_once))
+        chunks = (indices[start : start + at_once] for start in range(0, len(indices), at_once))
         try:
-            self._cache.store(self._record, self.info, places, (resize(reader.read(chunk), size) for chunk in chunks))
-        except (VideoReadError, OSError):  # damaged where nothing is wanted, or no space left: nothing is stored
-            stored = None
-        else:
-            stored = self._cache.load(self._record)
-        if stored is not None:
-            return stored
-        places = np.unique(wanted)
-        return _Entry(self.info, places, resize(reader.read(places), size))
+            self._cache.store(self._record, self.info, indices, (resize(reader.read(chunk), size) for chunk in chunks))
+            entry = self._cache.load(self._record)
+        except (VideoReadError, OSError):  # damaged at other frames, or no space left: nothing is stored
+            entry = None
+        indices = np.unique(requested)
+        return entry or Entry(self.info, indices, resize(reader.read(indices), size))
 
 
 def _stamp(record: VideoRecord) -> str:
-    """What changes when the video does: the size and time of change of its file or of each of its pictures."""
+    """A hash of size and time of change of the video's file or of each of its pictures."""
     status = [os.stat(file) for file in record.frames or (record.path,)]
     return hashlib.sha256(repr([(each.st_size, each.st_mtime_ns) for each in status]).encode()).hexdigest()[:16]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import parse_list, raise_problems
+from timesformer.datasets.kinetics import Kinetics
+from timesformer.datasets.list_files import raise_problems
 from timesformer.datasets.records import (
     VIDEO_EXTENSIONS,
     VideoList,
@@ -36,29 +37,19 @@ class VideoFolder:
 
     The split comes from `root/{train,val,test}/CLASS/` if there are such folders, else from the lists
     `root/{train,val,test}.csv` if there are any, else from fractions of `root/CLASS/`: of each class, or of
-    the subjects when a pattern tells them. Hashes choose: the split is the same on every machine.
-
-    Attributes:
-        root: the folder.
-        split: train, val or test.
-        num_classes: must be the number of class folders.
-        val_fraction, test_fraction: share of each class (or of the subjects) that is held out.
-        subject_pattern: regular expression whose first group is the subject in the path below `root`.
-        seed: another seed is another split by fractions.
-        separator, prefix: of lists, see `parse_list`.
-        class_names_path: file of class names; without it the folders in natural order are the classes.
+    the subjects when a pattern finds them. Hashes decide: the split is the same on every machine.
     """
 
     root: str
-    split: str
-    num_classes: int
-    val_fraction: float = 0.1
+    split: str  # train, val or test
+    num_classes: int  # must be the number of class folders
+    val_fraction: float = 0.1  # of each class, or of the subjects
     test_fraction: float = 0.2
-    subject_pattern: str = ""
-    seed: int = 0
-    separator: str = " "
+    subject_pattern: str = ""  # regular expression whose first group is the subject in the path below `root`
+    seed: int = 0  # another seed is another split by fractions
+    separator: str = " "  # of lists, as `prefix`: see `Kinetics`
     prefix: str = ""
-    class_names_path: str = ""
+    class_names_path: str = ""  # file of class names; without it the folders in natural order are the classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> VideoFolder:
@@ -84,89 +75,84 @@ class VideoFolder:
         """
         if not os.path.isdir(self.root):
             raise DataListError(f"DATA.PATH_TO_DATA_DIR is {self.root!r}, but should be the folder of the classes")
-        there = sub_folders(self.root)
-        folders = {s: os.path.join(self.root, f) for s, names in SPLITS.items() for f in names if f in there}
-        lists = {s: f for s in SPLITS if os.path.isfile(f := os.path.join(self.root, f"{s}.csv"))}
-        if "train" in folders and (len(folders) > 1 or len(there) == 1):
-            names = self._class_names(folders["train"])
-            parts = {split: self._scan(folder, names) for split, folder in folders.items()}
-        elif lists:
-            names = self._class_names(self.root, required=False)
-            parts = {split: self._read(path, names) for split, path in lists.items()}
-        else:
-            names = self._class_names(self.root)
-            parts = self._divide(self._scan(self.root, names))
-        self._check_subjects({split: part.records for split, part in parts.items()})
-        if self.split not in parts or not parts[self.split].records:
+        names, parts = self._parts()
+        self._check_subjects(parts)
+        found = parts.get(self.split, VideoList([]))
+        if not found.records:
             advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or add TEST.SPLIT val"}[self.split]
             sizes = ", ".join(f"{split} {len(part.records)}" for split, part in parts.items())
             raise DataListError(f"{self.root}: no videos for {self.split} (videos: {sizes}). Add some{advice}.")
-        found = parts[self.split]
         coverage = coverage_warnings(found.records, self.num_classes, f"{self.root} ({self.split})")
         return VideoList(found.records, names, found.warnings + coverage)
 
+    def _parts(self) -> tuple[list[str], dict[str, VideoList]]:
+        """The class names, and the videos of every split."""
+        present = sub_folders(self.root)
+        folders = {s: os.path.join(self.root, f) for s, names in SPLITS.items() for f in names if f in present}
+        lists = {s: f for s in SPLITS if os.path.isfile(f := os.path.join(self.root, f"{s}.csv"))}
+        if "train" in folders and (len(folders) > 1 or len(present) == 1):
+            names = self._class_names(folders["train"])
+            return names, {split: self._scan(folder, names) for split, folder in folders.items()}
+        if not lists:
+            names = self._class_names(self.root)
+            return names, self._divide(self._scan(self.root, names))
+        names = self._class_names(self.root, required=False)
+        reader = Kinetics(data_dir=self.root, split=self.split, num_classes=self.num_classes)
+        reader.prefix, reader.separator = self.prefix, self.separator
+        return names, {split: self._with_subjects(reader.read(path, names)) for split, path in lists.items()}
+
     def _class_names(self, folder: str, *, required: bool = True) -> list[str]:
-        """Class names from the file of the user, else the sub-folders; [] when lists do without them."""
-        there = sub_folders(folder)
+        """Class names from the file of the user, else the sub-folders; [] where they are not required."""
+        present = sub_folders(folder)
         if self.class_names_path:
             names = load_class_names(self.class_names_path, self.num_classes)
-            if unknown := [name for name in there if required and name not in names]:
+            if unknown := [name for name in present if required and name not in names]:
                 raise DataListError(f"{folder}: folders that are no class of {self.class_names_path}: {unknown}")
             return names
-        if len(there) == self.num_classes or not required:
-            return there if len(there) == self.num_classes else []
-        if not there:
+        if len(present) == self.num_classes:
+            return present
+        if not required:
+            return []
+        if not present:
             raise DataListError(f"{folder} has no folders: make one per class, with its videos in it")
-        raise wrong_num_classes(f"{folder} ({', '.join(shorten(there, 10))})", len(there), self.num_classes)
+        raise wrong_num_classes(f"{folder} ({', '.join(shorten(present, 10))})", len(present), self.num_classes)
 
     def _scan(self, folder: str, names: Sequence[str]) -> VideoList:
         """The videos below the class folders of `folder`."""
         if unknown := [name for name in sub_folders(folder) if name not in names]:
             raise DataListError(f"{folder}: folders that are no class of the training videos: {unknown}")
-        found = VideoList([])
+        records: list[VideoRecord] = []
+        warnings: list[str] = []
         for label, name in enumerate(names):
-            top, count = os.path.join(folder, name), len(found.records)
+            top, count = os.path.join(folder, name), len(records)
             source = os.path.relpath(top, self.root)
             for parent, below, files in os.walk(top, followlinks=True):
                 below[:] = sorted((f for f in below if f[0] != "."), key=natural_key)
                 videos = sorted((f for f in files if f.lower().endswith(VIDEO_EXTENSIONS)), key=natural_key)
-                found.records += [VideoRecord(os.path.join(parent, f), label, source) for f in videos]
+                records += [VideoRecord(os.path.join(parent, f), label, source) for f in videos]
                 pictures = () if videos else list_pictures(parent)
                 if pictures and parent == top:
-                    found.warnings.append(f"{source}: {len(pictures)} pictures not in a folder per video, left out")
+                    warnings.append(f"{source}: {len(pictures)} pictures not in a folder per video, left out")
                 elif pictures:
-                    found.records.append(VideoRecord(parent, label, source, pictures))
-            if len(found.records) == count:
-                found.warnings.append(f"{source}: a class folder without videos")
-        return replace(found, records=self._with_subjects(found.records))
+                    records.append(VideoRecord(parent, label, source, pictures))
+            if len(records) == count:
+                warnings.append(f"{source}: a class folder without videos")
+        return self._with_subjects(VideoList(records, warnings=warnings))
 
-    def _read(self, path: str, names: Sequence[str]) -> VideoList:
-        found = parse_list(
-            path,
-            separator=self.separator,
-            prefix=self.prefix,
-            num_classes=self.num_classes,
-            label_names={name: label for label, name in enumerate(names)},
-        )
-        return replace(found, records=self._with_subjects(found.records))
-
-    def _with_subjects(self, records: list[VideoRecord]) -> list[VideoRecord]:
+    def _with_subjects(self, videos: VideoList) -> VideoList:
         if not self.subject_pattern:
-            return records
-        matches = [re.search(self.subject_pattern, self._below_root(record)) for record in records]
-        raise_problems(
-            self.root,
-            [f"no subject in {r.path}" for r, match in zip(records, matches, strict=True) if not (match and match[1])],
-            f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} should match every path",
-        )
-        return [replace(r, subject=match[1]) for r, match in zip(records, matches, strict=True) if match]
+            return videos
+        pairs = [(record, re.search(self.subject_pattern, self._below_root(record))) for record in videos.records]
+        problems = [f"no subject in {record.path}" for record, match in pairs if not (match and match[1])]
+        raise_problems(self.root, problems, f"FOLDER.SUBJECT_PATTERN {self.subject_pattern!r} should match every path")
+        return replace(videos, records=[replace(record, subject=match[1]) for record, match in pairs if match])
 
     def _below_root(self, record: VideoRecord) -> str:
         return os.path.relpath(record.path, self.root).replace(os.sep, "/")
 
     def _divide(self, videos: VideoList) -> dict[str, VideoList]:
-        """Each class (or all subjects together) in order of hash: the first part to test, the next to val."""
-        units: dict[object, set[str]] = defaultdict(set)  # what is divided on its own -> what stays together
+        """Each class (or all subjects) in order of hash: the first part to test, the next to val."""
+        units: dict[object, set[str]] = defaultdict(set)  # what is divided -> what must not be divided
         for record in videos.records:
             units["subjects" if record.subject else record.label].add(record.subject or self._below_root(record))
         split_of = {}
@@ -174,24 +160,24 @@ class VideoFolder:
             order = sorted(keys, key=lambda key: hashlib.sha256(f"{self.seed} {key}".encode()).digest())
             num_test = held_out(len(order), self.test_fraction, most=len(order) - 1)
             num_val = held_out(len(order), self.val_fraction, most=len(order) - 1 - num_test)
-            for place, key in enumerate(order):
-                split_of[key] = "test" if place < num_test else "val" if place < num_test + num_val else "train"
+            for i, key in enumerate(order):
+                split_of[key] = "test" if i < num_test else "val" if i < num_test + num_val else "train"
         parts = {split: replace(videos, records=[]) for split in SPLITS}
         for record in videos.records:
             parts[split_of[record.subject or self._below_root(record)]].records.append(record)
         return parts
 
-    def _check_subjects(self, parts: dict[str, list[VideoRecord]]) -> None:
+    def _check_subjects(self, parts: dict[str, VideoList]) -> None:
         splits_of: dict[str, set[str]] = defaultdict(set)
-        for split, records in parts.items():
-            for subject in {record.subject for record in records} - {""}:
+        for split, part in parts.items():
+            for subject in {record.subject for record in part.records} - {""}:
                 splits_of[subject].add(split)
         shared = [f"subject {s!r} is in {' and '.join(sorted(at))}" for s, at in splits_of.items() if len(at) > 1]
-        raise_problems(self.root, shared, "Move each subject to one split, or let FOLDER.*_FRACTION choose them.")
+        raise_problems(self.root, shared, "Move each subject to one split, or let FOLDER.*_FRACTION divide them.")
 
 
 def sub_folders(folder: str) -> list[str]:
-    """Names of the folders in `folder` (hidden ones apart), in natural order."""
+    """Names of the folders in `folder`, hidden ones excluded, in natural order."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     return sorted(names, key=natural_key)
 

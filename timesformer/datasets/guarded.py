@@ -1,63 +1,72 @@
-"""Calls a function in a process of its own, so that a call that hangs or crashes costs that process alone."""
+"""Calls a function in a process of its own, so that a call that hangs or crashes costs only that process."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import pickle
 import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from multiprocessing import spawn
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import torch
+from timesformer.distributed.stop import ignore_stop_signals
 
 T = TypeVar("T")
 
-SELF_DESTRUCTION_SEC = 5.0  # after the time limit a process ends by itself, in case its caller is gone
+# A fork starts in milliseconds and shares the memory of its caller; Windows has none, and on macOS libraries of the
+# system may crash in it. Neither form uses multiprocessing.Process, which loader processes may not start.
+START_METHOD = "fork" if hasattr(os, "fork") and sys.platform != "darwin" else "spawn"
+START_LIMIT_SEC = 300.0  # for a spawned process to import its libraries and to receive the function
+GRACE_SEC = 5.0  # after the time limit a process ends by itself, in case its caller is gone
+LENGTH = struct.Struct("!Q")  # number of bytes of a message, sent before it
 
 
 class _Process(NamedTuple):
-    """A forked process: its number, and the pipe to it."""
+    """A process that answers calls, and the connection to it."""
 
-    pid: int
-    pipe: Connection
+    connection: socket.socket
+    kill: Callable[[], None]
+    poll: Callable[[], int | None]  # exit status, minus the number of the signal that ended it, or None: it runs
 
 
+@dataclass(eq=False)
 class GuardedCall(Generic[T]):
-    """A function that runs in a forked process, one for each process that calls it.
-
-    Args:
-        function: what the process knows how to do; arguments and results travel as pickles.
-        timeout_sec: how long a call may take; 0: for ever.
-        recycle_after: calls after which the process is replaced by a fresh one; 0: never.
+    """A function that runs in another process, one for each process that calls it.
 
     Raises:
         TimeoutError: a call took too long. Its process has been killed; the next call gets another one.
-        ChildProcessError: the process ended, as by a fault in a library.
+        ChildProcessError: the process ended, for example by a fault in a library.
     """
 
-    def __init__(self, function: Callable[..., T], *, timeout_sec: float = 0.0, recycle_after: int = 0) -> None:
-        self.function, self.timeout_sec, self.recycle_after = function, timeout_sec, recycle_after
+    function: Callable[..., T]  # arguments and results are pickled; the function too where the process is spawned
+    _: KW_ONLY
+    timeout_sec: float = 0.0  # of a call until its whole answer has come; the start does not count; 0: no limit
+    recycle_after: int = 0  # calls after which the process is replaced by a fresh one; 0: never
+    start_method: str = START_METHOD  # "fork" or "spawn"
+
+    def __post_init__(self) -> None:
         self._process: _Process | None = None
         self._owner = self._calls = 0
-        self._ended: set[int] = set()  # numbers of processes to be forgotten by the system
+        self._killed: list[Callable[[], int | None]] = []  # `poll` of processes whose end was not waited for
 
     def __call__(self, *arguments: Any) -> T:
         if self._owner != os.getpid():  # this process is a fork; the others are its parent's
-            self._owner, self._process, self._ended = os.getpid(), None, set()
+            self._owner, self._process, self._killed = os.getpid(), None, []
+        message = pickle.dumps(arguments)
         if self._process is None:
-            self._process, self._calls = self._fork(), 0
-        process = self._process
-        try:
-            process.pipe.send_bytes(pickle.dumps(arguments))
-            if not process.pipe.poll(self.timeout_sec or None):
-                self.close()
-                raise TimeoutError(f"nothing came within {self.timeout_sec:g} s")
-            result, error, trace = pickle.loads(process.pipe.recv_bytes())
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise ChildProcessError(self._ending(process)) from None
+            self._calls, self._killed = 0, [poll for poll in self._killed if poll() is None]
+            self._fork() if self.start_method == "fork" else self._spawn()
+        result, error, trace = pickle.loads(self._exchange(message, self.timeout_sec))
         self._calls += 1
         if self._calls == self.recycle_after:
             self.close()
@@ -68,45 +77,150 @@ class GuardedCall(Generic[T]):
     def close(self) -> None:
         """End the process, whatever it does."""
         if self._process and self._owner == os.getpid():
-            self._process.pipe.close()
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._ended.add(self._process.pid)  # not waited for: a dead disk may hold it
+            self._process.connection.close()
+            self._process.kill()
+            self._killed.append(self._process.poll)  # not waited for: a dead disk may hold it
         self._process = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_owner": 0, "_process": None}
+        return self.__dict__ | {"_owner": 0, "_process": None, "_killed": []}
 
-    def _fork(self) -> _Process:
-        self._ended = {pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)}
-        here, there = Pipe()
+    def _fork(self) -> None:
+        connection, remote = socket.socketpair()
         pid = os.fork()
         if pid:
-            there.close()
-            return _Process(pid, here)
+            remote.close()
+            self._process = _Process(connection, partial(os.kill, pid, signal.SIGKILL), partial(_exit_status, pid))
+            return
         try:
-            here.close()
-            torch.set_num_threads(1)  # those of the caller do not live on in a fork
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            self._serve(there)
+            import torch
+
+            connection.close()
+            torch.set_num_threads(1)  # those of the caller do not exist in a fork
+            _serve(remote, self.function, self.timeout_sec)
         finally:
             os._exit(0)
 
-    def _serve(self, pipe: Connection) -> None:
-        while True:
-            arguments = pickle.loads(pipe.recv_bytes())  # ends with an error when the caller is gone
-            if self.timeout_sec:
-                signal.setitimer(signal.ITIMER_REAL, self.timeout_sec + SELF_DESTRUCTION_SEC)
-            try:
-                answer: tuple[Any, ...] = (self.function(*arguments), None, "")
-            except Exception as error:
-                answer = (None, error, traceback.format_exc())
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            pipe.send_bytes(pickle.dumps(answer, protocol=5))
+    def _spawn(self) -> None:
+        preparation = spawn.get_preparation_data("guard")  # import paths, main module, ...
+        preparation["authkey"] = bytes(preparation["authkey"])
+        message = pickle.dumps((preparation, pickle.dumps((self.function, self.timeout_sec))))
+        connection, remote = socket.socketpair()
+        remote.set_inheritable(True)
+        code = f"import sys; sys.path = {sys.path}; import {__name__} as g; g.serve_spawned({remote.fileno()})"
+        command, environ = [spawn.get_executable(), "-c", code], {**os.environ, "OMP_NUM_THREADS": "1"}
+        with remote:
+            process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, close_fds=False)
+        self._process = _Process(connection, process.kill, process.poll)
+        try:
+            self._exchange(message, START_LIMIT_SEC)
+        except TimeoutError:
+            raise ChildProcessError(f"its process did not start within {START_LIMIT_SEC:g} s") from None
 
-    def _ending(self, process: _Process) -> str:
+    def _exchange(self, message: bytes, limit_sec: float) -> bytearray:
+        """The answer to a message; after an error the process is gone, so that its answer is not that of the next call.
+
+        Raises:
+            TimeoutError: the answer is not complete after `limit_sec` seconds; 0: no limit.
+            ChildProcessError: the process ended.
+        """
+        assert self._process
+        connection, deadline = self._process.connection, time.monotonic() + limit_sec if limit_sec else None
+        try:
+            _send(connection, message, deadline)
+            return _receive(connection, deadline)
+        except TimeoutError:
+            self.close()
+            raise TimeoutError(f"no complete answer within {limit_sec:g} s") from None
+        except OSError:
+            raise ChildProcessError(self._ending()) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _ending(self) -> str:
         """How a process ended that should not have."""
-        process.pipe.close()
+        assert self._process
+        poll, deadline = self._process.poll, time.monotonic() + GRACE_SEC
+        while (status := poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if status is None:
+            self.close()
+            return "its process closed the connection"
+        self._process.connection.close()
         self._process = None
-        status = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
-        how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-        return f"its process ended {how}"
+        signals = {-number: f"by signal {number.name}" for number in signal.Signals}
+        return f"its process ended {signals.get(status, f'with status {status}')}"
+
+
+def _exit_status(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _send(connection: socket.socket, message: bytes, deadline: float | None = None) -> None:
+    """Send a message with its length before it; a TimeoutError at the deadline (of `time.monotonic`)."""
+    for data in (LENGTH.pack(len(message)), message):
+        connection.settimeout(_remaining(deadline))
+        connection.sendall(data)
+
+
+def _receive(connection: socket.socket, deadline: float | None = None, size: int | None = None) -> bytearray:
+    """A whole message, or `size` bytes; a TimeoutError at the deadline, a ConnectionError if they end before."""
+    if size is None:
+        (size,) = LENGTH.unpack(_receive(connection, deadline, LENGTH.size))
+    data, count = bytearray(size), 0
+    while count < size:
+        connection.settimeout(_remaining(deadline))
+        if not (received := connection.recv_into(memoryview(data)[count:])):
+            raise ConnectionResetError
+        count += received
+    return data
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 1e-3)
+
+
+def serve_spawned(descriptor: int) -> None:
+    """What a spawned process does: receive the function, then answer calls until the caller is gone."""
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
+        ignore_stop_signals()  # of a terminal or a cluster, meant for the run: its loader processes ignore them too
+        preparation, function = pickle.loads(_receive(connection))
+        spawn.prepare(preparation)
+        function, timeout_sec = pickle.loads(function)
+        _send(connection, b"ready")
+        _serve(connection, function, timeout_sec)
+
+
+def _serve(connection: socket.socket, function: Callable[..., Any], timeout_sec: float) -> None:
+    while True:
+        arguments = pickle.loads(_receive(connection))  # ends with an error when the caller is gone
+        _end_after(timeout_sec + GRACE_SEC if timeout_sec else 0)
+        try:
+            answer = pickle.dumps((function(*arguments), None, ""), protocol=5)
+        except Exception as error:
+            answer = _pickled_error(error)
+        _send(connection, answer)
+        _end_after(0)
+
+
+def _pickled_error(error: Exception) -> bytes:
+    trace = traceback.format_exc()
+    try:
+        answer = pickle.dumps((None, error, trace))
+        pickle.loads(answer)
+    except Exception:  # some exceptions do not survive it
+        answer = pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}"), trace))
+    return answer
+
+
+def _end_after(seconds: float) -> None:
+    """End this process after some seconds even if it hangs in a library; 0: no more."""
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    elif seconds:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    else:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Looks at videos before a training does: durations, rates, sizes, what cannot be read, what would repeat."""
+"""Measures videos before a training: durations, rates, sizes, what cannot be read, what would repeat."""
 
 from __future__ import annotations
 
@@ -23,26 +23,16 @@ TOLERATED_SHARE = 0.05  # of the videos may be too short for the clip span
 
 @dataclass
 class DataReport:
-    """What was seen of a list of videos.
+    """What is known of a list of videos; lists hold one value per readable video that was inspected."""
 
-    Attributes:
-        num_records: videos of the list.
-        num_frames: frames of a clip.
-        durations_sec, fps: one value per readable video that was looked at; the part of the file that counts.
-        sizes: (height, width) likewise.
-        distinct_frames: different frames per clip, mean over the clips of a video, likewise.
-        failures: the unreadable ones.
-        warnings: remarks of the reader, each naming the file.
-    """
-
-    num_records: int
-    num_frames: int = 0
-    durations_sec: list[float] = field(default_factory=list)
+    num_records: int  # videos of the list
+    num_frames: int = 0  # of a clip
+    durations_sec: list[float] = field(default_factory=list)  # of the part of the file that is used
     fps: list[float] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    distinct_frames: list[float] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width)
+    distinct_frames: list[float] = field(default_factory=list)  # per clip, mean over the clips of a video
+    failures: list[Failure] = field(default_factory=list)  # the unreadable ones
+    warnings: list[str] = field(default_factory=list)  # of the reader, each with the file
 
     @property
     def repeating_fraction(self) -> float:
@@ -50,12 +40,12 @@ class DataReport:
         return float(np.mean(np.array(self.distinct_frames) < self.num_frames)) if self.distinct_frames else 0.0
 
     def __str__(self) -> str:
-        seen = len(self.durations_sec) + len(self.failures)
-        lines = [f"{seen} of {self.num_records} videos looked at, {len(self.failures)} unreadable"]
+        count = len(self.durations_sec) + len(self.failures)
+        lines = [f"{count} of {self.num_records} videos inspected, {len(self.failures)} unreadable"]
         if self.durations_sec:
             sizes = Counter(f"{width}x{height}" for height, width in self.sizes)
             lines += [
-                f"{'':22}{'least':>8}{'median':>8}{'most':>8}",
+                f"{'':22}{'min':>8}{'median':>8}{'max':>8}",
                 _row("duration (s)", self.durations_sec),
                 _row("frames per second", self.fps),
                 _row(f"distinct of {self.num_frames} frames", self.distinct_frames),
@@ -80,62 +70,59 @@ def inspect_videos(
     read_frames: bool = True,
     show_progress: bool = False,
 ) -> DataReport:
-    """Open videos spread evenly over the list, and read of each what the evaluation wants and its last frame.
+    """Open videos spread evenly over the list, and read of each the frames of an evaluation and the last one.
 
     Args:
         records: the list.
         frame_sampler: of the evaluation.
         backend: decoder of video files.
-        max_videos: most videos to look at; None: all of them.
+        max_videos: most videos to open; None: all of them.
         num_threads: videos open at a time (decoders work outside Python's lock).
-        read_frames: False opens the files and decodes as good as nothing.
-        show_progress: a progress bar.
+        read_frames: False only opens the files.
+        show_progress: whether to show a progress bar.
     """
     count = min(len(records), max_videos or len(records))
-    chosen = [int(index) for index in np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
+    indices = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist()
 
-    def look(index: int) -> tuple[VideoInfo, np.ndarray] | Failure:
+    def inspect(index: int) -> tuple[VideoInfo, np.ndarray] | Failure:
         record = records[index]
         try:
             with open_record(record, backend=backend) as reader:
-                indices = sample_record(record, reader.info, frame_sampler, numpy_generator(index))
+                frames = sample_record(record, reader.info, frame_sampler, numpy_generator(index))
                 if read_frames:
-                    reader.read(np.union1d(indices, reader.info.num_frames - 1))
-                return reader.info, indices
+                    reader.read(np.union1d(frames, reader.info.num_frames - 1))
+                return reader.info, frames
         except VideoReadError as error:
             return Failure.of(index, record, error)
 
     report = DataReport(len(records))
     with ThreadPoolExecutor(num_threads) as pool:
-        results = pool.map(look, chosen)
-        for index, seen in zip(chosen, tqdm(results, "videos", len(chosen), disable=not show_progress), strict=True):
-            if isinstance(seen, Failure):
-                report.failures.append(seen)
+        results = tqdm(pool.map(inspect, indices), "videos", len(indices), disable=not show_progress)
+        for record, result in zip([records[index] for index in indices], results, strict=True):
+            if isinstance(result, Failure):
+                report.failures.append(result)
                 continue
-            info, indices = seen
-            record = records[index]
-            report.num_frames = indices.shape[1]
+            info, frames = result
+            report.num_frames = frames.shape[1]
             report.durations_sec.append(min(record.end_sec or info.duration_sec, info.duration_sec) - record.start_sec)
             report.fps.append(info.fps)
             report.sizes.append((info.height, info.width))
-            report.distinct_frames.append(float(np.mean(distinct_frames(indices))))
+            report.distinct_frames.append(float(np.mean(distinct_frames(frames))))
             report.warnings += [f"{record.path} ({record.source}): {warning}" for warning in info.warnings]
     return report
 
 
 def quick_look(records: Sequence[VideoRecord], *, frame_sampler: FrameSampler, backend: str = "pyav") -> DataReport:
-    """`inspect_videos` in a moment: up to 50 videos, opened but not decoded."""
+    """`inspect_videos` in short: up to 50 videos, opened but not decoded."""
     return inspect_videos(
         records, frame_sampler=frame_sampler, backend=backend, max_videos=QUICK_LOOK_VIDEOS, read_frames=False
     )
 
 
 def span_advice(report: DataReport, *, sampling_rate: int | str, target_fps: float) -> str | None:
-    """What to set when more than one clip in twenty would show frames more than once; None when all is well.
+    """What to set when more than one clip in twenty would show frames more than once, else None.
 
-    Args:
-        report: of the list, made with the sampler of these settings.
-        sampling_rate, target_fps: the settings.
+    The `report` was made with the sampler of these settings.
     """
     if report.repeating_fraction <= TOLERATED_SHARE:
         return None

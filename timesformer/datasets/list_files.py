@@ -1,29 +1,18 @@
-"""List files (lines of a path and a label): finding them, reading them, telling all their faults at once."""
+"""List files: finding them, their rows, the folder of their paths, and all their problems in one message."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from timesformer.datasets.records import VIDEO_EXTENSIONS, VideoList, VideoRecord, list_pictures, shorten
+from timesformer.datasets.records import shorten
 from timesformer.utils.errors import DataListError
 
 SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'"}  # separator -> how it is typed in a shell
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a list, cut into fields but not yet checked."""
-
-    line: int
-    path: str
-    label: str  # the whole line when `path` is empty, as nothing divides it
-    start_sec: float = 0.0
-    end_sec: float = 0.0
 
 
 def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (".", "metadata"), advice: str) -> str:
@@ -37,41 +26,12 @@ def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (
         if os.path.isfile(data_dir):
             found = f"{data_dir!r} is a file. Type DATA.PATH_TO_DATA_DIR {os.path.dirname(data_dir) or '.'}"
         raise DataListError(f"DATA.PATH_TO_DATA_DIR must be the folder that holds {names[0]}: {found}")
-    places = [os.path.normpath(os.path.join(data_dir, folder, name)) for folder in folders for name in names]
-    for place in places:
-        if os.path.isfile(place):
-            return place
+    paths = [os.path.normpath(os.path.join(data_dir, folder, name)) for folder in folders for name in names]
+    if path := next(filter(os.path.isfile, paths), ""):
+        return path
     lists = [f for folder in folders for kind in ("csv", "json") for f in Path(data_dir, folder).glob(f"*.{kind}")]
-    there = shorten(sorted(str(f.relative_to(data_dir)) for f in lists))
-    raise DataListError(f"no {' or '.join(places)}; lists there: {', '.join(there) or 'none'}. {advice}")
-
-
-def raise_problems(path: str, problems: Sequence[str], advice: str = "") -> None:
-    """Raise one DataListError that tells all `problems` of the file, if there are any."""
-    if problems:
-        head = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {path}:"
-        raise DataListError("\n".join(["\n  ".join([head, *shorten(problems)]), *filter(None, [advice])]))
-
-
-def read_lines(path: str) -> list[tuple[int, str]]:
-    """Number and stripped text of every line that is neither blank nor a comment ('#').
-
-    Raises:
-        DataListError: there is no such line, or lines are not UTF-8.
-    """
-    lines, problems = [], []
-    for number, raw in enumerate(Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            text = raw.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            problems.append(f"{os.path.basename(path)}:{number}: not UTF-8 text: {raw[:60]!r}")
-            continue
-        if text and not text.startswith("#"):
-            lines.append((number, text))
-    raise_problems(path, problems, "Save the list as plain UTF-8 text.")
-    if not lines:
-        raise DataListError(f"{path} is empty: each line should be a path and a label")
-    return lines
+    there = ", ".join(shorten(sorted(str(f.relative_to(data_dir)) for f in lists))) or "none"
+    raise DataListError(f"no {' or '.join(paths)}; lists there: {there}. {advice}")
 
 
 def base_folder(
@@ -94,161 +54,84 @@ def base_folder(
     for base in ("", os.path.dirname(list_path), *roots):
         found[base] = {os.path.realpath(file) for path in sample if os.path.exists(file := join(base, path))}
     base = max(found, key=lambda base: len(found[base]))
-    sure = len(sample) == len(found[base]) == len(set().union(*found.values()))
-    told = f"{os.path.basename(list_path)}: paths are relative to {base!r}, as DATA.PATH_PREFIX is not set"
-    return base, [told] if base and not sure else []
+    certain = len(sample) == len(found[base]) == len(set().union(*found.values()))
+    warning = f"{os.path.basename(list_path)}: paths are relative to {base!r}, as DATA.PATH_PREFIX is not set"
+    return base, [warning] if base and not certain else []
 
 
-def split_line(line: str, separator: str) -> tuple[str, str]:
-    """Path and label of a line, the path empty if there is none: the label follows the *last* separator."""
-    if '"' in (line[0], line[-1]) and len(separator) == 1:
-        *fields, label = next(csv.reader([line], delimiter=separator))
-        path = separator.join(fields)
-    else:
-        path, _, label = line.rpartition(separator)
-    return path.strip(), label.strip(' "')
-
-
-def parse_list(
-    path: str,
-    *,
-    separator: str = " ",
-    prefix: str = "",
-    multi_label: bool = False,
-    num_classes: int,
-    label_names: Mapping[str, int] | None = None,
-    roots: Sequence[str] = (),
-    frame_fps: float = 0.0,
-) -> VideoList:
-    """Read a list of `path<separator>label` lines.
+class Table:
+    """A text file with one row a line; blank lines and comments ('#') do not count.
 
     Args:
-        path: the list.
-        separator: between path and label. The label follows the last one, so paths may contain it.
-        prefix, roots: where relative paths belong, see `base_folder`.
-        multi_label: a label is several numbers with commas or semicolons between them.
-        num_classes: labels are 0 .. num_classes - 1.
-        label_names: names that may stand for labels.
-        frame_fps: frame rate of frame folders, 0 when unknown.
+        path: UTF-8 text with line ends of any system.
+        columns: what is needed -> the names it may have in a header, in lower case, the preferred one first.
+        optional: those of `columns` that may be missing.
+
+    Attributes:
+        header: the first line if it names any column that must be there, else "".
+        lines: number and stripped text of each line below the header; to be read once.
+        problems: a line for each row that cannot be used, see `raise_problems`.
 
     Raises:
-        DataListError: with every problem of the list, each with file and line.
+        DataListError: the file has no line, or its header names some columns but not all.
     """
-    file, names = os.path.basename(path), label_names or {}
-    separator = "\t" if separator == r"\t" else separator
-    if not separator:
-        raise DataListError("DATA.PATH_LABEL_SEPARATOR is empty: give what stands between path and label")
-    lines = read_lines(path)
 
-    def fits(line: str, separator: str) -> bool:
-        found, label = split_line(line, separator)
-        return bool(found) and all(_is_label(text, names) for text in _label_texts(label, multi_label))
+    def __init__(
+        self, path: str, columns: Mapping[str, Sequence[str]] | None = None, *, optional: Collection[str] = ()
+    ) -> None:
+        self.path, self.file = path, os.path.basename(path)
+        self.problems: list[str] = []
+        self.lines = self._read()
+        first = next(self.lines, None)
+        if first is None:
+            raise_problems(path, self.problems)
+            raise DataListError(f"{path} is empty: each line should be a path and a label")
+        self.separator = max(SEPARATORS, key=first[1].count)
+        self._names = [name.strip().lower() for name in next(csv.reader([first[1]], delimiter=self.separator))]
+        wanted, self._indices, missing = columns or {}, [], []
+        for column, names in wanted.items():
+            self._indices.append(next((self._names.index(name) for name in names if name in self._names), None))
+            missing += [column] if self._indices[-1] is None and column not in optional else []
+        self.header = first[1] if len(missing) < len(wanted.keys() - optional) else ""
+        if not self.header:
+            self.lines = chain([first], self.lines)
+        elif missing:
+            raise DataListError(
+                f"{path}:{first[0]}: no column for the {missing[0]} among {', '.join(self._names)}. "
+                f"Call it one of: {', '.join(wanted[missing[0]])}"
+            )
 
-    sample = lines[1:21] or lines  # without what may be a header
-    if not all(fits(line, separator) for _, line in sample):
-        for other, typed in SEPARATORS.items():
-            if all(fits(line, other) for _, line in sample):
-                raise DataListError(
-                    f"{file}:{sample[0][0]}: {separator!r} does not split {sample[0][1]!r} into path and "
-                    f"label, but {other!r} does. Add: DATA.PATH_LABEL_SEPARATOR {typed}"
-                )
-    warnings, problems = [], []
-    columns = [text.strip(' "') for text in lines[0][1].split(separator)]
-    words = len(columns) > 1 and all(re.fullmatch(r"[^\W\d][\w ()-]*", text) for text in columns)
-    if words and not fits(lines[0][1], separator):
-        number, line = lines.pop(0)
-        if len(columns) > 2:
-            raise DataListError(f"{file}:{number}: columns {', '.join(columns)}: keep two, path and label")
-        if not lines:
-            raise DataListError(f"{path} has a header but no videos")
-        warnings.append(f"{file}:{number}: skipped as a header: {line!r}")
-    rows = [Row(number, *split_line(line, separator)) for number, line in lines]
-    base, told = base_folder([row.path for row in rows], list_path=path, prefix=prefix, roots=roots)
-    rows = [replace(row, path=os.path.join(base, row.path)) if row.path else row for row in rows]
-    number_at_end = re.compile(re.escape(separator) + r"-?\d+(\.\d+)?$")
-    odd = [row for row in rows if number_at_end.search(row.path)]
-    commas = multi_label and separator == ","
-    if odd and (commas or len(odd) == len(rows)) and not os.path.exists(odd[0].path):
-        advice = "several labels? put ; between them" if commas else "three columns? keep two, path and label"
-        problems.append(f"{file}:{odd[0].line}: {advice}: {dict(lines)[odd[0].line]!r}")
-    found = build_records(
-        rows,
-        list_path=path,
-        num_classes=num_classes,
-        multi_label=multi_label,
-        label_names=names,
-        frame_fps=frame_fps,
-        problems=problems,
-    )
-    return VideoList(found.records, warnings=warnings + told + found.warnings)
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Line number and the fields of `columns` in their order, "" for missing ones; only with a header."""
+        for fields in csv.reader(self._texts(), delimiter=self.separator):
+            if len(fields) == len(self._names):
+                yield self._line, ["" if index is None else fields[index].strip() for index in self._indices]
+            else:
+                self.report(f"{len(fields)} fields where the header has {len(self._names)}")
 
+    def report(self, cause: str) -> None:
+        """Add a problem of the line that was read last."""
+        self.problems.append(f"{self.file}:{self._line}: {cause}: {self._text[:80]!r}")
 
-def _label_texts(text: str, multi_label: bool) -> list[str]:
-    return [part.strip() for part in re.split("[,;]", text)] if multi_label else [text]
+    def _read(self) -> Iterator[tuple[int, str]]:
+        with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            for self._line, text in enumerate(file, 1):
+                self._text = text.strip()
+                if not text.isascii() and re.search("[\udc80-\udcff]", text):
+                    self.report("not UTF-8 text (save the list as plain UTF-8)")
+                elif self._text and self._text[0] != "#":
+                    yield self._line, self._text
 
-
-def _is_label(text: str, names: Mapping[str, int]) -> bool:
-    return text in names or re.fullmatch("-?[0-9]+", text) is not None
+    def _texts(self) -> Iterator[str]:
+        for _, text in self.lines:
+            if text.count('"') % 2:  # the csv reader would read on in the next line
+                self.report("a quote is not closed")
+            else:
+                yield text
 
 
-def build_records(
-    rows: Iterable[Row],
-    *,
-    list_path: str,
-    num_classes: int,
-    multi_label: bool = False,
-    label_names: Mapping[str, int] | None = None,
-    frame_fps: float = 0.0,
-    problems: Iterable[str] = (),
-) -> VideoList:
-    """Records from rows whose paths can be opened as they are; folders are listed, equal rows kept once.
-
-    Several rows of one video are joined when `multi_label` is set.
-
-    Raises:
-        DataListError: with `problems` and those found here: bad labels, one video with two labels.
-    """
-    file, names = os.path.basename(list_path), label_names or {}
-    problems, repeated, warnings = [*problems], [], []
-    seen: dict[tuple[str, float, float], VideoRecord] = {}
-    numbers: set[int] = set()
-    for row in rows:
-        source = f"{file}:{row.line}"
-        if not row.path:
-            problems.append(f"{source}: no separator between path and label: {row.label[:80]!r}")
-            continue
-        texts = _label_texts(row.label, multi_label)
-        bad = [text for text in texts if not _is_label(text, names)]
-        if bad:
-            kind = "a whole number or a class name" if names else "a whole number"
-            problems.append(f"{source}: label {bad[0]!r} is not {kind} ({row.path})")
-            continue
-        labels = tuple(sorted({names[text] if text in names else int(text) for text in texts}))
-        numbers.update(labels)
-        if outside := [label for label in labels if not 0 <= label < num_classes]:
-            problems.append(f"{source}: label {outside[0]} is out of range 0..{num_classes - 1} ({row.path})")
-            continue
-        key = (row.path, row.start_sec, row.end_sec)
-        label = labels if multi_label else labels[0]
-        if key not in seen:
-            frames: tuple[str, ...] = ()
-            if not row.path.lower().endswith(VIDEO_EXTENSIONS) and os.path.isdir(row.path):
-                frames = list_pictures(row.path)
-                warnings += [] if frames else [f"{source}: a folder without pictures: {row.path}"]
-            fps = frame_fps if frames else 0.0
-            seen[key] = VideoRecord(row.path, label, source, frames, fps, "", row.start_sec, row.end_sec)
-        elif multi_label:
-            seen[key] = replace(seen[key], label=tuple(sorted({*labels, *seen[key].label})))  # type: ignore[misc]
-            repeated.append(f"{source}: same video as {seen[key].source}, joined ({row.path})")
-        elif seen[key].label == label:
-            repeated.append(f"{source}: same video as {seen[key].source}, kept once ({row.path})")
-        else:
-            other = f"{seen[key].source} gives the same video label {seen[key].label}"
-            problems.append(f"{source}: label {label}, but {other} ({row.path})")
-    advice = ""
-    if numbers and max(numbers) >= num_classes:
-        advice = f"If the list is right, add: MODEL.NUM_CLASSES {max(numbers) + 1}"
-        if min(numbers) == 1 and max(numbers) == num_classes:
-            advice = "The labels seem to count from 1; they must count from 0."
-    raise_problems(list_path, problems, advice)
-    return VideoList([*seen.values()], warnings=warnings + shorten(repeated))
+def raise_problems(path: str, problems: Sequence[str], advice: str = "") -> None:
+    """Raise one DataListError that reports all `problems` of a file, if there are any."""
+    if problems:
+        head = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {path}:"
+        raise DataListError("\n".join(["\n  ".join([head, *shorten(problems)]), *filter(None, [advice])]))

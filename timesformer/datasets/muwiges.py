@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from timesformer.datasets.gestures.curves import CLASS_NAMES
@@ -9,15 +10,13 @@ from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.records import wrong_num_classes
 from timesformer.utils.registry import DATASETS
 
-NUM_CLASSES = len(CLASS_NAMES)
-
 
 @DATASETS.register("muwiges")
 class MuWiGes(Kinetics):
     """Lists `data_dir/metadata/{train,val,test}.csv` (or in `data_dir` itself); labels 0..11 or G1..G12."""
 
-    folders: ClassVar[tuple[str, ...]] = ("metadata", ".")
-    frame_fps: ClassVar[float] = 15.0
+    folders: ClassVar = ("metadata", ".")
+    frame_fps: ClassVar = 15.0
 
     def class_names(self) -> list[str]:
         """Names of the twelve gestures, or those of the file given by the user.
@@ -25,11 +24,11 @@ class MuWiGes(Kinetics):
         Raises:
             DataListError: the model has another number of classes, and no names of its own.
         """
-        if not self.class_names_path and self.num_classes != NUM_CLASSES:
-            raise wrong_num_classes("MuWiGes", NUM_CLASSES, self.num_classes)
+        if not self.class_names_path and self.num_classes != len(CLASS_NAMES):
+            raise wrong_num_classes("MuWiGes", len(CLASS_NAMES), self.num_classes)
         return super().class_names() or [*CLASS_NAMES]
 
-    def label_names(self, names: list[str]) -> dict[str, int]:
+    def label_names(self, names: Sequence[str]) -> dict[str, int]:
         """The class names and their first words, G1 .. G12."""
         first_words = {name.split()[0]: label for label, name in enumerate(names)}
         return first_words | super().label_names(names)

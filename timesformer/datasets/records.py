@@ -1,4 +1,4 @@
-"""Videos with labels: what every dataset lists, and what is asked of such a list."""
+"""Videos with labels: the records that every dataset lists, and checks and summaries of such lists."""
 
 from __future__ import annotations
 
@@ -10,35 +10,26 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from timesformer.utils.errors import DataListError
 
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-MAX_SHOWN = 20  # lines of one kind in a message; the rest is counted
+MAX_SHOWN = 20  # lines of one kind in a message; the others are counted
 
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video, or one part of a video, with its label.
+    """One video, or one part of a video, with its label."""
 
-    Attributes:
-        path: as it will be opened: a video file, or a folder of frames.
-        label: class index; a sorted tuple of them with DATA.MULTI_LABEL.
-        source: where the record comes from, for messages, such as "train.csv:12".
-        frames: picture files in order when the video is a folder of frames.
-        fps: of a frame folder when known, else 0.
-        subject: the person in the video when known, else "".
-        start_sec, end_sec: the part of the file that counts; 0, 0 means all of it.
-    """
-
-    path: str
-    label: int | tuple[int, ...]
-    source: str
-    frames: Sequence[str] = ()
-    fps: float = 0.0
-    subject: str = ""
-    start_sec: float = 0.0
+    path: str  # a video file, or a folder of frames, as it will be opened
+    label: int | tuple[int, ...]  # class index; a sorted tuple of them with DATA.MULTI_LABEL
+    source: str  # where the record comes from, for messages, such as "train.csv:12"
+    frames: Sequence[str] | Any = ()  # of a folder: its pictures in order; of a video in memory: uint8 (T, H, W, 3)
+    fps: float = 0.0  # of a frame folder when known, else 0
+    subject: str = ""  # the person in the video when known, else ""
+    start_sec: float = 0.0  # the part of the file that is used; 0 to 0 means all of it
     end_sec: float = 0.0
 
 
@@ -57,36 +48,39 @@ def natural_key(text: str) -> tuple[list[int | str], str]:
 
 
 def list_pictures(folder: str) -> tuple[str, ...]:
-    """Paths of the pictures in `folder` (hidden files apart), in natural order."""
+    """Paths of the pictures in `folder`, hidden files excluded, in natural order."""
     names = (n for n in os.listdir(folder) if n.lower().endswith(PICTURE_EXTENSIONS) and n[0] != ".")
     return tuple(os.path.join(folder, name) for name in sorted(names, key=natural_key))
 
 
+def list_folder(folder: str) -> list[str]:
+    """Sorted names in `folder` ("": the working folder); none if it does not exist."""
+    return sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+
+
 def videos_by_stem(folder: str) -> dict[str, str]:
-    """Path of each video file in `folder` by its name without extension; empty if there is no folder."""
-    names = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-    videos = (name for name in names if name.lower().endswith(VIDEO_EXTENSIONS))
+    """Path of each video file in `folder` by its name without extension."""
+    videos = (name for name in list_folder(folder) if name.lower().endswith(VIDEO_EXTENSIONS))
     return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in videos}
 
 
 def shorten(lines: Sequence[str], limit: int = MAX_SHOWN) -> list[str]:
-    """The first `limit` lines and, when there are more, a line with the number of the rest."""
+    """The first `limit` lines and, when there are more, a line with the number of the others."""
     return [*lines[:limit], *([f"... and {len(lines) - limit} more"] if len(lines) > limit else [])]
 
 
 def class_counts(records: Iterable[VideoRecord]) -> Counter[int]:
     """Number of videos per class."""
-    labels = (r.label if isinstance(r.label, tuple) else (r.label,) for r in records)
-    return Counter(label for each in labels for label in each)
+    return Counter(label for r in records for label in (r.label if isinstance(r.label, tuple) else (r.label,)))
 
 
-def coverage_warnings(records: Iterable[VideoRecord], num_classes: int, where: str) -> list[str]:
-    """One line when classes have no video, with the setting that mends a NUM_CLASSES that is too large."""
+def coverage_warnings(records: Iterable[VideoRecord], num_classes: int, list_name: str) -> list[str]:
+    """One line when classes have no video, with the setting that corrects a NUM_CLASSES that is too large."""
     counts = class_counts(records)
     empty = [str(label) for label in range(num_classes) if not counts[label]]
     used = max(counts, default=-1) + 1
-    mend = f"; if there are {used} classes, add: MODEL.NUM_CLASSES {used}" if 0 < used < num_classes else ""
-    text = f"{where}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{mend}"
+    advice = f"; if there are {used} classes, add: MODEL.NUM_CLASSES {used}" if 0 < used < num_classes else ""
+    text = f"{list_name}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{advice}"
     return [text] if empty else []
 
 
@@ -98,19 +92,17 @@ def split_missing(records: Iterable[VideoRecord]) -> tuple[list[VideoRecord], li
     for record in records:
         parent, name = os.path.split(record.path.rstrip("/\\"))
         if parent not in entries:
-            entries[parent] = set(os.listdir(parent or ".")) if os.path.isdir(parent or ".") else set()
-        there = name in entries[parent] or os.path.exists(record.path)  # the latter where case does not count
-        (present if there else missing).append(record)
+            entries[parent] = set(list_folder(parent))
+        exists = name in entries[parent] or os.path.exists(record.path)  # the latter: case-insensitive file systems
+        (present if exists else missing).append(record)
     return present, missing
 
 
 def missing_table(missing: Sequence[VideoRecord]) -> str:
     """One table of missing files (where each is listed, the path that was tried) and what to check."""
-    rows = [("listed in", "path tried"), *((r.source, r.path) for r in missing[:MAX_SHOWN])]
-    width = max(len(source) for source, _ in rows)
-    lines = [f"{source:{width}}  {path}" for source, path in rows]
-    if len(missing) > MAX_SHOWN:
-        lines.append(f"... and {len(missing) - MAX_SHOWN} more")
+    rows = [("listed in", "path tried"), *((r.source, r.path) for r in missing)]
+    width = max(len(source) for source, _ in rows[: MAX_SHOWN + 1])
+    lines = shorten([f"{source:{width}}  {path}" for source, path in rows], MAX_SHOWN + 1)
     lines.append("Relative paths are put below DATA.PATH_PREFIX: check it, and that all files were copied.")
     if not any(os.path.splitext(r.path)[1] for r in missing):
         lines.append("None of these paths has an extension: if they are video ids, make them files (ID.mp4).")
@@ -120,7 +112,7 @@ def missing_table(missing: Sequence[VideoRecord]) -> str:
 def fingerprint(records: Sequence[VideoRecord]) -> str:
     """What identifies a list on any machine, in one line.
 
-    It is the sha256 of the last two parts of each path, the labels and the part of the file that counts, in
+    It is the sha256 of the last two parts of each path, the labels and the part of the file that is used, in
     order; then the number of videos and the histogram of classes.
     """
     digest = hashlib.sha256()
@@ -131,10 +123,10 @@ def fingerprint(records: Sequence[VideoRecord]) -> str:
     return f"sha256 {digest.hexdigest()}, {len(records)} videos, class:count {histogram}"
 
 
-def wrong_num_classes(where: str, found: int, num_classes: int) -> DataListError:
+def wrong_num_classes(name: str, found: int, num_classes: int) -> DataListError:
     """The error of a model that has another number of classes than the data."""
     return DataListError(
-        f"{where} has {found} classes, but MODEL.NUM_CLASSES is {num_classes}. Add: MODEL.NUM_CLASSES {found}"
+        f"{name} has {found} classes, but MODEL.NUM_CLASSES is {num_classes}. Add: MODEL.NUM_CLASSES {found}"
     )
 
 

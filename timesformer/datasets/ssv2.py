@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, overload
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import SEPARATORS, base_folder, find_list, raise_problems, read_lines
+from timesformer.datasets.list_files import Table, base_folder, find_list, raise_problems
 from timesformer.datasets.records import (
     VideoList,
     VideoRecord,
@@ -25,14 +24,13 @@ from timesformer.datasets.records import (
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
 
-PREFIX = "something-something-v2-"  # of the official files; those of the newer archive go without
+PREFIX = "something-something-v2-"  # of the official files; those of the newer archive have none
 FOLDERS = (".", "labels", "metadata")
 ANNOTATIONS = {"train": "train.json", "val": "validation.json", "test": "test-answers.csv"}
-ADVICE = {
-    "train": "Put the annotations of the dataset there.",
-    "val": "Put the annotations of the dataset there.",
-    "test": "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val",
-}
+ADVICE = "Put the annotations of the dataset there."
+TEST_ADVICE = "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val"
+FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels"  # misspelt so in the files in use
+FRAME_COLUMNS = {"id": ("original_vido_id", "original_video_id", "video_id"), "path": ["path"], "frame": ["frame_id"]}
 
 
 @dataclass(frozen=True)
@@ -40,30 +38,25 @@ class NumberedFrames(Sequence[str]):
     """Paths `{head}{number}{tail}` of consecutive numbers: SSv2's 7 million frame names in little memory."""
 
     head: str
-    first: int
+    numbers: range
     digits: int
     tail: str
-    length: int
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
-    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        numbers = range(self.first, self.first + self.length)[index]
-        if isinstance(numbers, range):
-            return tuple(f"{self.head}{number:0{self.digits}d}{self.tail}" for number in numbers)
-        return f"{self.head}{numbers:0{self.digits}d}{self.tail}"
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple(replace(self, numbers=self.numbers[index]))
+        return f"{self.head}{self.numbers[index]:0{self.digits}d}{self.tail}"
 
 
 def compact(paths: Sequence[str]) -> Sequence[str]:
     """The same paths as NumberedFrames if their numbers are consecutive, else as a tuple."""
     if match := re.fullmatch(r"(.*?)(\d+)(\.\w+)", paths[0], re.DOTALL):
         head, number, tail = match.groups()
-        numbered = NumberedFrames(head, int(number), len(number), tail, len(paths))
+        first = int(number)
+        numbered = NumberedFrames(head, range(first, first + len(paths)), len(number), tail)
         if [*numbered] == [*paths]:
             return numbered
     return tuple(paths)
@@ -72,21 +65,13 @@ def compact(paths: Sequence[str]) -> Sequence[str]:
 @DATASETS.register("ssv2")
 @dataclass(kw_only=True)
 class Ssv2:
-    """One split of Something-Something v2.
+    """One split of Something-Something v2."""
 
-    Attributes:
-        data_dir: folder of the json files and, for frames, of the frame lists train.csv, val.csv.
-        split: train, val or test (which needs the test answers).
-        num_classes: must be the number of labels, 174.
-        input: "frames" or "videos".
-        prefix: folder of the frame folders, or of the files {id}.webm or {id}.mp4.
-    """
-
-    data_dir: str
-    split: str
-    num_classes: int = 174
-    input: str = "frames"
-    prefix: str = ""
+    data_dir: str  # folder of the json files and, for frames, of the frame lists train.csv, val.csv
+    split: str  # train, val or test (which needs the test answers)
+    num_classes: int = 174  # must be the number of labels
+    input: str = "frames"  # or "videos"
+    prefix: str = ""  # folder of the frame folders, or of the files {id}.webm or {id}.mp4
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> Ssv2:
@@ -103,28 +88,29 @@ class Ssv2:
         """Join annotations and frame lists (or video files).
 
         Raises:
-            DataListError: files are missing or do not fit together.
+            DataListError: files are missing or do not match.
         """
-        names = load_class_names(self._find("labels.json", ADVICE["train"]), self.num_classes)
+        names = load_class_names(self._find("labels.json"), self.num_classes)
         annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
-        records, warnings = self._frames(annotations, labels) if self.input == "frames" else self._videos(labels)
+        records, warnings = self._frames(annotations, labels) if self.input == "frames" else (self._videos(labels), [])
         if self.split == "train":
             warnings += coverage_warnings(records, self.num_classes, annotations)
         return VideoList(records, names, warnings)
 
-    def _find(self, name: str, advice: str) -> str:
+    def _find(self, name: str, advice: str = ADVICE) -> str:
         return find_list(self.data_dir, [PREFIX + name, name], folders=FOLDERS, advice=advice)
 
     def _annotations(self, labels: dict[str, int]) -> tuple[str, dict[str, int]]:
         """Path of the annotation file, and video id to label."""
-        path = self._find(ANNOTATIONS[self.split], ADVICE[self.split])
+        path = self._find(ANNOTATIONS[self.split], TEST_ADVICE if self.split == "test" else ADVICE)
         if path.endswith(".json"):
             entries = [(str(e.get("id")), str(e.get("template"))) for e in _read_json(path)]
         else:
-            entries = [
-                (text[0], text[-1]) for text in (re.split("[;,]", line, maxsplit=1) for _, line in read_lines(path))
-            ]
-            entries = entries[1:] if not entries[0][0].isdecimal() else entries
+            table = Table(path)
+            fields = [re.split("[;,]", text, maxsplit=1) for _, text in table.lines]
+            entries = [(each[0], each[-1]) for each in fields]
+            raise_problems(path, table.problems)
+            entries = entries[not entries[0][0].isdecimal() :]  # without a header
         found: dict[str, int] = {}
         problems = []
         for video_id, template in entries:
@@ -136,24 +122,19 @@ class Ssv2:
         raise_problems(path, problems)
         return path, found
 
-    def _videos(self, labels: dict[str, int]) -> tuple[list[VideoRecord], list[str]]:
+    def _videos(self, labels: dict[str, int]) -> list[VideoRecord]:
         folder = self.prefix or os.path.join(self.data_dir, "20bn-something-something-v2")
-        there = videos_by_stem(folder)
-        source = ANNOTATIONS[self.split]
-        return [
-            VideoRecord(there.get(i, os.path.join(folder, f"{i}.webm")), label, f"{source}: id {i}")
-            for i, label in labels.items()
-        ], []
+        files = videos_by_stem(folder)
+        paths = {i: files.get(i, os.path.join(folder, f"{i}.webm")) for i in labels}
+        return [VideoRecord(paths[i], labels[i], f"{ANNOTATIONS[self.split]}: id {i}") for i in labels]
 
     def _frames(self, annotations: str, labels: dict[str, int]) -> tuple[list[VideoRecord], list[str]]:
         advice = "Without frame lists, read the video files: add SSV2.INPUT videos"
         path = find_list(self.data_dir, [f"{self.split}.csv"], folders=FOLDERS, advice=advice)
-        file = os.path.basename(path)
         frames: dict[str, tuple[int, Sequence[str]]] = {}
         for line, video_id, paths in read_frame_list(path):
-            if video_id in frames:  # its lines do not stand together
-                line, paths = frames[video_id][0], [*frames[video_id][1], *paths]
-            frames[video_id] = line, compact(paths)
+            first, earlier = frames.get(video_id, (line, ()))  # there when its lines are not next to each other
+            frames[video_id] = first, compact([*earlier, *paths])
         first_frames = [paths[0] for _, paths in frames.values()]
         base, warnings = base_folder(first_frames, list_path=path, prefix=self.prefix)
         for ids, text in (
@@ -161,16 +142,11 @@ class Ssv2:
             ([i for i in frames if i not in labels], f"videos of {path} have no label in {annotations}"),
         ):
             warnings += [f"{len(ids)} {text}, left out: ids {', '.join(shorten(ids, 10))}"] if ids else []
-        records = [
-            VideoRecord(
-                os.path.join(base, os.path.dirname(paths[0])),
-                labels[i],
-                f"{file}:{line}",
-                _below(base, paths),
-            )
-            for i, (line, paths) in frames.items()
-            if i in labels
-        ]
+        file, records = os.path.basename(path), []
+        for i, (line, pictures) in frames.items():
+            if i in labels:
+                folder = os.path.join(base, os.path.dirname(pictures[0]))
+                records.append(VideoRecord(folder, labels[i], f"{file}:{line}", _below(base, pictures)))
         if not records:
             raise DataListError("\n".join(["no video has both a label and frames:", *warnings]))
         return records, warnings
@@ -185,36 +161,25 @@ def _below(base: str, paths: Sequence[str]) -> Sequence[str]:
 def read_frame_list(path: str) -> Iterator[tuple[int, str, list[str]]]:
     """First line, video id and frame paths in order, for each run of lines of one video in a frame list.
 
-    The columns are `original_vido_id video_id frame_id path labels` (misspelt so in the files in use).
-
     Raises:
         DataListError: columns are missing, or lines do not have the fields of the header.
     """
-    problems: list[str] = []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = file.readline().strip()
-        separator = max(SEPARATORS, key=header.count)
-        columns = next(csv.reader([header], delimiter=separator), [])
-        ids = [columns.index(c) for c in ("original_vido_id", "original_video_id", "video_id") if c in columns]
-        if not ids or "path" not in columns:
-            wanted = "original_vido_id video_id frame_id path labels"
-            raise DataListError(f"{path}:1: the header is {header!r}, but should be {wanted!r}")
-        id_at, path_at = ids[0], columns.index("path")
-        number_at = columns.index("frame_id") if "frame_id" in columns else None
-
-        def rows() -> Iterator[tuple[int, list[str]]]:
-            for line, fields in enumerate(csv.reader(file, delimiter=separator), 2):
-                if len(fields) == len(columns) and (number_at is None or fields[number_at].isdecimal()):
-                    yield line, fields
-                elif fields:
-                    problems.append(f"{os.path.basename(path)}:{line}: {separator.join(fields)[:80]!r}")
-
-        for video_id, group in groupby(rows(), key=lambda row: row[1][id_at]):
-            lines = [*group]
-            if number_at is not None:
-                lines.sort(key=lambda row: int(row[1][number_at]))
-            yield min(line for line, _ in lines), video_id, [fields[path_at] for _, fields in lines]
-    raise_problems(path, problems, f"Each line should have the {len(columns)} fields of the header: {header!r}")
+    table = Table(path, FRAME_COLUMNS, optional=["frame"])
+    if not table.header:
+        line, text = next(table.lines)
+        raise DataListError(f"{path}:{line}: the header is {text!r}, but should be {FRAME_LIST_HEADER!r}")
+    has_numbers = "frame_id" in table.header.lower()  # without them, the frames are in order
+    for video_id, group in groupby(table.rows(), key=lambda row: row[1][0]):
+        frames = []
+        for line, (_, frame, number) in group:
+            if number.isdecimal() or not has_numbers:
+                frames.append((int(number or 0), line, frame))
+            else:
+                table.report(f"frame_id {number!r} is not a whole number")
+        frames.sort(key=lambda each: each[0])
+        if frames:
+            yield min(line for _, line, _ in frames), video_id, [frame for *_, frame in frames]
+    raise_problems(path, table.problems, f"Each line should have the fields of the header: {table.header!r}")
 
 
 def _read_json(path: str) -> list[dict[str, Any]]:

@@ -158,7 +158,7 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
             cause = f"found {frames.dtype} of shape {frames.shape}; allowed: uint8 RGB (frames, height, width, 3)"
             raise VideoReadError("(frames in memory)", cause)
-        return VideoRecord("(frames in memory)", label, "array", frames)  # type: ignore[arg-type]
+        return VideoRecord("(frames in memory)", label, "array", frames)
     path = str(video)
     return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
 

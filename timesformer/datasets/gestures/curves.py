@@ -1,16 +1,16 @@
 """Where a hand is at each moment of a gesture: pure arithmetic, no pictures.
 
-Each pair of mirrored gestures (a circle in the two senses, a V from the left and from the right, ...) is
+Each pair of mirrored gestures (a circle in both directions, a V from the left and from the right, ...) is
 one curve, run forwards by one class and backwards by the other. Every curve is its own mirror image and
-timing is drawn alike in both directions of time, so a set of frames without their order cannot tell the
-two apart: an order-blind model is right at most 7 times in 12.
+timing has the same distribution in both directions of time, so a set of frames without their order does not
+distinguish the two: an order-blind model is right at most 7 times in 12.
 
 Positions are (x right, y down), both in -1..1 for a gesture that fills the frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,18 +35,12 @@ BACKWARDS = frozenset({3, 5, 7, 9, 10})  # the labels that run their curve from 
 
 @dataclass(frozen=True)
 class Timing:
-    """How a gesture unfolds in its clip.
+    """How a gesture proceeds in its clip; ``ease + abs(skew) < 1``."""
 
-    Attributes:
-        rest_before, rest_after: shares of the clip in which the hand rests, each in 0..0.5.
-        ease: 0 moves at constant speed, towards 1 slows down at both ends.
-        skew: above 0 is faster in the first half, below 0 in the second; ``ease + abs(skew) < 1``.
-    """
-
-    rest_before: float
+    rest_before: float  # shares of the clip in which the hand rests, each in 0..0.5
     rest_after: float
-    ease: float
-    skew: float
+    ease: float  # 0 moves at constant speed, towards 1 slows down at both ends
+    skew: float  # above 0 is faster in the first half, below 0 in the second
 
     @classmethod
     def sample(cls, generator: np.random.Generator) -> Timing:
@@ -54,12 +48,8 @@ class Timing:
         rest_before, rest_after = generator.uniform(0.0, 0.2, 2)
         return cls(rest_before, rest_after, generator.uniform(0.0, 0.6), generator.uniform(-0.3, 0.3))
 
-    def reversed(self) -> Timing:
-        """The timing of the same clip played backwards."""
-        return replace(self, rest_before=self.rest_after, rest_after=self.rest_before, skew=-self.skew)
-
     def progress(self, num_frames: int) -> np.ndarray:
-        """Share of the curve behind the hand at each frame, from 0 to 1, never falling: float64 (T,)."""
+        """Share of the curve that is drawn at each frame, from 0 to 1, never falling: float64 (T,)."""
         clip_time = np.linspace(0.0, 1.0, num_frames)
         time = np.clip((clip_time - self.rest_before) / (1.0 - self.rest_before - self.rest_after), 0.0, 1.0)
         return time - self.ease * np.sin(2 * np.pi * time) / (2 * np.pi) + self.skew * time * (1.0 - time)
@@ -67,26 +57,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Form:
-    """One person's way to draw a curve, this time.
+    """How a person draws a curve in one clip."""
 
-    Attributes:
-        side: +1 or -1, where left-right starts.
-        round_trips: how often up-down and left-right go there and back.
-        phase: where on the circle the gesture begins and ends, in radians from the top.
-        turns: how much of the circle is drawn, about 1.
-        width, height: half-extents of the curve, as shares of the frame's reach.
-        tilt: rotation of the curve in radians, clockwise.
-        centre_x, centre_y: the curve's middle.
-    """
-
-    side: int
-    round_trips: int
-    phase: float
-    turns: float
-    width: float
+    side: int  # +1 or -1, where left-right starts
+    round_trips: int  # how often up-down and left-right go there and back
+    phase: float  # where on the circle the gesture begins and ends, in radians from the top
+    turns: float  # how much of the circle is drawn, about 1
+    width: float  # half-extents of the curve, as shares of the frame's reach
     height: float
-    tilt: float
-    centre_x: float
+    tilt: float  # rotation of the curve in radians, clockwise
+    centre_x: float  # the curve's middle
     centre_y: float
 
     @classmethod
@@ -108,13 +88,9 @@ class Form:
             centre_y=(1.0 - height) * generator.uniform(-0.8, 0.8),
         )
 
-    def mirrored(self) -> Form:
-        """The form seen in a mirror (left and right swapped)."""
-        return replace(self, side=-self.side, phase=-self.phase, tilt=-self.tilt, centre_x=-self.centre_x)
-
 
 def hand_positions(label: int, form: Form, timing: Timing, num_frames: int) -> np.ndarray:
-    """The hand's way through a clip of gesture `label`: float64 of shape (T, 2)."""
+    """Positions of the hand in a clip of gesture `label`: float64 (T, 2)."""
     progress = timing.progress(num_frames)
     if label in BACKWARDS:
         progress = 1.0 - progress
@@ -144,7 +120,7 @@ def _curve(label: int, form: Form, progress: np.ndarray) -> np.ndarray:
 
 
 def smooth_noise(generator: np.random.Generator, num_frames: int, *, fps: float, hertz: float) -> np.ndarray:
-    """Wandering of unit variance, frequencies up to `hertz`, alike in both senses of time: float64 (T, 2)."""
+    """Noise of unit variance, frequencies up to `hertz`, alike in both directions of time: float64 (T, 2)."""
     seconds = np.arange(num_frames)[:, None, None] / fps
     frequency = generator.uniform(0.2 * hertz, hertz, (1, 3, 2))
     phase = generator.uniform(0.0, 2 * np.pi, (1, 3, 2))

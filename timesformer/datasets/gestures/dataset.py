@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from filelock import FileLock
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
-from timesformer.datasets.gestures.curves import CLASS_NAMES, MIRROR_PAIRS
+from timesformer.datasets.gestures.curves import CLASS_NAMES
 from timesformer.datasets.gestures.rendering import ENCODERS, render_clip, write_video
 from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
 from timesformer.utils.env import available_cpus
@@ -24,9 +25,7 @@ from timesformer.utils.errors import ConfigError
 from timesformer.utils.registry import DATASETS
 from timesformer.utils.sizes import height_width
 
-__all__ = ["CLASS_NAMES", "MIRROR_PAIRS", "Gestures", "Settings", "render_dataset"]
-
-RENDERER_VERSION = 1  # raised by every change that alters a pixel
+RENDERER_VERSION = 1  # to be raised by every change that alters a pixel
 SPLITS = ("train", "val", "test")
 DEFAULT_FRAME_SIZE, HARD_FRAME_SIZE = (84, 96), (120, 160)  # (height, width) in pixels
 MANIFEST = "gestures.json"  # the settings a folder was rendered with
@@ -54,15 +53,13 @@ class Settings(NamedTuple):
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot be rendered."""
-        problems = []
-        if len(self.num_subjects) != 3 or min(self.num_subjects) < 1:
-            problems.append(
-                f"GESTURES.NUM_SUBJECTS {list(self.num_subjects)}: give three numbers from 1 (train, val, test)"
-            )
-        if len(self.frame_size) != 2 or min(self.frame_size) < 16 or any(side % 2 for side in self.frame_size):
-            problems.append(f"GESTURES.FRAME_SIZE {list(self.frame_size)}: give even [height, width] from 16 pixels")
+        people, size, problems = [*self.num_subjects], [*self.frame_size], []
+        if len(people) != 3 or min(people) < 1:
+            problems.append(f"GESTURES.NUM_SUBJECTS {people}: give three numbers from 1 (train, val, test)")
+        if len(size) != 2 or min(size) < 16 or any(side % 2 for side in size):
+            problems.append(f"GESTURES.FRAME_SIZE {size}: give even [height, width] from 16 pixels")
         if self.codec not in ENCODERS:
-            problems.append(f"GESTURES.CODEC {self.codec!r}: choose one of {', '.join(ENCODERS)}")
+            problems.append(f"GESTURES.CODEC {self.codec!r}: give one of {', '.join(ENCODERS)}")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -75,7 +72,7 @@ class Settings(NamedTuple):
         return hashlib.sha256(self.manifest().encode()).hexdigest()[:12]
 
     def clips(self, split: int) -> Iterator[Clip]:
-        """The clips of split 0, 1 or 2, person by person; people are numbered through over the splits."""
+        """The clips of split 0, 1 or 2, person by person; people are numbered over all splits."""
         for number in range(self.num_subjects[split]):
             subject = f"S{sum(self.num_subjects[:split]) + number:03d}"
             for label in range(len(CLASS_NAMES)):
@@ -84,11 +81,13 @@ class Settings(NamedTuple):
 
 
 @DATASETS.register("gestures")
+@dataclass
 class Gestures:
     """Lists the generated clips of one split, rendering what is missing first."""
 
-    def __init__(self, folder: Path, settings: Settings, split: str) -> None:
-        self.folder, self.settings, self.split = folder, settings, split
+    folder: Path
+    settings: Settings
+    split: str
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> Gestures:
@@ -125,14 +124,14 @@ class Gestures:
 def render_dataset(folder: Path, settings: Settings, *, processes: int | None = None) -> None:
     """Render the clips that `folder` lacks, and its lists.
 
-    A folder that is complete is left as it is, an interrupted rendering goes on, and processes that start
-    together wait for the first. The folder also reads as a `kinetics` dataset: train.csv, val.csv and
+    A folder that is complete is left as it is, an interrupted rendering continues, and processes that start at
+    the same time wait for the first. The folder also reads as a `kinetics` dataset: train.csv, val.csv and
     test.csv hold `path label` lines with relative paths, class_names.txt the names in label order.
 
     Args:
         folder: new, empty, or made by this function with the same settings.
-        settings: of the pixels.
-        processes: how many to render with; None takes the CPUs this process may use.
+        settings: what the pixels depend on.
+        processes: how many to render with; None: one for each CPU this process may use.
 
     Raises:
         ConfigError: settings that cannot be rendered, or a folder that holds something else.
@@ -155,16 +154,16 @@ def render_dataset(folder: Path, settings: Settings, *, processes: int | None = 
 
 def _claim(folder: Path, settings: Settings) -> None:
     """Write the manifest into a fresh folder; refuse a folder that holds something else."""
-    manifest = folder / MANIFEST
-    advice = f"Set DATA.PATH_TO_DATA_DIR to another folder (empty: one is chosen), or delete {folder}."
+    manifest, wanted = folder / MANIFEST, settings.manifest()
+    advice = f"Set DATA.PATH_TO_DATA_DIR to another folder (empty: a default one), or delete {folder}."
     if manifest.is_file():
-        if manifest.read_text() != settings.manifest():
-            found, wanted = (" ".join(text.split()) for text in (manifest.read_text(), settings.manifest()))
+        if (found := manifest.read_text()) != wanted:
+            found, wanted = (" ".join(text.split()) for text in (found, wanted))
             raise ConfigError(f"{folder} holds gestures rendered with {found}, not {wanted}. {advice}")
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ConfigError(f"{folder} holds files that are not generated gestures (no {MANIFEST}). {advice}")
     else:
-        _write_text(manifest, settings.manifest())
+        _write_text(manifest, wanted)
 
 
 def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: int) -> None:
@@ -173,7 +172,7 @@ def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: 
         (folder / split).mkdir(exist_ok=True)
     for unfinished in folder.glob("*/.S*"):  # of an interrupted rendering; the lock is ours
         unfinished.unlink()
-    processes = max(1, min(processes, len(clips) // MIN_CLIPS_PER_PROCESS))
+    processes = max(1, min(processes, len(clips) // MIN_CLIPS_PER_PROCESS, 60))  # Windows has no larger pools
     with tqdm(total=len(clips), desc=f"rendering gestures into {folder}", unit="clip", disable=None) as bar:
         if bar.disable:
             print(f"rendering {len(clips)} gesture clips into {folder} ({processes} processes)", flush=True)
@@ -190,14 +189,7 @@ def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: 
 
 def _render_file(folder: Path, settings: Settings, clip: Clip) -> None:
     cv2.setNumThreads(1)
-    frames = render_clip(
-        seed=settings.seed,
-        split=clip.split,
-        number=clip.number,
-        label=clip.label,
-        frame_size=settings.frame_size,
-        hard=settings.hard,
-    )
+    frames = render_clip(settings.seed, *clip[:3], frame_size=settings.frame_size, hard=settings.hard)
     write_video(folder / clip.path, frames, settings.codec)
 
 

@@ -25,21 +25,13 @@ SUPERSAMPLING = 2  # hand picture pixels per frame pixel
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What separates the easy from the hard rendering; sizes as shares of the frame's height.
+    """The parameters of easy and hard rendering."""
 
-    Attributes:
-        hand: range of the hand's length.
-        scale: range of the gestures' extent, as a share of what fits.
-        contrast: by how much at least the hand is brighter than the background, in grey levels.
-        texture: largest standard deviation of the background, in grey levels.
-        distractors: number of moving blobs.
-    """
-
-    hand: tuple[float, float]
-    scale: tuple[float, float]
-    contrast: float
-    texture: float
-    distractors: int
+    hand: tuple[float, float]  # range of the hand's length, as a share of the frame's height
+    scale: tuple[float, float]  # range of the gestures' extent, as a share of what fits
+    contrast: float  # by how much at least the hand is brighter than the background, in grey levels
+    texture: float  # largest standard deviation of the background, in grey levels
+    distractors: int  # number of moving blobs
 
 
 EASY = Difficulty(hand=(0.42, 0.54), scale=(0.8, 1.0), contrast=60.0, texture=6.0, distractors=0)
@@ -48,29 +40,18 @@ HARD = Difficulty(hand=(0.24, 0.32), scale=(0.6, 0.9), contrast=40.0, texture=20
 
 @dataclass(frozen=True)
 class Person:
-    """What one person brings to every clip.
+    """What all clips of one person have in common."""
 
-    Attributes:
-        hand: the length of the hand as a share of the frame's height.
-        fingers: how far each of the four fingers is stretched, 0 (in the fist) to 1.
-        thumb: +1 or -1, the side of the thumb, or 0 when it is hidden.
-        width: width of the palm relative to its usual width.
-        hand_colour, sleeve_colour: RGB in 0..255.
-        duration_sec: usual length of a gesture with its rests.
-        scale, lean: usual extent and rotation of gestures, as in `Form.sample`.
-        tremor: standard deviation of the hand's wandering, as a share of the frame's height.
-    """
-
-    hand: float
-    fingers: tuple[float, ...]
-    thumb: int
-    width: float
-    hand_colour: np.ndarray
+    hand: float  # length of the hand as a share of the frame's height
+    fingers: tuple[float, ...]  # how far each of the four fingers is stretched, 0 (in the fist) to 1
+    thumb: int  # +1 or -1, the side of the thumb
+    width: float  # of the palm relative to its usual width
+    hand_colour: np.ndarray  # RGB in 0..255
     sleeve_colour: np.ndarray
-    duration_sec: float
-    scale: float
+    duration_sec: float  # usual length of a gesture with its rests
+    scale: float  # usual extent and rotation of gestures, see `Form.sample`
     lean: float
-    tremor: float
+    tremor: float  # standard deviation of the hand's noise, as a share of the frame's height
 
     @classmethod
     def sample(cls, generator: np.random.Generator, difficulty: Difficulty) -> Person:
@@ -97,17 +78,14 @@ class Person:
 
 
 def render_clip(
-    *, seed: int, split: int, number: int, label: int, frame_size: tuple[int, int], hard: bool
+    seed: int, split: int, number: int, label: int, *, frame_size: tuple[int, int], hard: bool
 ) -> np.ndarray:
-    """Frames of gesture `label` made by person `number` of split 0, 1 or 2.
+    """Frames of gesture `label` made by person `number` of split 0, 1 or 2: RGB, uint8 (T, H, W, 3), T 30 to 60.
 
     Args:
         seed, split, number, label: all that the random choices depend on; the person on the first three.
         frame_size: (height, width) in pixels.
         hard: whether to render with clutter, little contrast and a small hand.
-
-    Returns:
-        uint8 of shape (T, H, W, 3) in RGB; 30 to 60 frames, for `FPS`.
     """
     difficulty = HARD if hard else EASY
     person = Person.sample(numpy_generator(seed, split, number), difficulty)
@@ -119,9 +97,8 @@ def render_clip(
     length = person.hand * height  # pixels
     form = Form.sample(generator, scale=person.scale, lean=person.lean)
     reach = (np.array([width, height]) - 0.9 * length) / 2
-    hand_xy = (np.array([width, height]) - 1) / 2 + reach * hand_positions(
-        label, form, Timing.sample(generator), num_frames
-    )
+    positions = hand_positions(label, form, Timing.sample(generator), num_frames)
+    hand_xy = (np.array([width, height]) - 1) / 2 + reach * positions
     hand_xy += person.tremor * height * smooth_noise(generator, num_frames, fps=FPS, hertz=4.0)
     # The elbow is below the frame: the hand leans to the side where it is, whichever way it moves.
     turn = 0.5 * (hand_xy[:, 0] / width - 0.5) + generator.normal(0.0, 0.15)
@@ -142,7 +119,7 @@ def render_clip(
         cv2.warpAffine(scene, shifted, (width, height), dst=frame, borderMode=cv2.BORDER_REFLECT)
         for blob_xy, radius, colour in blobs:
             _disc(frame, blob_xy[index] + shake_xy[index], radius, colour)
-        layer = _placed(hand, hand_xy[index] + shake_xy[index], turn[index], frame_size)
+        layer = _hand_layer(hand, hand_xy[index] + shake_xy[index], turn[index], frame_size)
         frame *= 1.0 - cv2.cvtColor(layer[:, :, 3], cv2.COLOR_GRAY2RGB)
         frame += layer[:, :, :3]
         frame *= across * drift[index]
@@ -212,9 +189,9 @@ def _hand_picture(person: Person, length: float) -> np.ndarray:
     stroke(sleeve, (0.0, palm_y + 0.25), (0.0, palm_y + 0.7), 0.3 * person.width)
     radii = (round(16 * 0.27 * person.width * unit), round(16 * 0.29 * unit))
     cv2.ellipse(alpha, pixel(0.0, palm_y), radii, 0.0, 0.0, 360.0, 255, cv2.FILLED, cv2.LINE_AA, shift=4)
-    for place, stretched in enumerate(person.fingers):
-        x = (0.2 - 0.133 * place) * person.width * -person.thumb
-        root, tip = (x, palm_y - 0.15), (1.25 * x, palm_y - 0.22 - 0.38 * stretched * (1.0 - 0.07 * place))
+    for index, stretched in enumerate(person.fingers):
+        x = (0.2 - 0.133 * index) * person.width * -person.thumb
+        root, tip = (x, palm_y - 0.15), (1.25 * x, palm_y - 0.22 - 0.38 * stretched * (1.0 - 0.07 * index))
         stroke(alpha, root, tip, 0.12)
         stroke(shade, (0.8 * x, palm_y), root, 0.03)
     thumb_x = -person.thumb * person.width
@@ -226,7 +203,7 @@ def _hand_picture(person: Person, length: float) -> np.ndarray:
     return np.concatenate([colours * covered, covered], axis=2).astype(np.float32)
 
 
-def _placed(picture: np.ndarray, xy: np.ndarray, turn: float, frame_size: tuple[int, int]) -> np.ndarray:
+def _hand_layer(picture: np.ndarray, xy: np.ndarray, turn: float, frame_size: tuple[int, int]) -> np.ndarray:
     """The hand picture turned by `turn` radians and put with its middle at `xy`: float32 (H, W, 4)."""
     cos, sin = np.cos(turn) / SUPERSAMPLING, np.sin(turn) / SUPERSAMPLING
     matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
