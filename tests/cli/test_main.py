@@ -97,9 +97,10 @@ print(*sys.modules)
 
 def test_a_check_imports_only_what_it_uses(tiny: list[str], tmp_path: Path) -> None:  # noqa: F811
     code = """
-import sys
+import gc, sys
 from timesformer.cli.main import main
 assert main(["check", *sys.argv[1:]]) == 0
+assert gc.isenabled() and gc.get_freeze_count() > 10_000
 print(*sys.modules)
 """
     words = ["--cfg", "Gestures/LightTimeSformer_demo", *map(str, tiny), "OUTPUT_DIR", str(tmp_path / "out")]

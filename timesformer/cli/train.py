@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from timesformer.cli.parsers import config_parser, run_command
+from timesformer.cli.parsers import config_parser, heavy_imports, run_command
 
 # The engine is imported by the work itself: processes that only render or load would import it (seconds) for nothing.
 
@@ -39,9 +39,10 @@ def check(argv: Sequence[str]) -> int:
 
 def start(arguments: argparse.Namespace) -> None:
     """Load the configuration and launch the processes of the run."""
-    from timesformer.distributed.launch import launch
-    from timesformer.engine.run import run
-    from timesformer.engine.setup import load_run_config
+    with heavy_imports():
+        from timesformer.distributed.launch import launch
+        from timesformer.engine.run import run
+        from timesformer.engine.setup import load_run_config
 
     overrides = ["TRAIN.ENABLE", "False"] * (arguments.command == "test") + arguments.overrides
     for key, value in (("NUM_SHARDS", arguments.num_shards), ("SHARD_ID", arguments.shard_id)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,19 +95,12 @@ def save_class_bars(accuracy: np.ndarray, counts: np.ndarray, class_names: list[
 
 def _draw_bars(axes: Axes, accuracy: np.ndarray, labels: list[str], mean: float) -> None:
     """Horizontal bars in %, from bottom to top, and the mean of all classes as a line."""
-    rows = np.arange(len(accuracy))
-    thin = len(accuracy) > _LABELS_UP_TO
-    axes.barh(rows, np.nan_to_num(100 * accuracy), height=1.0 if thin else 0.75, color=BLUE)
-    for row, value in enumerate(100 * accuracy):
-        text: dict[str, Any] = {"y": row, "va": "center", "fontsize": 8}
-        if np.isnan(value):
-            axes.barh(row, 100, height=0.75, color="none", edgecolor=GREY, hatch="///", linewidth=0, alpha=0.4)
-            if not thin:
-                axes.text(x=1, s="no clips", color=GREY, **text)
-        elif not thin and value > 8:
-            axes.text(x=value - 0.7, s=f"{value:.0f}", ha="right", color="white", **text)
-        elif not thin:
-            axes.text(x=value + 0.7, s=f"{value:.0f}", **text)
+    rows, unseen, thin = np.arange(len(accuracy)), np.isnan(accuracy), len(accuracy) > _LABELS_UP_TO
+    axes.barh(rows[unseen], 100, height=0.75, color="none", edgecolor=GREY, hatch="///", linewidth=0, alpha=0.4)
+    bars = axes.barh(rows, np.nan_to_num(100 * accuracy), height=1.0 if thin else 0.75, color=BLUE)
+    if not thin:
+        texts = ["no clips" if np.isnan(value) else f"{100 * value:.0f}" for value in accuracy]
+        axes.bar_label(bars, texts, padding=2, fontsize=8)
     if not np.isnan(mean):
         axes.axvline(100 * mean, color=VERMILION, linestyle="--", linewidth=1.5, label=f"mean {100 * mean:.1f}")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)

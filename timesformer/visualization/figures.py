@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito, "Color Universal Design" (2008)
 BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"
 GREY = "#777777"
+COLORS = (VERMILION, BLUE, GREEN, SKY, PURPLE, GREY)  # in the order in which lines get them
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

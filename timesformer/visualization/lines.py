@@ -9,20 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from timesformer.visualization.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    headline,
-    plain,
-    save_figure,
-    tidy,
-)
+from timesformer.visualization.figures import COLORS, headline, plain, save_figure, tidy
 
-_COLORS = (VERMILION, BLUE, GREEN, SKY, PURPLE, GREY)
 _MARKERS = "osD^vPX"
 
 
@@ -48,7 +36,7 @@ def save_lines(panels: list[dict[str, Any]], path: str | Path, title: str) -> No
         for line in panel["lines"]:
             index, x, y = names.index(line["name"]), line["x"], line["y"]
             below = min(len(names) - 1 - index, 5)  # thicker, so that lines with equal values all show
-            color, style = _COLORS[index % len(_COLORS)], "-" if index < len(_COLORS) else "--"
+            color, style = COLORS[index % len(COLORS)], "-" if index < len(COLORS) else "--"
             sizes = {"linewidth": 1.2 + 1.6 * below, "markersize": 4 + 2.2 * below, "markerfacecolor": "white"}
             marker = _MARKERS[index % len(_MARKERS)]
             (drawn[line["name"]],) = axes.plot(x, y, color=color, linestyle=style, marker=marker, **sizes)
