@@ -121,13 +121,8 @@ def _plan(
         )
     found = _fit(weights, wanted, vit, report)
     fitting = {name for name in wanted if name in found and found[name].shape == wanted[name].shape}
-    common = wanted.keys() & found.keys()
-    if 2 * len(common) < len(wanted) and not (allow_partial and fitting):
-        raise CheckpointError(
-            f"{weights.source} is of another model; nothing was loaded. {len(common)} of {len(wanted)} names agree: "
-            f"its tensors are called {_join(found, 5)}; the model's {_join(wanted, 5)}. "
-            "Give weights of the model that MODEL.MODEL_NAME names."
-        )
+    if not (allow_partial and fitting):
+        _check_names(weights.source, found, wanted)
     head = _head_names(model, wanted)
     reason = _fit_head(found, {name: wanted[name] for name in head}, class_names, report, complete=complete)
     if reason and not complete:
@@ -144,6 +139,17 @@ def _plan(
         _check_coverage(report, complete=complete, allow_partial=allow_partial)
     new = {name: found[name] for name in fitting}
     return new | {name: torch.zeros_like(wanted[name]) for name in report.zeroed}, report
+
+
+def _check_names(source: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another model, most of whose names do not agree."""
+    common = wanted.keys() & found.keys()
+    if 2 * len(common) < len(wanted):
+        raise CheckpointError(
+            f"{source} is of another model; nothing was loaded. {len(common)} of {len(wanted)} names agree: "
+            f"its tensors are called {_join(found, 5)}; the model's {_join(wanted, 5)}. "
+            "Give weights of the model that MODEL.MODEL_NAME names."
+        )
 
 
 def _check_coverage(report: LoadReport, *, complete: bool, allow_partial: bool) -> None:
