@@ -129,9 +129,8 @@ def _plan(
         fitting -= set(head)
         report.reinitialised = [*head[:-1], f"{head[-1]} ({reason})"]
         report.classes = []
-    if vit and not complete and weights.attention_type in _ONE_ATTENTION:
-        report.zeroed = [name for name in wanted if name not in found and _ZEROED.intersection(name.split("."))]
-    _list_the_rest(report, found, wanted, fitting, head=set(head) if report.reinitialised else set())
+    zeroed = _ZEROED if vit and not complete and weights.attention_type in _ONE_ATTENTION else set()
+    _list_the_rest(report, found, wanted, fitting, head=set(head) if report.reinitialised else set(), zeroed=zeroed)
     sizes = {strip_prefixes(name): parameter.numel() for name, parameter in model.named_parameters()}
     report.num_loaded, report.share = len(fitting), _share(sizes, fitting)
     report.coverage = _share({name: size for name, size in sizes.items() if name not in head}, fitting)
@@ -167,9 +166,16 @@ def _check_coverage(report: LoadReport, *, complete: bool, allow_partial: bool) 
 
 
 def _list_the_rest(
-    report: LoadReport, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fitting: set[str], *, head: set[str]
+    report: LoadReport,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    fitting: set[str],
+    *,
+    head: set[str],
+    zeroed: set[str],
 ) -> None:
-    """Report the tensors that are not loaded, apart from those of a reinitialised `head`."""
+    """Report the tensors that are not loaded, apart from a reinitialised `head`; layers `zeroed` become 0."""
+    report.zeroed = [name for name in wanted if name not in found and zeroed.intersection(name.split("."))]
     others = [name for name in wanted if name not in fitting | head]
     report.missing = [name for name in others if name not in found and name not in report.zeroed]
     report.other_shape = [
