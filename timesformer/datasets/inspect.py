@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from timesformer.datasets.records import VideoRecord, shorten
 from timesformer.datasets.video_dataset import Failure, open_record, sample_record
+from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.frame_samplers import FrameSampler, clip_span_sec, distinct_frames
@@ -66,7 +67,7 @@ def inspect_videos(
     frame_sampler: FrameSampler,
     backend: str = "pyav",
     max_videos: int | None = 200,
-    num_threads: int = 4,
+    num_threads: int | None = None,
     read_frames: bool = True,
     show_progress: bool = False,
 ) -> DataReport:
@@ -77,7 +78,7 @@ def inspect_videos(
         frame_sampler: of the evaluation.
         backend: decoder of video files.
         max_videos: most videos to open; None: all of them.
-        num_threads: videos open at a time (decoders work outside Python's lock).
+        num_threads: videos open at a time; None: half of the CPUs, for threads of small videos wait for one another.
         read_frames: False only opens the files.
         show_progress: whether to show a progress bar.
     """
@@ -96,7 +97,7 @@ def inspect_videos(
             return Failure.of(index, record, error)
 
     report = DataReport(len(records))
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_threads or max(1, min(4, available_cpus() // 2))) as pool:
         results = tqdm(pool.map(inspect, indices), "videos", len(indices), disable=not show_progress)
         for record, result in zip([records[index] for index in indices], results, strict=True):
             if isinstance(result, Failure):
