@@ -113,13 +113,13 @@ def test_every_floor_has_a_rule() -> None:
 
 def test_the_tree_in_the_document_is_the_tree() -> None:
     block = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
-    told, folders = set(), [""]
+    listed, folders = set(), [""]
     for line in block.splitlines():
         if match := re.match(r"( *)(\w+)/", line):
             folders[len(match[1]) // 2 :] = [match[2]]
-        told |= {"/".join([*folders, name]) for name in re.findall(r"\b\w+\.py\b", line)}
+        listed |= {"/".join([*folders, name]) for name in re.findall(r"\b\w+\.py\b", line)}
     found = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"}
-    assert told == {path for path in found if not path.startswith("tests/")}
+    assert listed == {path for path in found if not path.startswith("tests/")}
 
 
 def test_no_import_circles() -> None:

@@ -62,7 +62,7 @@ def test_full_size_training_and_test_lose_the_damaged_clip_and_nothing_else(
 ) -> None:
     """ViT-B, 8x32, 224 pixels, three steps of four clips, then 1 x 3 views of every clip.
 
-    A clip of 8.5 s covers all of the damaged file, so the frames that cannot be decoded are asked for.
+    A clip of 8.5 s covers all of the damaged file, so the frames that cannot be decoded are requested.
     """
     status = run(lists, "SOLVER.MAX_EPOCH", 1, "GLOBAL_BATCH_SIZE", 4, "TRAIN.BATCH_SIZE", 2, "LOG_PERIOD", 1)
     captured = capsys.readouterr()

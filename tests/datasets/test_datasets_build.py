@@ -83,11 +83,11 @@ def test_missing_files_leave_the_training_list_and_stay_in_the_others(folder: Pa
     ):
         videos = build.load_list(cfg, split, testing=testing)
         assert len(videos.records) == kept
-        told = [line for line in videos.warnings if "do not exist" in line]
-        assert len(told) == bool(missing)
+        warned = [line for line in videos.warnings if "do not exist" in line]
+        assert len(warned) == bool(missing)
         if missing:
-            assert f"{missing} of the {5 + missing} videos of the {split} list do not exist" in told[0]
-            assert f"{split}.csv:6" in told[0] and "gone.mp4" in told[0]
+            assert f"{missing} of the {5 + missing} videos of the {split} list do not exist" in warned[0]
+            assert f"{split}.csv:6" in warned[0] and "gone.mp4" in warned[0]
 
 
 def test_too_many_missing_files_stop_a_training(folder: Path, tmp_path: Path) -> None:

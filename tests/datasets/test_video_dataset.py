@@ -1,4 +1,4 @@
-"""Clips are those asked for and the same anywhere, and a bad video costs nothing but itself."""
+"""Clips are the requested ones and the same anywhere, and a bad video costs nothing but itself."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def same(one: Sample, two: Sample) -> bool:
     return torch.equal(one.views, two.views) and (one.label, one.failures) == (two.label, two.failures)
 
 
-# ---------------------------------------------------------------- the frames that were asked for
+# ---------------------------------------------------------------- the requested frames
 
 
 def test_a_clip_shows_the_frames_of_its_indices(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_when_a_checkpoint_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_in_the_background_the_state_of_the_moment_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training goes on, and changes the weights, before the file is written."""
+    """Training continues, and changes the weights, before the file is written."""
     go = Event()
 
     def slowly(*arguments: Any, **options: Any) -> None:
@@ -83,7 +83,7 @@ with CheckpointWriter(folder, in_background=background) as writer:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     writer.write({"model_state": {"w": torch.ones(1_000_000)}}, Position(2), is_best=True)
     writer.wait()
-    print("training goes on")
+    print("training continues")
     writer.write({"model_state": {"w": torch.ones(10)}}, Position(3))  # there is room again
 try:
     with writer:
@@ -104,7 +104,7 @@ def test_a_disk_without_room_keeps_the_old_file_and_ends_no_training(tmp_path: P
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "training goes on" in done.stdout
+    assert "training continues" in done.stdout
     at_end = done.stdout.partition("at the end:")[2]
     assert "could not be written" in at_end and "MiB free" in at_end and "TRAIN.AUTO_RESUME True" in at_end
     assert names(tmp_path) == ["checkpoint_best.pyth", "checkpoint_epoch_00001.pyth", "checkpoint_epoch_00003.pyth"]

@@ -1,4 +1,4 @@
-"""Videos and lists with every usual fault through a whole run: told by name, survived, counted."""
+"""Videos and lists with every usual fault through a whole run: reported by name, survived, counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wrong_header_count(path: Path) -> None:
     path.write_bytes(data)
 
 
-# Name of the file -> how it comes about, and the cause that is told.
+# Name of the file -> how it comes about, and the cause that is reported.
 UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing.mp4": (lambda path: None, "no such file"),
     "empty.mp4": (lambda path: path.touch(), "the file is empty"),
@@ -135,7 +135,7 @@ def test_a_run_goes_on_to_its_end(outcome: Outcome) -> None:
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_an_unreadable_video_is_told_with_file_line_and_cause(outcome: Outcome, videos: Path, name: str) -> None:
     _, cause = UNREADABLE[name]
-    if name == "missing.mp4":  # told in a table before training
+    if name == "missing.mp4":  # listed in a table before training
         assert f"1 of the {len(NAMES)} videos of the train list do not exist" in outcome.log
         assert f"train.csv:{SOURCE[name]}  {videos / name}" in outcome.log
         assert name not in outcome.table("failed_clips.csv")
@@ -175,10 +175,10 @@ def test_the_check_tells_all_of_them(videos: Path, tmp_path: Path, capsys: pytes
     for name, (_, cause) in UNREADABLE.items():
         if name != "missing.mp4":
             line = f"unreadable: {videos / name} (train.csv:{SOURCE[name]}): {cause}"
-            assert any(told.startswith(line) for told in train_report)
+            assert any(found.startswith(line) for found in train_report)
     for name, (_, remark) in READABLE.items():
-        told = [line for line in train_report if line.startswith(f"warning: {videos / name}")]
-        assert [remark in line for line in told] == [True] * bool(remark)
+        reported = [line for line in train_report if line.startswith(f"warning: {videos / name}")]
+        assert [remark in line for line in reported] == [True] * bool(remark)
     assert f"{len(UNREADABLE) + 1} video(s) cannot be read in full" in captured.err
 
 
@@ -195,7 +195,7 @@ def test_too_many_bad_clips_stop_the_training(
     assert "2 of 11 clips could not be read, more than DATA.MAX_FAILED_FRACTION 0.1" in message
     assert f"{videos / 'empty.mp4'} (train.csv:10): the file is empty" in message
     assert not (tmp_path / "stopped/checkpoints").exists()
-    assert run(lists, tmp_path / "goes on", "DATA.MAX_FAILED_FRACTION", 0.2, "TEST.ENABLE", False) == 0
+    assert run(lists, tmp_path / "continues", "DATA.MAX_FAILED_FRACTION", 0.2, "TEST.ENABLE", False) == 0
 
 
 def test_a_test_of_which_nothing_can_be_read_says_so(
@@ -228,17 +228,17 @@ def test_a_line_that_cannot_be_used_stops_the_run_before_it_starts(
 ) -> None:
     spoil(lists, line)
     assert run(lists, tmp_path / "out") == 1
-    told = capsys.readouterr().err
-    assert message in told and "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert message in printed and "Traceback" not in printed
     assert not (tmp_path / "out/metrics.jsonl").exists()
 
 
 def test_all_bad_lines_are_told_at_once(lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(lists, "a.mp4 7\nb.mp4 fish\nc")
     assert run(lists, tmp_path / "out") == 1
-    told = capsys.readouterr().err
-    assert "3 problems in" in told and all(f"train.csv:{line}: " in told for line in (10, 11, 12))
-    assert "MODEL.NUM_CLASSES 8" in told
+    printed = capsys.readouterr().err
+    assert "3 problems in" in printed and all(f"train.csv:{line}: " in printed for line in (10, 11, 12))
+    assert "MODEL.NUM_CLASSES 8" in printed
 
 
 def test_a_row_given_twice_is_kept_once_and_told(lists: Path, videos: Path, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_no_test_list_is_told_before_the_training(
 ) -> None:
     (lists / "test.csv").unlink()
     assert run(lists, tmp_path / "out") == 1
-    told = capsys.readouterr().err
-    assert str(lists / "test.csv") in told and "train.csv, val.csv" in told and "TEST.SPLIT val" in told
+    printed = capsys.readouterr().err
+    assert str(lists / "test.csv") in printed and "train.csv, val.csv" in printed and "TEST.SPLIT val" in printed
     assert not (tmp_path / "out/metrics.jsonl").exists()
     assert run(lists, tmp_path / "val", "TEST.SPLIT", "val") == 0

@@ -25,7 +25,7 @@ def test_the_share_is_reported_once_and_without_the_start(monkeypatch: pytest.Mo
     now = 0.0
     monkeypatch.setattr("timesformer.engine.events.time.perf_counter", lambda: now)
     progress = Progress(total_steps=200, done_steps=100, is_main=False)
-    told = []
+    shares = []
     for step in range(1, 81):
         now += 5.0 if step <= 10 else 1.0
         progress.advance(clips=2, waited_sec=4.0 if step <= 10 else 0.25)
@@ -33,5 +33,5 @@ def test_the_share_is_reported_once_and_without_the_start(monkeypatch: pytest.Mo
             progress.rates()
             now += 1000.0  # validation
             progress.rates()
-        told.append(progress.settled_wait_share())
-    assert [(step, share) for step, share in enumerate(told, start=1) if share is not None] == [(50, 0.25)]
+        shares.append(progress.settled_wait_share())
+    assert [(step, share) for step, share in enumerate(shares, start=1) if share is not None] == [(50, 0.25)]

@@ -1,4 +1,4 @@
-"""A run that was killed and started again cannot be told from one that was not: the same losses, metrics, weights."""
+"""A run that was killed and started again looks like one that was not: the same losses, metrics, weights."""
 
 from __future__ import annotations
 
@@ -156,17 +156,17 @@ def test_a_killed_run_goes_on_inside_the_epoch_to_the_same_end(whole: Path, tmp_
 def test_a_signal_to_all_processes_saves_the_step_and_names_the_way_on(
     whole: Path, tmp_path: Path, tiny: list[str], number: int, status: int
 ) -> None:
-    """As a cluster does before its time limit; the loader process gets it too, and goes on loading."""
+    """As a cluster does before its time limit; the loader process gets it too, and continues loading."""
     folder = tmp_path / "stopped"
     line = command([*words(tiny, folder), "TRAIN.CHECKPOINT_PERIOD_STEPS", "0"], 1)
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (folder / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.005)
     signal_everything_about(str(folder), number)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == status, told
-    assert "stopping after this step" in told and "to resume: TRAIN.AUTO_RESUME True" in told
-    assert "Traceback" not in told
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == status, printed
+    assert "stopping after this step" in printed and "to resume: TRAIN.AUTO_RESUME True" in printed
+    assert "Traceback" not in printed
     saved = checkpoints.newest_checkpoint(folder)
     assert saved is not None and checkpoints.position_of(checkpoints.read_checkpoint(saved)) > Position()
     train_with_kills(line, lambda _: False, tmp_path / "out.txt", most_kills=0)

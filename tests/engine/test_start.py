@@ -116,8 +116,8 @@ def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Ru
     assert run(tmp_path / "other", *resume, "SOLVER.BASE_LR", 0.01) == 0
     assert "was trained otherwise:\n  SOLVER.BASE_LR: 0.001 there, 0.01 here" in capsys.readouterr().out
     assert run(tmp_path / "other size", *resume, "TIMESFORMER.EMBED_DIM", 36) == 1
-    told = capsys.readouterr().err
-    assert "a run resumes only with the same one" in told and "TIMESFORMER.EMBED_DIM: 24 there, 36 here" in told
+    printed = capsys.readouterr().err
+    assert "a run resumes only with the same one" in printed and "TIMESFORMER.EMBED_DIM: 24 there, 36 here" in printed
     assert run(tmp_path / "sgd", *resume, "SOLVER.OPTIMIZING_METHOD", "sgd") == 1
     assert "trained with another SOLVER.OPTIMIZING_METHOD" in capsys.readouterr().err
     assert run(tmp_path / "hub", *resume[:-1], "hf:owner/name") == 1
@@ -139,9 +139,9 @@ def test_defect_17_a_finished_checkpoint_says_so_instead_of_training_no_epoch(
 ) -> None:
     path = checkpoints.checkpoint_path(first_run, Position(2))
     assert run(tmp_path, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path) == 1
-    told = capsys.readouterr().err
-    assert "2 epochs behind it and SOLVER.MAX_EPOCH is 2: nothing is left to train" in told
-    assert "TRAIN.FINETUNE True" in told and "SOLVER.MAX_EPOCH 4" in told
+    printed = capsys.readouterr().err
+    assert "2 epochs behind it and SOLVER.MAX_EPOCH is 2: nothing is left to train" in printed
+    assert "TRAIN.FINETUNE True" in printed and "SOLVER.MAX_EPOCH 4" in printed
     assert not (tmp_path / "metrics.jsonl").exists()
 
 

@@ -240,5 +240,9 @@ def test_a_loss_that_is_not_finite_names_its_clips(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0, "LOG_PERIOD", 4) == 1
-    told = capsys.readouterr().err
-    assert "NaN or infinite at step 2" in told and ".avi (train.csv:" in told and "SOLVER.CLIP_GRAD_NORM 1" in told
+    printed = capsys.readouterr().err
+    assert (
+        "NaN or infinite at step 2" in printed
+        and ".avi (train.csv:" in printed
+        and "SOLVER.CLIP_GRAD_NORM 1" in printed
+    )

@@ -1,4 +1,4 @@
-"""Linear maps that are folded in pairs, packed for a CPU, and kept while no gradient is asked for."""
+"""Linear maps that are folded in pairs, packed for a CPU, and kept while no gradient is required."""
 
 from __future__ import annotations
 

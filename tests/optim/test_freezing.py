@@ -68,7 +68,7 @@ def test_nothing_to_freeze() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"patterns": ["blocks.0"]}, "'blocks.0' matches no parameter of the model; near it are blocks.0.*"),
         ({"patterns": ["temporal_attn"]}, "matches no parameter of the model; near it are *.temporal_attn.*. For"),
@@ -80,11 +80,11 @@ def test_nothing_to_freeze() -> None:
         ({"trainable_blocks": 4}, "TRAINABLE_BLOCKS 4, but the model has 3 blocks. Type TRAIN.TRAINABLE_BLOCKS 3"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_frozen_is_told_and_nothing_is_frozen(settings: dict, told: str) -> None:
+def test_what_cannot_be_frozen_is_reported_and_nothing_is_frozen(settings: dict, message: str) -> None:
     model = make_model()
     with pytest.raises(ConfigError) as caught:
         freeze(model, **settings)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert trained(model) == names(model)
 
 

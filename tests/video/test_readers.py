@@ -271,8 +271,8 @@ def test_a_wrong_frame_count_in_the_header_does_no_harm(tmp_path: Path, promised
     assert check_exact(path).info.num_frames == 40
 
 
-@pytest.mark.parametrize(("scale", "rate", "told"), [(60000, 1, True), (1, 90000, False)])
-def test_a_silly_frame_rate_is_not_believed(tmp_path: Path, scale: int, rate: int, told: bool) -> None:
+@pytest.mark.parametrize(("scale", "rate", "reported"), [(60000, 1, True), (1, 90000, False)])
+def test_a_silly_frame_rate_is_not_believed(tmp_path: Path, scale: int, rate: int, reported: bool) -> None:
     """The stream within the file knows better in the second case."""
     path = write_video(tmp_path / "a.avi", codec="mpeg4", num_frames=5)
     data = bytearray(path.read_bytes())
@@ -281,7 +281,7 @@ def test_a_silly_frame_rate_is_not_believed(tmp_path: Path, scale: int, rate: in
     path.write_bytes(data)
     info = check_exact(path).info
     warning = "the file does not say a frame rate from 0.1 to 1000; 30 frames a second are assumed"
-    assert info.fps == 30.0 and info.warnings == (warning,) * told
+    assert info.fps == 30.0 and info.warnings == (warning,) * reported
 
 
 def test_a_zeroed_part_gives_the_frames_before_it_and_after_the_next_keyframe(tmp_path: Path) -> None:
