@@ -76,6 +76,7 @@ def one_of_two(rank: int, folder: str) -> None:
         dist.new_group(backend="gloo")
         time.sleep(3)
     distributed.barrier()
+    dist.destroy_process_group()
 
 
 def test_two_processes_find_out_what_is_wrong_between_them(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class VideoFolder:
         self._check_subjects(parts)
         found = parts.get(self.split, VideoList([]))
         if not found.records:
-            advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or add TEST.SPLIT val"}[self.split]
+            advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or set TEST.SPLIT val"}[self.split]
             sizes = ", ".join(f"{split} {len(part.records)}" for split, part in parts.items())
             raise DataListError(f"{self.root}: no videos for {self.split} (videos: {sizes}). Add some{advice}.")
         coverage = coverage_warnings(found.records, self.num_classes, f"{self.root} ({self.split})")

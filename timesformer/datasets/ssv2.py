@@ -28,7 +28,7 @@ PREFIX = "something-something-v2-"  # of the official files; those of the newer 
 FOLDERS = (".", "labels", "metadata")
 ANNOTATIONS = {"train": "train.json", "val": "validation.json", "test": "test-answers.csv"}
 ADVICE = "Put the annotations of the dataset there."
-TEST_ADVICE = "The test videos have no labels, and published numbers are on validation: add TEST.SPLIT val"
+TEST_ADVICE = "The test videos have no labels, and published numbers are on validation: set TEST.SPLIT val"
 FRAME_LIST_HEADER = "original_vido_id video_id frame_id path labels"  # misspelt so in the files in use
 FRAME_COLUMNS = {"id": ("original_vido_id", "original_video_id", "video_id"), "path": ["path"], "frame": ["frame_id"]}
 

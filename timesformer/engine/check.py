@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from timesformer.datasets.build import build_eval_dataset, build_train_dataset
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
-from timesformer.datasets.video_dataset import collate
+from timesformer.datasets.video_dataset import Batch, VideoDataset, collate
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
 from timesformer.engine.failures import FailureLog
@@ -125,12 +126,10 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
         how: Any = {"epoch": 0, "lr": build_schedule(cfg)(0.0), "global_step": 0}
         loss = take_step([collate([first])], num_samples=1, **how).sums()[0]
         log.info("one clip, forward and backward: loss %.3f", loss)
-        started = time.perf_counter()
         few = [*itertools.islice(samples, NUM_TIMED_CLIPS)]
-        reading = time.perf_counter() - started
         if few:
-            take_step([collate(few)], num_samples=len(few), **how)
-            log_estimate(run, reading / len(few), (time.perf_counter() - started - reading) / len(few), len(dataset))
+            step = functools.partial(take_step, num_samples=len(few), **how)
+            log_estimate(run, dataset, [sample.index for sample in few], step)
     else:
         with torch.no_grad(), autocast(run.device, run.dtype):
             logits = model.eval()(run.spec.normalize(first.views[:1].to(run.device)))
@@ -140,12 +139,29 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
         raise UserError(f"the first clip ({dataset.records[first.index].path}) gives {loss}")
 
 
-def log_estimate(run: Run, reading_sec: float, step_sec: float, num_clips: int) -> None:
-    """Log how long the training will take about, by the seconds that reading and training took for a clip."""
+def log_estimate(
+    run: Run, dataset: VideoDataset, indices: Sequence[int], step: Callable[[list[Batch]], object]
+) -> None:
+    """Log how long the training will take about, by the time of a few clips, read and trained on twice.
+
+    The first time includes what later epochs do not pay: decoding into a cache, the first step of this batch size.
+    """
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        batch = collate([dataset[index] for index in indices])
+        read = time.perf_counter()
+        step([batch])
+        seconds.append((read - started, time.perf_counter() - read))
+    (first_reading, _), (reading, training) = seconds
     cfg = run.cfg
-    epoch_sec = num_clips * (reading_sec + step_sec) / run.processes.world_size
-    epoch, whole = (str(timedelta(seconds=math.ceil(sec))) for sec in (epoch_sec, epoch_sec * cfg.SOLVER.MAX_EPOCH))
+    num_clips = len(dataset) / len(indices) / run.processes.world_size
+    epoch = num_clips * (reading + training)
+    whole = epoch * cfg.SOLVER.MAX_EPOCH + num_clips * max(0.0, first_reading - reading)
     log.info(
         "time on this machine, about: %.2g s a clip (%.0f%% of it reading), %s an epoch, %s for %d epochs",
-        *(reading_sec + step_sec, 100 * reading_sec / (reading_sec + step_sec), epoch, whole, cfg.SOLVER.MAX_EPOCH),
+        (reading + training) / len(indices),
+        100 * reading / (reading + training),
+        *(timedelta(seconds=math.ceil(sec)) for sec in (epoch, whole)),
+        cfg.SOLVER.MAX_EPOCH,
     )
