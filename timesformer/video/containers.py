@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from timesformer.utils.errors import VideoReadError
+
+# Titles that are not UTF-8 are no reason to refuse a video; PyAV 19 never does.
+_ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def open_container(path: str) -> InputContainer:
@@ -26,7 +31,7 @@ def open_container(path: str) -> InputContainer:
         raise VideoReadError(path, problem)
     try:
         known = "avi" if head.startswith(b"RIFF") and head[8:12] == b"AVI " else None  # spares FFmpeg a guess
-        return av.open(f"file:{path}", format=known, metadata_errors="replace")  # "file:": a name may have a colon
+        return av.open(f"file:{path}", format=known, **_ANY_METADATA)  # "file:": a name may have a colon
     except (av.error.FFmpegError, OSError) as error:
         cause = f"it is not a video that FFmpeg can open: {error.strerror}"
         if b"ftyp" in head[:16]:

@@ -203,6 +203,7 @@ class _Scan:
     decoded: dict[int | None, list[av.VideoFrame]] = field(default_factory=dict)  # by pts of the packet
     frame: av.VideoFrame | None = None
     odd: bool = False  # a packet does not stand for one picture
+    cut: bool = False  # a packet is not whole, which may give a frame or not
     end: int = 0  # of the last packet, in pts
     damage: str | None = None  # the error that ended the pass
 
@@ -214,8 +215,9 @@ class _Scan:
             for packet in container.demux(stream):
                 if packet.size:
                     self.packets.append((packet.pts, packet.is_keyframe))
-                    self.odd |= packet.is_discard or packet.is_corrupt or packet.size < smallest
+                    self.odd |= packet.is_discard or packet.size < smallest
                     self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
+                self.cut |= packet.is_corrupt
                 if hold:
                     self.held.append(packet)
                 if self.frame is None:
@@ -234,7 +236,15 @@ class _Scan:
         name, flags = container.format.name, container.format.flags
         guessed = bool(flags & cast("int", Flags.no_timestamps.value)) or name == "mpeg"
         reordered_avi = name == "avi" and bool(stream.codec_context.has_b_frames)
-        if None in stamps or len(set(stamps)) < len(stamps) or self.odd or self.damage or guessed or reordered_avi:
+        if (
+            None in stamps
+            or len(set(stamps)) < len(stamps)
+            or self.odd
+            or self.cut
+            or self.damage
+            or guessed
+            or reordered_avi
+        ):
             return False
         return self.packets[0] == (min(stamps), True)  # type: ignore[type-var]  # a keyframe, and shown first
 
@@ -258,9 +268,10 @@ def _survey(
         raise VideoReadError(file[0], f"none of its frames can be decoded: {scan.damage or 'it seems to have none'}")
     trusted = scan.one_to_one(container, stream)
     num_frames, damage = (len(packets), None) if trusted else _count_frames(*file)
-    fps, warnings = _rate_and_warnings(stream, len(packets), scan.end)
-    if damage:
-        warnings.append(f"{num_frames} of {len(packets)} frames can be decoded, then: {damage}")
+    num_there = num_frames if scan.cut else len(packets)
+    fps, warnings = _rate_and_warnings(stream, num_there, scan.end)
+    if damage and num_frames < num_there:
+        warnings.append(f"{num_frames} of {num_there} frames can be decoded, then: {damage}")
     side_data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
     matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3) if side_data else np.eye(3, dtype=np.int32)
     height, width = _upright(np.empty((1, frame.height, frame.width)), matrix).shape[1:]
@@ -276,16 +287,16 @@ def _survey(
     return (survey, scan.held, scan.decoded) if trusted and scan.held else (survey, [], {})
 
 
-def _rate_and_warnings(stream: VideoStream, num_packets: int, end: int) -> tuple[float, list[str]]:
-    """Frames per second and what to warn of, from header and packets; the last of them ends at pts `end`."""
+def _rate_and_warnings(stream: VideoStream, num_there: int, end: int) -> tuple[float, list[str]]:
+    """Frames per second and what to warn of, of a stream of `num_there` frames whose last packet ends at pts `end`."""
     fps, warnings = usable_fps(stream.average_rate, stream.guessed_rate)
     promised = stream.frames
     if not promised and (promised_sec := _promised_sec(stream)):
         missing_sec = promised_sec - end * float(stream.time_base or 0)
         if missing_sec > _MAX_SHORTFALL * promised_sec:
-            promised = num_packets + round(missing_sec * fps)
-    if promised > num_packets:
-        warnings.append(f"the header promises {promised} frames and {num_packets} are there (truncated?)")
+            promised = num_there + round(missing_sec * fps)
+    if promised > num_there:
+        warnings.append(f"the header promises {promised} frames and {num_there} are there (truncated?)")
     return fps, warnings
 
 
