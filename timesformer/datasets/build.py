@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,9 @@ from timesformer.utils.errors import DataListError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 from timesformer.utils.registry import DATASETS
+from timesformer.video.augment import Appearance, Geometry
 from timesformer.video.clip_spec import ClipSpec, Views
+from timesformer.video.frame_samplers import Timing
 from timesformer.video.readers import resolve_backend
 from timesformer.video.video_info import VideoInfo
 
@@ -82,7 +85,19 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     data, spec = cfg.DATA, ClipSpec.from_config(cfg, training=True)
     cropped = spec.crop_mode == "crop"
     low, high = data.TRAIN_JITTER_SCALES if cropped else (1, 1)  # unused, and so not read
+    aug = cfg.AUG
+    geometry = Geometry(shift=aug.SHIFT, zoom=tuple(aug.ZOOM), rotation=aug.ROTATION, perspective=aug.PERSPECTIVE)
+    appearance = Appearance(
+        background=aug.BACKGROUND,
+        gamma=aug.GAMMA,
+        gray_prob=aug.GRAY_PROB,
+        blur=aug.BLUR,
+        noise=aug.NOISE,
+        jpeg_quality=aug.JPEG_QUALITY,
+    )
     augmentation = {
+        "geometry": geometry,
+        "appearance": appearance,
         "jitter_scales": (low, high),
         "inverse_uniform": cropped and data.INV_UNIFORM_SAMPLE,
         "flip": data.RANDOM_FLIP,
@@ -90,12 +105,20 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
         "color_jitter": data.COLOR_JITTER,
         "erase_prob": data.RE_PROB,
     }
-    stored_size = StoredSize(spec.size, high, whole=not cropped, fixed=not cropped or low == high)
+    # Frames are stored such that the largest zoom still finds the pixels it shows.
+    zoom = max(geometry.zoom)
+    stored_size = StoredSize(
+        tuple(math.ceil(side * zoom) for side in spec.size),  # type: ignore[arg-type]
+        math.ceil(high * zoom),
+        whole=not cropped,
+        fixed=not geometry and (not cropped or low == high),
+    )
     return VideoDataset(
         videos.records,
         spec=spec,
         training=True,
         augmentation=augmentation,
+        timing=Timing(trim=aug.TRIM, speed=aug.SPEED),
         flip_label_map=both_directions(data.FLIP_LABEL_MAP),
         cache=build_cache(cfg, videos, spec, stored_size, views=None),
         **_reading_settings(cfg),

@@ -25,7 +25,7 @@ from timesformer.datasets.records import VideoRecord, list_pictures
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
-from timesformer.video.frame_samplers import FrameSampler, distinct_frames
+from timesformer.video.frame_samplers import FrameSampler, Timing, distinct_frames
 from timesformer.video.readers import VideoReader, open_array, open_frames, open_video
 from timesformer.video.video_info import VideoInfo
 
@@ -217,6 +217,7 @@ class VideoDataset(Dataset[Sample]):
     training: bool = False
     views: Views = field(default_factory=Views)  # without `training`: the clips and crops of a video
     augmentation: Mapping[str, Any] = field(default_factory=dict)  # in training: arguments of `TrainTransform`
+    timing: Timing = field(default_factory=Timing)  # in training: random changes of time
     seed: int = 0  # of all random choices
     backend: str = "pyav"  # decoder of video files
     flip_label_map: Mapping[int, int] = field(default_factory=dict)  # of flipped clips (both directions given)
@@ -229,7 +230,7 @@ class VideoDataset(Dataset[Sample]):
         if any(not isinstance(record, VideoRecord) for record in self.records):
             self.records = [as_record(video, label) for video, label in zip(self.records, labels, strict=True)]
         self.frame_sampler: FrameSampler = self.spec.frame_sampler(
-            training=self.training, num_clips=self.views.num_clips
+            training=self.training, num_clips=self.views.num_clips, timing=self.timing
         )
         self.transform: Callable[..., Any] = (
             self.spec.train_transform(**self.augmentation)

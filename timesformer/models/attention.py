@@ -76,19 +76,27 @@ class Attention(nn.Module):
         k, v = split_heads(kv, self.num_heads, 2)
         return split_heads(q, self.num_heads, 1)[0], k, v
 
-    def mix(self, qkv: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Queries, keys and values (R, L, 3D) -> the values as each query weighs them (R, L, D)."""
+    def mix(self, qkv: Tensor, key_mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """Queries, keys and values (R, L, 3D) -> the values as each query weighs them (R, L, D).
+
+        Args:
+            qkv: of the rows.
+            key_mask: (R, L), False where a key is not to be seen; None: all are.
+            causal: a query sees the keys up to its own index only (not with `key_mask`).
+        """
         drops = self.training and self.attn_drop > 0.0
         if suits_plain_attention(qkv) and key_mask is None and not drops and not torch.compiler.is_compiling():
-            return PlainAttention.apply(qkv, self.num_heads)  # type: ignore[no-any-return]
+            return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
         q, k, v = split_heads(qkv, self.num_heads)
-        return self.attend(q, k, v, key_mask)
+        return self.attend(q, k, v, key_mask, causal=causal)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None, *, causal: bool = False
+    ) -> Tensor:
         """Torch's fused attention: queries, keys and values (R, heads, L, D / heads) -> (R, queries, D)."""
         mask = None if key_mask is None else key_mask[:, None, None]
         dropout_p = self.attn_drop if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal=causal)
         return rearrange(mixed, "r heads l d -> r l (heads d)")
 
     @property

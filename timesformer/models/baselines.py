@@ -16,6 +16,7 @@ from timesformer.models.contract import VideoModel
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
+from timesformer.video.clip_spec import ClipSpec
 
 # Methods that a torchvision network lacks for the contract are added to the network itself (its class is replaced by a
 # subclass, as FSDP2 does), so that its parameters keep torchvision's names.
@@ -144,6 +145,11 @@ class Baseline:
             raise ConfigError(
                 f"MODEL.RECOMPUTE {cfg.MODEL.RECOMPUTE} is for the transformers of this project, not for {self.name}. "
                 "Type MODEL.RECOMPUTE none"
+            )
+        if (channels := ClipSpec.from_config(cfg).input_shape[0]) != 3:
+            raise ConfigError(
+                f"DATA.INPUT {cfg.DATA.INPUT} gives {channels} channels, and {self.name} takes 3. "
+                "Type DATA.INPUT rgb, or difference"
             )
         build = partial(self.build, num_classes=cfg.MODEL.NUM_CLASSES)
         sizes = map(height_width, (cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE))

@@ -6,7 +6,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.models import baselines, light, vit  # noqa: F401  (imported so that they register)
+from timesformer.models import baselines, light, stream, vit  # noqa: F401  (imported so that they register)
 from timesformer.models.contract import VideoModel
 from timesformer.utils.registry import MODELS
 from timesformer.weights.load import load_weights

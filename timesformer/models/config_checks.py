@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from fvcore.common.config import CfgNode
 
 from timesformer.config.check import format_list
-from timesformer.models import light  # noqa: F401  (imported so that it registers)
+from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.models import light, stream  # noqa: F401  (imported so that it registers)
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
@@ -37,6 +38,11 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
         yield (
             f"DATA.TRAIN_CROP_SIZE {train} differs from DATA.TEST_CROP_SIZE {test}, but the position embedding of "
             f"{cfg.MODEL.MODEL_NAME} has one size. Type DATA.TEST_CROP_SIZE {str(train).replace(' ', '')}"
+        )
+    if vit.ATTENTION_TYPE not in (*model.attention_types, KEY_BY_NAME["TIMESFORMER.ATTENTION_TYPE"].default):
+        yield (
+            f"TIMESFORMER.ATTENTION_TYPE {vit.ATTENTION_TYPE} is none of {cfg.MODEL.MODEL_NAME}, which has "
+            f"{' and '.join(model.attention_types)}. Type TIMESFORMER.ATTENTION_TYPE {model.attention_types[0]}"
         )
     defaults = {**inspect.signature(VisionTransformer).parameters, **inspect.signature(model).parameters}
     auto_width, auto_heads = defaults["embed_dim"].default, defaults["num_heads"].default

@@ -63,28 +63,28 @@ class PlainAttention(torch.autograd.Function):
     """Attention with explicit scores, a few rows at a time; the backward pass computes the scores again."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, num_heads: int) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, num_heads: int, causal: bool = False) -> Tensor:
         """(R, L, 3D) -> (R, L, D)."""
         ctx.save_for_backward(qkv)
-        ctx.num_heads = num_heads
+        ctx.num_heads, ctx.causal = num_heads, causal
         out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
         rows = _rows_at_a_time(qkv, num_heads)
         for few, mixed in zip(qkv.split(rows), out.split(rows), strict=True):
-            _by_heads(mixed, num_heads).copy_(_attend(few, num_heads))
+            _by_heads(mixed, num_heads).copy_(_attend(few, num_heads, causal))
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """(R, L, D) -> (R, L, 3D)."""
         (qkv,) = ctx.saved_tensors
         grad_qkv = torch.empty_like(qkv)
         rows = _rows_at_a_time(qkv, ctx.num_heads)
         for few, grad_few, result in zip(qkv.split(rows), grad.split(rows), grad_qkv.split(rows), strict=True):
             with torch.enable_grad():
-                mixed = _attend(leaf := few.detach().requires_grad_(), ctx.num_heads)
+                mixed = _attend(leaf := few.detach().requires_grad_(), ctx.num_heads, ctx.causal)
             result.copy_(torch.autograd.grad(mixed, leaf, _by_heads(grad_few, ctx.num_heads))[0])
-        return grad_qkv, None
+        return grad_qkv, None, None
 
 
 def _rows_at_a_time(qkv: Tensor, num_heads: int) -> int:
@@ -96,9 +96,12 @@ def _by_heads(x: Tensor, num_heads: int) -> Tensor:
     return rearrange(x, "r l (heads d) -> r heads l d", heads=num_heads)
 
 
-def _attend(qkv: Tensor, num_heads: int) -> Tensor:
+def _attend(qkv: Tensor, num_heads: int, causal: bool) -> Tensor:
     """(R, L, 3D) -> (R, heads, L, D / heads)."""
     with torch.autocast("cpu", enabled=False):
         q, k, v = rearrange(qkv, "r l (parts heads d) -> parts (r heads) l d", parts=3, heads=num_heads)
         scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=q.shape[2] ** -0.5)
+        if causal:
+            length = qkv.shape[1]
+            scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), -torch.inf)
         return rearrange(torch.bmm(scores.softmax(2), v), "(r heads) l d -> r heads l d", heads=num_heads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from timesformer.models.blocks import LAYER_NORM_EPS, AxialBlock, Block, BlockLayers, DividedBlock, LocalGlobalBlock
 from timesformer.models.contract import VideoModel
 from timesformer.models.embeddings import PatchEmbed, sincos_1d, sincos_2d
+from timesformer.models.frame_cls import CausalFrameClsBlock, FrameClsBlock
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.load import load_weights
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ BLOCKS: dict[str, type[BlockLayers]] = {
     "space_only": Block,
     "sparse_local_global": LocalGlobalBlock,
     "axial": AxialBlock,
+    "frame_cls": FrameClsBlock,
+    "frame_cls_causal": CausalFrameClsBlock,
 }
 ATTENTION_TYPES = tuple(BLOCKS)
 RECOMPUTE = ("none", "cheap", "blocks")
@@ -47,7 +51,8 @@ class VisionTransformer(VideoModel):
         drop_rate: dropout after embeddings, projections and MLP layers.
         attn_drop_rate: dropout on attention weights.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 with depth.
-        attention_type: one of `ATTENTION_TYPES` (paper, Figure 2).
+        attention_type: one of `ATTENTION_TYPES`: the five of the paper's Figure 2, and two with a cls token per frame
+            (see `FrameClsBlock`), whose clips may have any number of frames.
         init: "vit" for fine-tuning (std 0.02; the temporal branch starts as the identity) or "scratch" for
             training from scratch (sine-cosine embeddings of amplitude 1, linear layers of variance 1/fan_in).
         recompute: what training computes again in the backward pass instead of keeping it; the same gradients.
@@ -100,7 +105,7 @@ class VisionTransformer(VideoModel):
 
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dim))
-        if attention_type != "space_only":
+        if self.has_time_embed:
             self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.drop = nn.Dropout(drop_rate)
@@ -121,6 +126,16 @@ class VisionTransformer(VideoModel):
         self.head = nn.Linear(embed_dim, num_classes)
         self.init_vit() if init == "vit" else self.init_scratch()
 
+    @property
+    def by_frame(self) -> bool:
+        """Whether each frame has a cls token of its own; its time is then relative, or without meaning."""
+        return self.attention_type.startswith(("space_only", "frame_cls"))
+
+    @property
+    def has_time_embed(self) -> bool:
+        """Whether time is embedded, as everywhere but where each frame has a cls token."""
+        return not self.by_frame
+
     @torch.no_grad()
     def init_vit(self) -> None:
         """The ViT convention, truncated normal of std 0.02; `time_embed`, `temporal_fc` and its like start at zero."""
@@ -140,7 +155,7 @@ class VisionTransformer(VideoModel):
         """Sine-cosine position and time of amplitude 1, and variance 1/fan_in: small models learn from scratch."""
         nn.init.normal_(self.cls_token, std=0.02)
         self.pos_embed[0, 1:] = sincos_2d(*self.grid, self.pos_embed.shape[2])
-        if self.attention_type != "space_only":
+        if self.has_time_embed:
             self.time_embed[0] = sincos_1d(*self.time_embed.shape[1:])
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -164,25 +179,33 @@ class VisionTransformer(VideoModel):
             all_tokens: return the normed patch tokens too, (B, T, rows, columns, D). Without, the last block computes
                 the cls token only, since no other is used after it.
         """
-        if x.ndim != 5 or x.shape[1:] != self.input_shape:
+        expected = self.input_shape
+        if x.ndim == 5 and self.attention_type.startswith("frame_cls"):
+            expected = (expected[0], x.shape[2], *expected[2:])  # relative time: any number of frames
+        if x.ndim != 5 or x.shape[1:] != expected:
             raise ValueError(
                 f"input of shape {tuple(x.shape)} (clips, channels, frames, height, width), but the model is built for "
                 f"{' x '.join(map(str, self.input_shape))}; build it with the matching img_size and num_frames"
             )
-        by_frame = self.attention_type == "space_only"
-        cls, tokens = self._encode_frames(x, all_tokens) if by_frame else self._encode_clip(x, all_tokens)
+        encode = self._encode_frames if self.by_frame else self._encode_clip
+        cls, tokens = encode(x, all_tokens)
         if not all_tokens:
             return self.norm(cls)
-        order = "b (t h w) d -> b t h w d" if by_frame else "b (h w t) d -> b t h w d"
+        order = "b (t h w) d -> b t h w d" if self.by_frame else "b (h w t) d -> b t h w d"
         return self.norm(cls), self.norm(rearrange(tokens, order, t=x.shape[2], h=self.grid[0]))
 
     def _encode_frames(self, x: Tensor, all_tokens: bool) -> tuple[Tensor, Tensor]:
-        """Each frame on its own: the cls token averaged over frames (B, D), and patch tokens (B, T*N, D)."""
+        """A cls token per frame: the last or their mean (B, D), and patch tokens (B, T*N, D)."""
         tokens = self.patch_embed(x, time_first=True) + self.pos_embed[:, 1:]  # (B, T, N, D)
         cls = (self.cls_token + self.pos_embed[:, :1]).unsqueeze(1).expand(*tokens.shape[:2], -1, -1)
-        out = self._encode(self.drop(torch.cat([cls, tokens], dim=2).flatten(0, 1)), all_tokens=all_tokens)[0]
-        out = rearrange(out, "(b t) l d -> b t l d", b=len(x))  # the cls token first
-        return out[:, :, 0].mean(1), out[:, :, 1:].flatten(1, 2)
+        tokens = self.drop(torch.cat([cls, tokens], dim=2))  # (B, T, 1 + N, D)
+        if self.attention_type == "space_only":  # frames are rows of their own
+            (out,) = self._encode(tokens.flatten(0, 1), all_tokens=all_tokens)
+            tokens = out.unflatten(0, (len(x), -1))
+        else:
+            (tokens,) = self._encode(tokens, all_tokens=all_tokens)
+        cls = tokens[:, -1, 0] if self.attention_type == "frame_cls_causal" else tokens[:, :, 0].mean(1)
+        return cls, tokens[:, :, 1:].flatten(1, 2)
 
     def _encode_clip(self, x: Tensor, all_tokens: bool) -> tuple[Tensor, Tensor]:
         """Attention over space and time: the cls token (B, D), and patch tokens (B, N*T, D), t fastest."""
@@ -227,6 +250,8 @@ class TimeSformer(VideoModel):
         >>> logits = model(torch.randn(2, 3, 8, 224, 224))  # (2, 400)
     """
 
+    attention_types: ClassVar[tuple[str, ...]] = ATTENTION_TYPES  # that the class may have
+
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
@@ -256,14 +281,15 @@ class TimeSformer(VideoModel):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TimeSformer:
         """The model that the configuration describes, initialised and without weights from a file."""
-        vit = cfg.TIMESFORMER
+        vit, types = cfg.TIMESFORMER, cls.attention_types
         sizes = {"embed_dim": vit.EMBED_DIM, "depth": vit.DEPTH, "num_heads": vit.NUM_HEADS}
         return cls(
             img_size=height_width(cfg.DATA.TRAIN_CROP_SIZE),
             patch_size=vit.PATCH_SIZE,
             num_classes=cfg.MODEL.NUM_CLASSES,
             num_frames=cfg.DATA.NUM_FRAMES,
-            attention_type=vit.ATTENTION_TYPE,
+            in_chans=ClipSpec.from_config(cfg).input_shape[0],
+            attention_type=vit.ATTENTION_TYPE if vit.ATTENTION_TYPE in types else types[0],
             qkv_bias=vit.QKV_BIAS,
             mlp_ratio=vit.MLP_RATIO,
             drop_rate=cfg.MODEL.DROP_RATE,

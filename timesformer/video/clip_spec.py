@@ -17,12 +17,17 @@ from timesformer.video.frame_samplers import (
     RandomSegmentSampler,
     RandomSpanSampler,
     ShuffledFrames,
+    Timing,
     UniformSegmentSampler,
     UniformSpanSampler,
 )
 
 if TYPE_CHECKING:  # OpenCV comes with them: only for who transforms frames
     from timesformer.video.transforms import EvalTransform, TrainTransform
+
+
+INPUTS = ("rgb", "difference", "rgb+difference")
+BOTH = INPUTS[2]
 
 
 def _of(key: str, default: Any) -> Any:
@@ -47,6 +52,8 @@ class ClipSpec:
         short_side: in pixels, to which a frame is scaled before one centre crop; 0: just covers the crop. (Three crops
             always just cover the frame, as in the published test.)
         mean, std: one value per channel in the order the model sees, of pixel values in 0..1.
+        input: what the model sees: "rgb", pixels; "difference", each frame minus the median frame of the clip, which
+            takes away what stands still; or "rgb+difference", both, as 6 channels.
         channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
     """
 
@@ -60,6 +67,7 @@ class ClipSpec:
     mean: tuple[float, ...] = _of("MEAN", (0.45, 0.45, 0.45))
     std: tuple[float, ...] = _of("STD", (0.225, 0.225, 0.225))
     channel_order: str = _of("CHANNEL_ORDER", "rgb")
+    input: str = _of("INPUT", "rgb")
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, training: bool = False) -> ClipSpec:
@@ -76,6 +84,7 @@ class ClipSpec:
             mean=tuple(data.MEAN),
             std=tuple(data.STD),
             channel_order=data.CHANNEL_ORDER,
+            input=data.INPUT,
         )
 
     @classmethod
@@ -94,26 +103,28 @@ class ClipSpec:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of a clip as the model gets it."""
-        return (len(self.mean), self.num_frames, *self.size)
+        return (len(self.mean) * (1 + (self.input == BOTH)), self.num_frames, *self.size)
 
-    def frame_sampler(self, *, training: bool = False, num_clips: int | Literal["auto"] = 1) -> FrameSampler:
+    def frame_sampler(
+        self, *, training: bool = False, num_clips: int | Literal["auto"] = 1, timing: Timing | None = None
+    ) -> FrameSampler:
         """What selects the frames: one random clip per video in training, otherwise `num_clips` fixed ones.
 
         Args:
             training: draw the clip.
             num_clips: clips in time per video, or "auto": as many as cover it.
+            timing: random changes of time in training.
         """
-        span = {
-            "num_frames": self.num_frames,
-            "sampling_rate": self.sampling_rate,
-            "target_fps": self.target_fps,
-        }
+        timing = timing or Timing()
+        frames, rate, fps = self.num_frames, self.sampling_rate, self.target_fps
         sampler: FrameSampler
-        if self.sampling_rate == "auto":  # each clip spans the whole video, so one covers it
-            segments = UniformSegmentSampler(self.num_frames, 1 if num_clips == "auto" else num_clips)
-            sampler = RandomSegmentSampler(self.num_frames) if training else segments
+        if rate == "auto":  # each clip spans the whole video, so one covers it
+            segments = UniformSegmentSampler(frames, 1 if num_clips == "auto" else num_clips)
+            sampler = RandomSegmentSampler(frames, timing) if training else segments
+        elif training:
+            sampler = RandomSpanSampler(frames, rate, fps, timing)
         else:
-            sampler = RandomSpanSampler(**span) if training else UniformSpanSampler(**span, num_clips=num_clips)  # type: ignore[arg-type]
+            sampler = UniformSpanSampler(frames, rate, fps, num_clips)
         return ShuffledFrames(sampler) if self.shuffle_frames else sampler
 
     def eval_transform(self, *, num_crops: int = 1) -> EvalTransform:
@@ -135,12 +146,19 @@ class ClipSpec:
         return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """uint8 RGB clips (B, C, T, H, W) -> the model's float32 input on the same device: (x / 255 - mean) / std."""
+        """uint8 RGB clips (B, 3, T, H, W) -> the model's float32 input on the same device.
+
+        Pixels are (x / 255 - mean) / std, differences to the median over time (x - median) / 255 / std.
+        """
         assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
         if self.channel_order == "bgr":
             clips = clips.flip(1)
         shift, scale = (_per_channel(values, clips.device) for values in (self.mean, self.std))
-        return clips.to(torch.float32).sub_(shift).div_(scale)
+        pixels = clips.to(torch.float32)
+        if self.input == "rgb":
+            return pixels.sub_(shift).div_(scale)
+        difference = (pixels - pixels.median(dim=2, keepdim=True).values).div_(scale)
+        return difference if self.input != BOTH else torch.cat([pixels.sub_(shift).div_(scale), difference], dim=1)
 
     def differences(self, known: Mapping[str, Any], *, frames: bool) -> list[tuple[str, Any, Any]]:
         """(configuration key, value there, value here) for each setting in which `known` is not this spec.
@@ -151,7 +169,7 @@ class ClipSpec:
             known: fields of another spec, not necessarily all (see `known_fields`).
             frames: compare number, rate and span of the frames too, which fine-tuning may change and a test may not.
         """
-        names: tuple[str, ...] = ("mean", "std", "channel_order", "crop_mode")
+        names: tuple[str, ...] = ("mean", "std", "channel_order", "input", "crop_mode")
         names += ("num_frames", "sampling_rate", "target_fps") if frames else ()
         keys = {each.name: f"DATA.{each.metadata['key']}" for each in fields(self)}
         if frames and "auto" in (self.sampling_rate, known.get("sampling_rate", self.sampling_rate)):
@@ -211,6 +229,7 @@ _USABLE: dict[str, Callable[[Any], bool]] = {
     "mean": _are_numbers,
     "std": _are_numbers,
     "channel_order": lambda value: value in ("rgb", "bgr"),
+    "input": lambda value: value in INPUTS,
 }
 
 

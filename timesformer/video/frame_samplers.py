@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,29 @@ from numpy.random import Generator
 FrameSampler = Callable[[int, float, "Generator | None"], np.ndarray]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Random changes of when a clip shows what.
+
+    Attributes:
+        trim: largest part that is cut off at the start, and at the end, of a clip that spans the whole video.
+        speed: largest slow change of speed: within a clip of the whole video, or of a clip of fixed span as a whole.
+    """
+
+    trim: float = 0.0
+    speed: float = 0.0
+
+    def moments(self, edges: np.ndarray, generator: Generator) -> np.ndarray:
+        """Moments of the video, 0 to 1, that `edges` of equal parts of the clip, 0 to 1, are moved to; in order."""
+        start, end, bend = generator.uniform([0, 0, -self.speed], [self.trim, self.trim, self.speed])
+        warped = edges + bend * edges * (1 - edges)  # speed from 1 + bend at the start to 1 - bend at the end
+        return start + (1 - start - end) * warped
+
+    def stretch(self, generator: Generator) -> float:
+        """Factor of the span of a clip of fixed duration."""
+        return math.exp(generator.uniform(-self.speed, self.speed))
+
+
 @dataclass(frozen=True)
 class RandomSpanSampler:
     """One clip of fixed duration, started anywhere in the video: the published recipe for training."""
@@ -34,11 +57,14 @@ class RandomSpanSampler:
     num_frames: int
     sampling_rate: int
     target_fps: float
+    timing: Timing = field(default_factory=Timing)
 
     def __call__(self, num_video_frames: int, fps: float, generator: Generator | None) -> np.ndarray:
         """Indices, (1, num_frames)."""
         assert generator is not None
         span = clip_span_sec(self.num_frames, self.sampling_rate, self.target_fps) * fps
+        if self.timing.speed:
+            span *= self.timing.stretch(generator)
         start = generator.uniform(0, max(num_video_frames - span, 0))
         return span_indices(start, span, self.num_frames, num_video_frames)[None]
 
@@ -72,11 +98,15 @@ class RandomSegmentSampler:
     """One frame drawn from each of `num_frames` equal parts of the video (TSN, Wang et al. 2016, 3.1)."""
 
     num_frames: int
+    timing: Timing = field(default_factory=Timing)
 
     def __call__(self, num_video_frames: int, fps: float, generator: Generator | None) -> np.ndarray:
         """Indices, (1, num_frames)."""
         assert generator is not None
         edges = segment_edges(num_video_frames, self.num_frames)
+        if self.timing != Timing():
+            moments = self.timing.moments(np.linspace(0, 1, self.num_frames + 1), generator)
+            edges = np.rint(moments * (num_video_frames - 1)).astype(np.int64)
         return generator.integers(edges[:-1], edges[1:], endpoint=True)[None]
 
 

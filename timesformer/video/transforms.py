@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from timesformer.utils.random import torch_seed
+from timesformer.video.augment import Appearance, Geometry, Size, warp
 
 cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
-
-Size = tuple[int, int]  # height, width
 
 _MAGNITUDES = 31  # torchvision's number of RandAugment strengths; the last is magnitude 10
 
@@ -40,11 +39,15 @@ class TrainTransform:
     color_jitter: float  # strength of brightness, contrast and saturation jitter; 0: none
     erase_prob: float  # probability that one rectangle is painted over in all frames (Zhong et al., 2020)
     fill: Sequence[float]  # colour of erased and uncovered pixels, RGB in 0..1: the mean that normalisation subtracts
+    geometry: Geometry = field(default_factory=Geometry)
+    appearance: Appearance = field(default_factory=Appearance)
 
     def __post_init__(self) -> None:
         self.fill = [float(round(value * 255)) for value in self.fill]
         self.rand_augment = parse_rand_augment(self.auto_augment) if self.auto_augment else None
         self.colors: list[Callable[[Tensor], Tensor]] = []
+        if self.appearance != Appearance():
+            self.colors += self.appearance.transforms()
         if self.auto_augment or self.color_jitter > 0 or self.erase_prob > 0:
             from torchvision.transforms import v2  # seconds: not at import of this file
 
@@ -61,10 +64,24 @@ class TrainTransform:
             slack = np.subtract(resized, self.crop_size)
             top, left = generator.integers(0, slack, endpoint=True).tolist()
         flipped = self.flip and bool(generator.random() < 0.5)
-        clip = _resize_and_crop(frames, resized, self.crop_size, [(top, left)], flipped)[0]
+        if self.geometry:
+            clip = self._warp(frames, resized, (top, left), flipped, generator)
+        else:
+            clip = _resize_and_crop(frames, resized, self.crop_size, [(top, left)], flipped)[0]
         if self.rand_augment or self.colors:
             clip = self._augment(clip, generator)
         return clip, flipped
+
+    def _warp(
+        self, frames: np.ndarray, resized: Size, corner: tuple[int, int], flipped: bool, generator: np.random.Generator
+    ) -> Tensor:
+        """Resize, crop, flip and random geometry as one warp of each frame."""
+        scale = np.array(frames.shape[1:3]) / resized
+        view = (*(scale * corner), *(scale * self.crop_size))
+        matrix = self.geometry.draw(view, self.crop_size, generator)
+        if flipped:
+            matrix = np.array([[-1, 0, self.crop_size[1] - 1], [0, 1, 0], [0, 0, 1]]) @ matrix
+        return warp(frames, matrix, self.crop_size)
 
     def _draw_short_side(self, generator: np.random.Generator) -> int:
         low, high = self.jitter_scales

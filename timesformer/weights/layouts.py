@@ -30,8 +30,10 @@ _WRAPPED = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 _VIT = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
 # The layer of a block by which its attention type is recognised.
 _ATTENTION_OF = {"height_attn": "axial", "local_attn": "sparse_local_global", "temporal_attn": "divided_space_time"}
+FRAME_CLS = ("frame_cls_causal", "frame_cls")  # attention types with a cls token per frame, the usual one first
 _SSV2_CLASSES = 174  # whose released model expects BGR
-_AUTO_HEADS = {"LightTimeSformer": 6}  # of MODEL.MODEL_NAME with TIMESFORMER.NUM_HEADS auto; of the others:
+# With TIMESFORMER.NUM_HEADS auto, by MODEL.MODEL_NAME; of the others:
+_AUTO_HEADS = {"LightTimeSformer": 6, "StreamTimeSformer": 3}
 _USUAL_HEADS = 12
 _IMAGE_VIT_WIDTHS = (192, 384, 768, 1024)  # Ti, S, B, L (ViT, DeiT), with heads of HEAD_WIDTH
 
@@ -148,6 +150,8 @@ def vit_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def attention_type_of(names: Mapping[str, Tensor]) -> str | None:
     """The attention type that tensors show; None for those of an image ViT, which are those of space-only attention."""
+    if "blocks.0.temporal_attn.qkv.weight" in names and "blocks.0.temporal_fc.weight" not in names:
+        return FRAME_CLS[0]  # or the other: no tensor shows whether attention is causal
     shown = (kind for layer, kind in _ATTENTION_OF.items() if f"blocks.0.{layer}.qkv.weight" in names)
     return next(shown, "joint_space_time" if "time_embed" in names else None)
 
@@ -168,7 +172,7 @@ def transformer_arguments(weights: Weights) -> dict[str, Any]:
     if sizes and grid:
         sizes["img_size"] = (grid[0] * sizes["patch_size"], grid[1] * sizes["patch_size"])
     stated = {"num_heads": weights.num_heads, "attention_type": weights.attention_type} if sizes else {}
-    return {name: value for name, value in stated.items() if value is not None} | sizes
+    return sizes | {name: value for name, value in stated.items() if value is not None}
 
 
 def _find_tensors(content: Mapping[Any, Any], *, ema: bool) -> tuple[dict[Any, Tensor], bool]:
@@ -235,6 +239,8 @@ def _describe_vit(weights: Weights, beside: Mapping[str, Any], settings: dict[st
             del tensors[name]
     sizes, width = vit_sizes(tensors), vit_sizes(tensors)["embed_dim"]
     stated = (attention_type_of(tensors), beside.get("attention_type"), settings.get("TIMESFORMER.ATTENTION_TYPE"))
+    if stated[0] == FRAME_CLS[0]:
+        stated = (*(each for each in stated[1:] if each in FRAME_CLS), stated[0])
     weights.attention_type = next((each for each in stated if isinstance(each, str)), None)
     counts = (beside.get("num_heads"), settings.get("TIMESFORMER.NUM_HEADS"), timm.get("num_heads"))
     weights.num_heads = next((count for count in counts if type(count) is int and count > 0), None)
