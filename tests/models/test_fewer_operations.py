@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.textbook import TextbookTimeSformer
+from benchmarks.textbook import BLOCKS, TextbookTimeSformer
 from tests.models.small_models import one_after_the_other, small
 from timesformer.models.linear import FoldedLinears
 from timesformer.models.vit import ATTENTION_TYPES, VisionTransformer
@@ -60,7 +60,7 @@ def test_folding_and_the_last_block_change_no_logit_and_no_gradient(
     assert_same(fewer, run(model, clips))
 
 
-@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+@pytest.mark.parametrize("attention_type", BLOCKS)
 def test_same_as_the_textbook(attention_type: str) -> None:
     model = small(attention_type).model.eval()
     textbook = TextbookTimeSformer(model)

@@ -20,7 +20,7 @@ from timesformer.utils.errors import ConfigError
 # The cls token, all that leaves the last block, has neither a position nor a pooled query: torchvision's own waste.
 UNUSED = {"mvit_v2_s": ("blocks.15.attn.rel_pos_", "blocks.15.attn.pool_q.")}
 SLOW = {"s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"}
-OURS = {"TimeSformer", "vit_base_patch16_224", "LightTimeSformer"}
+OURS = {"TimeSformer", "vit_base_patch16_224", "LightTimeSformer", "StreamTimeSformer"}
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS.names()]
 
 
@@ -96,7 +96,8 @@ def test_hooks_fire_on_every_attention(attention_type: str, recompute: str) -> N
     model(torch.randn(2, *model.input_shape))
     assert fired == list(attentions) or sorted(fired) == sorted(attentions)
     assert all(f"model.blocks.{i}.attn" in attentions for i in range(2))
-    assert ("model.blocks.0.temporal_attn" in attentions) == (attention_type in ("divided_space_time", "axial"))
+    with_time = ("divided_space_time", "axial", "frame_cls", "frame_cls_causal")
+    assert ("model.blocks.0.temporal_attn" in attentions) == (attention_type in with_time)
 
 
 def test_a_hook_sees_what_the_published_attention_computes() -> None:
