@@ -66,7 +66,9 @@ def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
     assert len(list(show_input(run, iter([collate([])]), videos))) == 1 and not list(tmp_path.iterdir())
 
 
-def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp_path: Path, run: Run) -> None:
+def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path) == 0
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -75,6 +77,10 @@ def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp
     np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-4)
     assert scores.argmax(axis=1).tolist() == [int(row["prediction"]) for row in rows]
     assert all(row["path"].endswith(".avi") for row in rows)
+    with (tmp_path / "worst_clips.csv").open() as file:
+        worst = list(csv.DictReader(file))
+    assert {row["path"] for row in worst} == {row["path"] for row in rows if row["label"] != row["prediction"]}
+    assert f"worst clip        {worst[0]['path']}: {worst[0]['label']} confused with" in capsys.readouterr().out
     accuracy = 100 * np.mean([row["label"] == row["prediction"] for row in rows])
     assert json.loads((tmp_path / "results.json").read_text())["top1"] == pytest.approx(accuracy)
 
