@@ -50,9 +50,9 @@ def test_the_mirror_images_of_the_generated_gestures_are_found_by_their_names() 
 def test_the_map_takes_names_and_labels() -> None:
     names = ["left", "right", "cw", "ccw", "star"]
     assert flip_label_map([["left", "right"], [2, 3], ["star", 4]], names) == {0: 1, 1: 0, 2: 3, 3: 2, 4: 4}
-    with pytest.raises(ConfigError, match=r"'Left' is no class; the nearest are left$"):
+    with pytest.raises(ConfigError, match=r"'Left' is no class; did you mean left\?$"):
         flip_label_map([["Left", "right"]], names)
-    with pytest.raises(ConfigError, match=r"'x' is no class; the nearest are left, right, cw, ccw, star"):
+    with pytest.raises(ConfigError, match=r"'x' is no class; the classes are left, right, cw, ccw, star"):
         flip_label_map([["x", 1]], names)
     with pytest.raises(ConfigError, match="a class may occur in one pair only"):
         flip_label_map([["left", "right"], [0, 3]], names)

@@ -171,13 +171,22 @@ def test_check_passes_on_good_data_and_names_a_damaged_file(
 ) -> None:
     data = tmp_path / "data"
     assert run(tmp_path / "a", "DATA.PATH_TO_DATA_DIR", data, options=("--check",)) == 0
-    assert "check passed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "check passed" in printed
+    counts = [line.split()[-3:] for line in printed.splitlines() if line.startswith(("G2 left-right", "subjects"))]
+    assert counts == [["2", "1", "1"]] * 2  # clips of a class, and people, in each list
     assert not (tmp_path / "a/checkpoints").exists()
     damaged = sorted((data / "val").glob("*.avi"))[0]
     damaged.write_bytes(damaged.read_bytes()[:1000])
     lists = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", data]
-    assert run(tmp_path / "b", *lists, options=("--check",)) == 1
+    (data / "test.csv").write_text("".join((data / "test.csv").read_text().splitlines(keepends=True)[2:]))
+    names = ["DATA.CLASS_NAMES_PATH", data / "class_names.txt", "DATA.RANDOM_FLIP", True]
+    assert run(tmp_path / "b", *lists, *names, options=("--check",)) == 1
     captured = capsys.readouterr()
+    assert "WARNING: test list: 2 of 12 classes have no video: 0 (G1 up-down), 1 (G2 left-right)\n" in captured.out
+    assert "into one another, and their labels stay: 'G3 circle clockwise' and 'G4 circle counter-" in captured.out
+    assert run(tmp_path / "c", *lists, *names, "DATA.FLIP_LABEL_MAP", "[[G3, G4]]", options=("--check",)) == 1
+    assert "'G3' is no class" in capsys.readouterr().err
     assert damaged.name in captured.out and "1 video(s) cannot be read" in captured.err
 
 

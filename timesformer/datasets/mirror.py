@@ -134,8 +134,9 @@ def format_pairs(pairs: Pairs) -> str:
 
 
 def _no_class(name: str, class_names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, class_names, n=3, cutoff=0.5) or shorten(class_names, 10)
-    return f"{name!r} is no class; the nearest are {', '.join(near)}"
+    if near := difflib.get_close_matches(name, class_names, n=3, cutoff=0.5):
+        return f"{name!r} is no class; did you mean {' or '.join(near)}?"
+    return f"{name!r} is no class; the classes are {', '.join(shorten(class_names, 10))}"
 
 
 def _letters(class_names: Iterable[str]) -> set[str]:

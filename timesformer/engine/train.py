@@ -216,6 +216,6 @@ def report_overfitting(training: Training, metrics: Mapping[str, float], labels:
         pretrained=bool(cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.TIMESFORMER.PRETRAINED_MODEL),
         averaged=training.state.ema is not None,
     )
-    if message and not training.overfitting:
+    if message and not training.overfitting_seen:
         log.warning("%s", message)
-    training.overfitting = message
+    training.overfitting, training.overfitting_seen = message, training.overfitting_seen or bool(message)

@@ -61,6 +61,7 @@ class Training:
     checkpoint_period: int  # in epochs
     accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
     overfitting: str = ""  # what the last validation says of it
+    overfitting_seen: bool = False  # by any validation
 
     def writing(self) -> AbstractContextManager[object]:
         """The context in which the first process writes checkpoints."""
