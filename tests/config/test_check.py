@@ -24,7 +24,8 @@ CASES = [
     (f"{GOOD_STEPS} SOLVER.STEPS [1,5]", "SOLVER.STEPS [1, 5] must start at 0 and go up"),
     ("SOLVER.WARMUP_EPOCHS 4 SOLVER.MAX_EPOCH 2", "SOLVER.WARMUP_EPOCHS 4 is longer than SOLVER.MAX_EPOCH 2"),
     ("DATA.FLIP_LABEL_MAP [[0,1],[1,2]]", "a label may occur in one pair only. For example DATA.FLIP_LABEL_MAP"),
-    ("DATA.FLIP_LABEL_MAP [[3,3]]", "a label may occur in one pair only. For example DATA.FLIP_LABEL_MAP"),
+    ("DATA.FLIP_LABEL_MAP [[3,3],[3,4]]", "a label may occur in one pair only. For example DATA.FLIP_LABEL_MAP"),
+    ("DATA.FLIP_LABEL_MAP [[a,b],[c,a]]", "a label may occur in one pair only. For example DATA.FLIP_LABEL_MAP"),
     ("DATA.FLIP_LABEL_MAP [[11,12]] MODEL.NUM_CLASSES 12",
      "must be below MODEL.NUM_CLASSES 12. Type MODEL.NUM_CLASSES 13 or count from 0"),
     ("TRAIN.BATCH_SIZE 40 NUM_SHARDS 2", "Type GLOBAL_BATCH_SIZE 80 or TRAIN.BATCH_SIZE 32"),
@@ -75,6 +76,7 @@ def test_the_override_in_the_message_resolves_it(words: str, message: str) -> No
         f"{GOOD_STEPS} SOLVER.STEPS [0,11] SOLVER.MAX_EPOCH 1",
         "DATA.AUTO_AUGMENT rand-m7-n4-mstd0.5-inc1",
         "DATA.AUTO_AUGMENT rand-n2-m10",
+        "DATA.FLIP_LABEL_MAP [[left,right],[3,3],[4,star]]",
     ],
 )
 def test_what_is_no_contradiction(words: str) -> None:
@@ -109,6 +111,13 @@ def test_advice_about_a_flip_map_without_flips() -> None:
         "DATA.FLIP_LABEL_MAP has no effect with DATA.RANDOM_FLIP False. "
         "Type DATA.RANDOM_FLIP True or DATA.FLIP_LABEL_MAP []"
     ]
+
+
+def test_advice_about_a_flip_of_no_class() -> None:
+    words = ["DATA.RANDOM_FLIP", "True", "DATA.FLIP_ONLY_MAPPED", "True"]
+    (line,) = load_config(None, words).advice
+    assert line.startswith("DATA.FLIP_ONLY_MAPPED True with DATA.FLIP_LABEL_MAP [] flips no clip. Give the classes")
+    assert load_config(None, [*words, "DATA.FLIP_LABEL_MAP", "[[a,a]]"]).advice == []
 
 
 @pytest.mark.parametrize("rule", RULES + TRAINING_RULES + ADVICE, ids=lambda rule: rule.message)

@@ -84,6 +84,7 @@ def test_circular_and_missing_bases_name_the_line(tmp_path: Path) -> None:
         ("DATA.PATH_LABEL_SEPARATOR", ",", ","),
         ("DATA.PATH_LABEL_SEPARATOR", "' '", " "),
         ("DATA.FLIP_LABEL_MAP", "[[2,3],[4,5]]", [[2, 3], [4, 5]]),
+        ("DATA.FLIP_LABEL_MAP", "[[left, turn right], [2, '3']]", [["left", "turn right"], [2, "3"]]),
         ("SOLVER.BASE_LR", 0.5, 0.5),
     ],
 )
@@ -165,6 +166,10 @@ def test_words_that_are_no_pairs(words: list[str], hint: str) -> None:
         ("RNG_SEED: .nan", "run.yaml:1: RNG_SEED: found nan"),
         ("SOLVER: {BASE_LR: .inf}", "run.yaml:1: SOLVER.BASE_LR: found inf"),
         ("DATA: {FLIP_LABEL_MAP: [[1, 2, 3]]}", "run.yaml:1: DATA.FLIP_LABEL_MAP: found [[1, 2, 3]]"),
+        (
+            "DATA: {FLIP_LABEL_MAP: [[on, '']]}",
+            "allowed: a list of pairs of class names or labels (numbers), at least 0",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -315,7 +320,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         "strs": st.lists(text, max_size=3),
         "size": whole | st.tuples(whole, whole).map(list),
         "size|auto": st.just("auto") | whole | st.tuples(whole, whole).map(list),
-        "pairs": st.lists(st.tuples(whole, whole).map(list), max_size=2),
+        "pairs": st.lists(st.tuples(whole, whole | text.map(str.strip).filter(bool)).map(list), max_size=2),
     }[key.kind]
 
 

@@ -153,7 +153,15 @@ def test_the_training_transform_is_as_configured(videos: VideoList) -> None:
     assert (transform.crop_size, transform.jitter_scales) == ((32, 48), (40, 48))
     assert transform.flip and transform.inverse_uniform and transform.crop_mode == "crop"
     assert transform.fill == [102, 51, 26]  # MEAN is in the model's order, the transform sees RGB
-    assert dataset.flip_label_map == {0: 1, 1: 0, 4: 5, 5: 4}
+    assert dataset.flip_label_map == {0: 1, 1: 0, 4: 5, 5: 4} and not dataset.flip_only_mapped
+
+
+def test_the_flip_map_takes_the_names_of_the_list(videos: VideoList) -> None:
+    named = VideoList(videos.records, ["left", "right", "star"])
+    pairs = [["left", "right"], ["star", "star"]]
+    cfg = config(DATA__RANDOM_FLIP=True, DATA__FLIP_LABEL_MAP=pairs, DATA__FLIP_ONLY_MAPPED=True)
+    dataset = build.build_train_dataset(cfg, named)
+    assert dataset.flip_label_map == {0: 1, 1: 0, 2: 2} and dataset.flip_only_mapped
 
 
 def test_validation_sees_one_centre_view_and_the_test_all_of_them(videos: VideoList) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from timesformer.config.defaults import get_cfg
-from timesformer.datasets.folder import VideoFolder, held_out
+from timesformer.datasets.folder import VideoFolder
 from timesformer.datasets.records import VideoList
 from timesformer.utils.errors import DataListError
 
@@ -55,6 +53,18 @@ def test_a_subject_stays_in_one_split(people: Path) -> None:
     subjects = {s: {r.subject for r in load(people, s, subject_pattern=r"/(p\d+)_").records} for s in SPLITS}
     assert [len(subjects[split]) for split in SPLITS] == [7, 1, 2]
     assert len(set().union(*subjects.values())) == 10
+
+
+def test_a_split_by_subjects_leaves_no_class_out_or_says_so(tmp_path: Path) -> None:
+    pattern = {"subject_pattern": r"/(p\d+)_", "num_classes": 3}
+    root = make(tmp_path, *(f"class{p % 3}/p{p}_{i}.mp4" for p in range(12) for i in range(2)))
+    for split in SPLITS:
+        found = load(root, split, **pattern)
+        assert {record.label for record in found.records} == {0, 1, 2} and found.warnings == []
+    make(root, "rare/p1_9.mp4", "rare/p2_9.mp4")
+    for split in SPLITS:
+        (line,) = load(root, split, **{**pattern, "num_classes": 4}).warnings
+        assert "with these classes in every part: rare (2 subjects). Record them with more subjects" in line
 
 
 def test_a_path_without_subject_is_named(people: Path) -> None:
@@ -119,10 +129,3 @@ def test_no_folder_no_classes_no_validation(tmp_path: Path) -> None:
     make(tmp_path, "a/1.mp4", "b/1.mp4")
     with pytest.raises(DataListError, match=r"no videos for val.*FOLDER.VAL_FRACTION"):
         load(tmp_path, "val", val_fraction=0)
-
-
-@given(st.integers(0, 50), st.floats(0, 0.9))
-def test_held_out_leaves_something(count: int, fraction: float) -> None:
-    number = held_out(count, fraction, most=max(count - 1, 0))
-    assert 0 <= number < max(count, 1)
-    assert number > 0 or count < 3 or fraction == 0

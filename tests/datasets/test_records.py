@@ -229,6 +229,8 @@ def test_classes_without_video_are_counted() -> None:
     assert coverage_warnings(records[:1], 1, "train.csv") == []
     (line,) = coverage_warnings(records, 12, "train.csv")
     assert "10 of 12 classes" in line and "MODEL.NUM_CLASSES 3" in line
+    named = coverage_warnings(records, 4, "val list", ["left", "right", "up", "down"])
+    assert named == ["val list: 2 of 4 classes have no video: 1 (right), 3 (down)"]
 
 
 def test_class_names_from_text_and_json(tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_defect_13_a_flip_swaps_the_labels_of_mirror_pairs(tmp_path: Path) -> No
     assert len(seen) == 6
 
 
+def test_a_flip_can_be_limited_to_classes_with_a_partner(tmp_path: Path) -> None:
+    """The other clips are not flipped, and else the same: they take the same random numbers."""
+    videos, swap = records(tmp_path, 2, 0, (2, 3), (0, 2), 4), {2: 3, 3: 2, 4: 4}
+    all_flip = train_set(videos, flip=True, flip_label_map=swap)
+    some_flip = train_set(videos, flip=True, flip_label_map=swap, flip_only_mapped=True)
+    plain = train_set(videos)
+    flipped = set()
+    for key in (SampleKey(epoch, 0, index) for epoch in range(12) for index in range(len(videos))):
+        expected = (plain if key.index in (1, 3) else all_flip)[key]
+        assert some_flip[key].label == expected.label and ramp(some_flip[key]) == ramp(expected)
+        flipped |= {key.index} if ramp(some_flip[key]) != ramp(plain[key]) else set()
+    assert flipped == {0, 2, 4}
+
+
 def ramp(sample: Sample) -> bytes:
     """What tells a frame from its mirror image: the columns of its lower half."""
     assert sample.views is not None

@@ -66,7 +66,9 @@ def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
     assert len(list(show_input(run, iter([collate([])]), videos))) == 1 and not list(tmp_path.iterdir())
 
 
-def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp_path: Path, run: Run) -> None:
+def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path) == 0
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -75,6 +77,10 @@ def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(tmp
     np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-4)
     assert scores.argmax(axis=1).tolist() == [int(row["prediction"]) for row in rows]
     assert all(row["path"].endswith(".avi") for row in rows)
+    with (tmp_path / "worst_clips.csv").open() as file:
+        worst = list(csv.DictReader(file))
+    assert {row["path"] for row in worst} == {row["path"] for row in rows if row["label"] != row["prediction"]}
+    assert f"worst clip        {worst[0]['path']}: {worst[0]['label']} confused with" in capsys.readouterr().out
     accuracy = 100 * np.mean([row["label"] == row["prediction"] for row in rows])
     assert json.loads((tmp_path / "results.json").read_text())["top1"] == pytest.approx(accuracy)
 
@@ -165,13 +171,22 @@ def test_check_passes_on_good_data_and_names_a_damaged_file(
 ) -> None:
     data = tmp_path / "data"
     assert run(tmp_path / "a", "DATA.PATH_TO_DATA_DIR", data, options=("--check",)) == 0
-    assert "check passed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "check passed" in printed
+    counts = [line.split()[-3:] for line in printed.splitlines() if line.startswith(("G2 left-right", "subjects"))]
+    assert counts == [["2", "1", "1"]] * 2  # clips of a class, and people, in each list
     assert not (tmp_path / "a/checkpoints").exists()
     damaged = sorted((data / "val").glob("*.avi"))[0]
     damaged.write_bytes(damaged.read_bytes()[:1000])
     lists = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", data]
-    assert run(tmp_path / "b", *lists, options=("--check",)) == 1
+    (data / "test.csv").write_text("".join((data / "test.csv").read_text().splitlines(keepends=True)[2:]))
+    names = ["DATA.CLASS_NAMES_PATH", data / "class_names.txt", "DATA.RANDOM_FLIP", True]
+    assert run(tmp_path / "b", *lists, *names, options=("--check",)) == 1
     captured = capsys.readouterr()
+    assert "WARNING: test list: 2 of 12 classes have no video: 0 (G1 up-down), 1 (G2 left-right)\n" in captured.out
+    assert "into one another, and their labels stay: 'G3 circle clockwise' and 'G4 circle counter-" in captured.out
+    assert run(tmp_path / "c", *lists, *names, "DATA.FLIP_LABEL_MAP", "[[G3, G4]]", options=("--check",)) == 1
+    assert "'G3' is no class" in capsys.readouterr().err
     assert damaged.name in captured.out and "1 video(s) cannot be read" in captured.err
 
 

@@ -96,9 +96,11 @@ RULES = (
          lambda scales, mode: mode == "crop" and scales != sorted(scales)
          and f"Type DATA.TRAIN_JITTER_SCALES {format_list(sorted(scales))}", "DATA.CROP_MODE"),
     Rule("{DATA.FLIP_LABEL_MAP}: a label may occur in one pair only",
-         lambda pairs: len({*chain(*pairs)}) < 2 * len(pairs) and "For example DATA.FLIP_LABEL_MAP [[2,3],[4,5]]"),
+         lambda pairs: len({*chain(*pairs)}) < sum(len({*pair}) for pair in pairs)
+         and "For example DATA.FLIP_LABEL_MAP [[2,3],[4,5]]"),
     Rule("{DATA.FLIP_LABEL_MAP}: labels count from 0 and must be below {MODEL.NUM_CLASSES}",
-         lambda pairs, classes: (largest := max(chain(*pairs), default=-1)) >= classes
+         lambda pairs, classes:
+         (largest := max((item for item in chain(*pairs) if isinstance(item, int)), default=-1)) >= classes
          and f"Type MODEL.NUM_CLASSES {largest + 1} or count from 0"),
     Rule("{DATA.MULTI_LABEL} does not work with {MODEL.LOSS_FUNC}",
          lambda multi_label, loss: multi_label and loss != "bce_logit" and "Type MODEL.LOSS_FUNC bce_logit"),
@@ -150,6 +152,10 @@ ADVICE = (
     Rule("DATA.FLIP_LABEL_MAP has no effect with {DATA.RANDOM_FLIP}",
          lambda flip, pairs: pairs and not flip and "Type DATA.RANDOM_FLIP True or DATA.FLIP_LABEL_MAP []",
          "DATA.FLIP_LABEL_MAP"),
+    Rule("{DATA.FLIP_ONLY_MAPPED} with {DATA.FLIP_LABEL_MAP} flips no clip",
+         lambda only, pairs, flip: only and flip and not pairs
+         and "Give the classes that may be flipped, for example DATA.FLIP_LABEL_MAP \"[[left,right],[star,star]]\"",
+         "DATA.RANDOM_FLIP"),
     Rule("the warm-up goes down: {SOLVER.WARMUP_START_LR} is above {SOLVER.BASE_LR}",
          lambda start, base, train, epochs: train and epochs > 0 and start > base
          and f"For example SOLVER.WARMUP_START_LR {base / 100:g}", "TRAIN.ENABLE SOLVER.WARMUP_EPOCHS"),

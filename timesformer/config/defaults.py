@@ -25,7 +25,7 @@ KINDS = {
     "strs": "a list of texts",
     "size": "a whole number or [height, width]",
     "size|auto": "auto, a whole number or [height, width]",
-    "pairs": "a list of pairs of whole numbers",
+    "pairs": "a list of pairs of class names or labels (numbers)",
 }
 
 
@@ -146,7 +146,8 @@ _DECLARED = (
     Key("DATA.TRAIN_JITTER_SCALES", [256, 320], "ints", "range of the short side before the random crop, in pixels", low=1, length=2, used_by="training"),
     Key("DATA.INV_UNIFORM_SAMPLE", False, "bool", "draw the short side uniformly in 1/size (as the SSv2 recipes do)", used_by="training"),
     Key("DATA.RANDOM_FLIP", False, "bool", "flip training clips left-right at random (wrong for classes that are mirror images)", used_by="training"),
-    Key("DATA.FLIP_LABEL_MAP", [], "pairs", "pairs of labels that a left-right flip swaps, such as [[2, 3], [4, 5]]", low=0, used_by="training"),
+    Key("DATA.FLIP_LABEL_MAP", [], "pairs", "pairs of classes, by name or label, that a left-right flip swaps, such as [[left, right], [2, 3]]; [a, a] is a class that is its own mirror image", low=0, used_by="training"),
+    Key("DATA.FLIP_ONLY_MAPPED", False, "bool", "flip only clips of classes in FLIP_LABEL_MAP", used_by="training"),
     Key("DATA.COLOR_JITTER", 0.0, "float", "strength of brightness, contrast and saturation jitter", low=0, used_by="training"),
     Key("DATA.AUTO_AUGMENT", "", "str", "RandAugment in timm's notation, such as rand-m7-n2; empty: none", used_by="training"),
     Key("DATA.RE_PROB", 0.0, "float", "probability of random erasing (the same rectangle in every frame)", low=0, high=1, used_by="training"),

@@ -187,7 +187,10 @@ def _convert(key: Key, kind: str, value: Any) -> Any:
     if kind in ("ints", "floats", "strs"):
         return [_convert(key, kind[:-1], item) for item in _items(value, key.length)]
     if kind == "pairs":
-        return [[_convert(key, "int", item) for item in _items(pair, 2)] for pair in _items(value)]
+        return [[_convert(key, "label", item) for item in _items(pair, 2)] for pair in _items(value)]
+    if kind == "label":
+        is_name = isinstance(value, str) and value.strip()
+        return value.strip() if is_name else _convert(key, "int", value)
     if kind == "size":
         is_side = isinstance(value, int)
         return _convert(key, "int", value) if is_side else [_convert(key, "int", side) for side in _items(value, 2)]

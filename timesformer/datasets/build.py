@@ -17,6 +17,7 @@ from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
 from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
 from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
@@ -73,8 +74,11 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
 
     Raises:
         DataListError: as `load_list`.
+        ConfigError: DATA.FLIP_LABEL_MAP names a class that is none.
     """
     lists = {split: load_list(cfg, split) for split in ("train", "val") if cfg.TRAIN.ENABLE}
+    if cfg.TRAIN.ENABLE:
+        flip_label_map(cfg.DATA.FLIP_LABEL_MAP, lists["train"].class_names)
     if cfg.TEST.ENABLE:
         lists["test"] = load_list(cfg, cfg.TEST.SPLIT, testing=True)
     return lists
@@ -119,7 +123,8 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
         training=True,
         augmentation=augmentation,
         timing=Timing(trim=aug.TRIM, speed=aug.SPEED),
-        flip_label_map=both_directions(data.FLIP_LABEL_MAP),
+        flip_label_map=flip_label_map(data.FLIP_LABEL_MAP, videos.class_names),
+        flip_only_mapped=data.RANDOM_FLIP and data.FLIP_ONLY_MAPPED,
         cache=build_cache(cfg, videos, spec, stored_size, views=None),
         **_reading_settings(cfg),
     )
@@ -234,11 +239,6 @@ def build_mixer(cfg: CfgNode) -> ClipMixer | None:
         switch_prob=cfg.MIXUP.SWITCH_PROB,
         seed=cfg.RNG_SEED,
     )
-
-
-def both_directions(pairs: list[list[int]]) -> dict[int, int]:
-    """Label to the label it becomes in the mirror, from pairs such as [[2, 3], [4, 5]]."""
-    return {a: b for pair in pairs for a, b in (pair, pair[::-1])}
 
 
 def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,17 +16,18 @@ from timesformer.datasets.records import (
     VIDEO_EXTENSIONS,
     VideoList,
     VideoRecord,
-    coverage_warnings,
+    class_counts,
     list_pictures,
     load_class_names,
     natural_key,
     shorten,
     wrong_num_classes,
 )
+from timesformer.datasets.splits import SPLITS, divide, divide_subjects, missing_classes
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 @DATASETS.register("folder")
@@ -37,7 +37,8 @@ class VideoFolder:
 
     The split comes from `root/{train,val,test}/CLASS/` if there are such folders, else from the lists
     `root/{train,val,test}.csv` if there are any, else from fractions of `root/CLASS/`: of each class, or of
-    the subjects when a pattern finds them. Hashes decide: the split is the same on every machine.
+    the subjects when a pattern finds them (see `divide_subjects`). Hashes decide: the split is the same on every
+    machine.
     """
 
     root: str
@@ -82,20 +83,19 @@ class VideoFolder:
             advice = {"train": "", "val": " (FOLDER.VAL_FRACTION)", "test": ", or set TEST.SPLIT val"}[self.split]
             sizes = ", ".join(f"{split} {len(part.records)}" for split, part in parts.items())
             raise DataListError(f"{self.root}: no videos for {self.split} (videos: {sizes}). Add some{advice}.")
-        coverage = coverage_warnings(found.records, self.num_classes, f"{self.root} ({self.split})")
-        return VideoList(found.records, names, found.warnings + coverage)
+        return VideoList(found.records, names, found.warnings)
 
     def _parts(self) -> tuple[list[str], dict[str, VideoList]]:
         """The class names, and the videos of every split."""
         present = sub_folders(self.root)
-        folders = {s: os.path.join(self.root, f) for s, names in SPLITS.items() for f in names if f in present}
+        folders = {s: os.path.join(self.root, f) for s, names in FOLDERS.items() for f in names if f in present}
         lists = {s: f for s in SPLITS if os.path.isfile(f := os.path.join(self.root, f"{s}.csv"))}
         if "train" in folders and (len(folders) > 1 or len(present) == 1):
             names = self._class_names(folders["train"])
             return names, {split: self._scan(folder, names) for split, folder in folders.items()}
         if not lists:
             names = self._class_names(self.root)
-            return names, self._divide(self._scan(self.root, names))
+            return names, self._divide(self._scan(self.root, names), names)
         names = self._class_names(self.root, required=False)
         reader = Kinetics(data_dir=self.root, split=self.split, num_classes=self.num_classes)
         reader.prefix, reader.separator = self.prefix, self.separator
@@ -150,19 +150,28 @@ class VideoFolder:
     def _below_root(self, record: VideoRecord) -> str:
         return os.path.relpath(record.path, self.root).replace(os.sep, "/")
 
-    def _divide(self, videos: VideoList) -> dict[str, VideoList]:
-        """Each class (or all subjects) in order of hash: the first part to test, the next to val."""
-        units: dict[object, set[str]] = defaultdict(set)  # what is divided -> what must not be divided
+    def _divide(self, videos: VideoList, names: Sequence[str]) -> dict[str, VideoList]:
+        """The videos of each class by hash, or the subjects such that no split is without a class."""
+        of_class: dict[object, set[str]] = defaultdict(set)
+        of_subject: dict[str, Counter[int]] = defaultdict(Counter)
         for record in videos.records:
-            units["subjects" if record.subject else record.label].add(record.subject or self._below_root(record))
-        split_of = {}
-        for keys in units.values():
-            order = sorted(keys, key=lambda key: hashlib.sha256(f"{self.seed} {key}".encode()).digest())
-            num_test = held_out(len(order), self.test_fraction, most=len(order) - 1)
-            num_val = held_out(len(order), self.val_fraction, most=len(order) - 1 - num_test)
-            for i, key in enumerate(order):
-                split_of[key] = "test" if i < num_test else "val" if i < num_test + num_val else "train"
-        parts = {split: replace(videos, records=[]) for split in SPLITS}
+            if record.subject:
+                of_subject[record.subject].update(class_counts([record]))
+            else:
+                of_class[record.label].add(self._below_root(record))
+        fractions = {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        split_of = divide_subjects(of_subject, seed=self.seed, **fractions)
+        warnings = [*videos.warnings]
+        if missing := set().union(*missing_classes(of_subject, split_of).values()):
+            subjects = {label: sum(label in classes for classes in of_subject.values()) for label in sorted(missing)}
+            shown = shorten([f"{names[label]} ({number} subjects)" for label, number in subjects.items()], 10)
+            warnings.append(
+                f"{self.root}: found no split by subjects with these classes in every part: {', '.join(shown)}. "
+                "Record them with more subjects, or divide the videos of each class: FOLDER.SUBJECT_PATTERN ''"
+            )
+        for keys in of_class.values():
+            split_of |= divide(keys, seed=self.seed, **fractions)
+        parts = {split: VideoList([], warnings=warnings) for split in SPLITS}
         for record in videos.records:
             parts[split_of[record.subject or self._below_root(record)]].records.append(record)
         return parts
@@ -180,8 +189,3 @@ def sub_folders(folder: str) -> list[str]:
     """Names of the folders in `folder`, hidden ones excluded, in natural order."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     return sorted(names, key=natural_key)
-
-
-def held_out(count: int, fraction: float, *, most: int) -> int:
-    """Share of `count` to hold out: rounded, at least 1 of 3 or more, never more than `most`."""
-    return min(max(round(count * fraction), int(fraction > 0 and count >= 3)), most)

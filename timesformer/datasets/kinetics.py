@@ -16,7 +16,6 @@ from timesformer.datasets.records import (
     VIDEO_EXTENSIONS,
     VideoList,
     VideoRecord,
-    coverage_warnings,
     list_pictures,
     load_class_names,
     shorten,
@@ -88,10 +87,7 @@ class Kinetics:
             DataListError: it is missing or has lines that cannot be used.
         """
         path = find_list(self.data_dir, [f"{self.split}.csv"], folders=self.folders, advice=ADVICE[self.split])
-        found = self.read(path, self.class_names())
-        if self.split == "train":
-            found.warnings += coverage_warnings(found.records, self.num_classes, path)
-        return found
+        return self.read(path, self.class_names())
 
     def class_names(self) -> list[str]:
         """Class names, [] when unknown."""

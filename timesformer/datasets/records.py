@@ -74,11 +74,14 @@ def class_counts(records: Iterable[VideoRecord]) -> Counter[int]:
     return Counter(label for r in records for label in (r.label if isinstance(r.label, tuple) else (r.label,)))
 
 
-def coverage_warnings(records: Iterable[VideoRecord], num_classes: int, list_name: str) -> list[str]:
-    """One line when classes have no video, with the setting that corrects a NUM_CLASSES that is too large."""
+def coverage_warnings(
+    records: Iterable[VideoRecord], num_classes: int, list_name: str, class_names: Sequence[str] = ()
+) -> list[str]:
+    """One line when classes have no video; without class names, also what corrects a NUM_CLASSES that is too large."""
     counts = class_counts(records)
-    empty = [str(label) for label in range(num_classes) if not counts[label]]
-    used = max(counts, default=-1) + 1
+    names = [f"{label} ({class_names[label]})" if class_names else str(label) for label in range(num_classes)]
+    empty = [name for label, name in enumerate(names) if not counts[label]]
+    used = 0 if class_names else max(counts, default=-1) + 1
     advice = f"; if there are {used} classes, add: MODEL.NUM_CLASSES {used}" if 0 < used < num_classes else ""
     text = f"{list_name}: {len(empty)} of {num_classes} classes have no video: {', '.join(shorten(empty, 10))}{advice}"
     return [text] if empty else []

@@ -16,7 +16,6 @@ from timesformer.datasets.list_files import Table, base_folder, find_list, raise
 from timesformer.datasets.records import (
     VideoList,
     VideoRecord,
-    coverage_warnings,
     load_class_names,
     shorten,
     videos_by_stem,
@@ -93,8 +92,6 @@ class Ssv2:
         names = load_class_names(self._find("labels.json"), self.num_classes)
         annotations, labels = self._annotations({name: label for label, name in enumerate(names)})
         records, warnings = self._frames(annotations, labels) if self.input == "frames" else (self._videos(labels), [])
-        if self.split == "train":
-            warnings += coverage_warnings(records, self.num_classes, annotations)
         return VideoList(records, names, warnings)
 
     def _find(self, name: str, advice: str = ADVICE) -> str:

@@ -221,6 +221,7 @@ class VideoDataset(Dataset[Sample]):
     seed: int = 0  # of all random choices
     backend: str = "pyav"  # decoder of video files
     flip_label_map: Mapping[int, int] = field(default_factory=dict)  # of flipped clips (both directions given)
+    flip_only_mapped: bool = False  # flip only clips whose labels are all in `flip_label_map`
     cache: FrameCache | None = None  # stored frames; None: decode always
     timeout_sec: float = 0.0  # in loader processes, a video that takes longer is one that cannot be read; 0: no limit
     recycle_after: int = 0  # in loader processes, clips after which the process that decodes is replaced; 0: never
@@ -299,7 +300,7 @@ class VideoDataset(Dataset[Sample]):
         clips = [frames[rows] for rows in inverse.reshape(indices.shape)]  # (T, H, W, 3) each
         flipped = False
         if self.training:
-            clip, flipped = self.transform(clips[0], generator)  # (C, T, h, w)
+            clip, flipped = self.transform(clips[0], generator, may_flip=self._may_flip(record.label))  # (C, T, h, w)
             views = clip[None]
         else:
             views = torch.cat([self.transform(clip) for clip in clips])
@@ -313,6 +314,10 @@ class VideoDataset(Dataset[Sample]):
         sample.distinct_frames = float(np.mean(distinct_frames(clips.frame_indices)))
         sample.warnings = [f"{record.path} ({record.source}): {warning}" for warning in clips.warnings]
         return sample
+
+    def _may_flip(self, label: Label) -> bool:
+        labels = label if isinstance(label, tuple) else (label,)
+        return not self.flip_only_mapped or all(each in self.flip_label_map for each in labels)
 
     def _label(self, label: Label, flipped: bool) -> Label:
         if not flipped:

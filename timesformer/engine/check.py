@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from timesformer.datasets.build import build_eval_dataset, build_train_dataset
+from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.video_dataset import Batch, VideoDataset, collate
@@ -53,6 +54,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     """
     cfg = run.cfg
     unreadable: set[str] = set()
+    log.info("\n%s\n", count_table(lists, cfg.MODEL.NUM_CLASSES))
     for split, videos in lists.items():
         report = inspect_videos(
             videos.records,

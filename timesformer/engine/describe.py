@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from timesformer.datasets.inspect import quick_look, span_advice
-from timesformer.datasets.records import VideoList, class_counts
+from timesformer.datasets.mirror import flip_warnings
+from timesformer.datasets.records import VideoList, class_counts, coverage_warnings
 from timesformer.engine.setup import Run
 from timesformer.models.contract import VideoModel
 from timesformer.models.summary import summarize
@@ -17,14 +18,19 @@ log = get_logger(__name__)
 def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
     """Log each list's size and warnings, and look at some videos of the first.
 
-    A clip span that is longer than the typical video is a loud warning with the setting that mends it.
+    Loud warnings, with the settings that mend them: classes without a video, flips that turn clips of a class into
+    another one, and a clip span that is longer than the typical video.
     """
     cfg = run.cfg
     if run.processes.rank != 0:
         return
     for split, videos in splits.items():
         log.info("%s: %d videos, %d classes", split, len(videos.records), len(class_counts(videos.records)))
-        run.warn_once(videos.warnings)
+        empty = coverage_warnings(videos.records, cfg.MODEL.NUM_CLASSES, f"{split} list", videos.class_names)
+        run.warn_once([*videos.warnings, *empty])
+    if cfg.TRAIN.ENABLE and cfg.DATA.RANDOM_FLIP:
+        only_mapped, names = cfg.DATA.FLIP_ONLY_MAPPED, splits["train"].class_names
+        run.warn_once(flip_warnings(names, cfg.DATA.FLIP_LABEL_MAP, only_mapped=only_mapped))
     first = next(iter(splits.values()))
     report = quick_look(
         first.records,

@@ -47,4 +47,6 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
         write_provenance(this_run, lists)
     if loaded.cfg.TEST.ENABLE:
         test(this_run, lists["test"])
+    for remark in this_run.remarks:
+        log.warning("%s", remark)
     this_run.events.close()

@@ -59,6 +59,7 @@ class Run:
         events: metrics.jsonl and TensorBoard.
         stop: the stop signal that this process got, if any.
         warned: warnings that were logged already.
+        remarks: warnings to repeat at the end of the run.
     """
 
     loaded: LoadedConfig
@@ -68,6 +69,7 @@ class Run:
     events: RunEvents
     stop: StopRequest = field(default_factory=StopRequest)
     warned: set[str] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
 
     def warn_once(self, lines: Iterable[str]) -> None:
         """Log each warning that was not logged before."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 
 from timesformer.datasets.records import VideoList
-from timesformer.datasets.video_dataset import Batch
+from timesformer.datasets.video_dataset import Batch, VideoDataset
 from timesformer.distributed import group as distributed
 from timesformer.distributed.stop import chosen
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.events import data_advice
+from timesformer.engine.overfitting import TrainingAccuracy, overfitting_message
 from timesformer.engine.setup import Run
 from timesformer.engine.step import StepResult, StepTotals
 from timesformer.engine.training import Training, prepare
@@ -57,6 +59,8 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         if failure := training.failed_write():
             raise CheckpointError(failure)
     training.progress.close()
+    if training.overfitting:
+        run.remarks.append(training.overfitting)
     if run.processes.rank == 0:
         from timesformer.visualization.curves import save_curves
 
@@ -76,6 +80,7 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
     loader.set_epoch(epoch, done_steps=done_steps)
     if not done_steps:
         state.failures.start_epoch()
+    training.accuracy = TrainingAccuracy()
     progress.rates()  # validation is no part of the training speed
     save_now = False
     for i, (step, batches) in enumerate(loader, start=done_steps):
@@ -135,10 +140,11 @@ def log_steps(training: Training, latest: StepResult, epoch: float) -> None:
     for total in totals:
         run.warn_once(total.warnings)
         state.failures.add(total.failures, requested=total.requested)
-    clips = max(1, sum(total.clips for total in totals))
+    clips, correct = max(1, sum(total.clips for total in totals)), sum(total.correct for total in totals)
+    training.accuracy.add(correct=correct, clips=clips)
     values = {
         "loss": sum(total.loss for total in totals) / clips,
-        "top1": 100.0 * sum(total.correct for total in totals) / clips,
+        "top1": 100.0 * correct / clips,
         "lr": latest.lr,
         "distinct_frames": sum(total.distinct_frames for total in totals) / clips,
     }
@@ -192,4 +198,24 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     main = {name: value for name, value in metrics.items() if name == "mAP" or name.startswith("top1")}
     scored = f"{len(labels)}/{predictions.num_videos} videos"
     log.info("epoch %5.2f  validation  loss %.3f  %s  (%s)", epoch + 1, metrics["loss"], show_metrics(main), scored)
+    if not multi_label and len(labels) and training.take_step.mixer is None:  # mixed clips have no one label
+        report_overfitting(training, metrics, np.asarray(labels))
     return metrics
+
+
+def report_overfitting(training: Training, metrics: Mapping[str, float], labels: np.ndarray) -> None:
+    """Log overfitting when it is first seen, and keep what to say of it at the end of the run."""
+    cfg, crop = training.run.cfg, ("jitter_scales", "inverse_uniform")
+    augmentation = cast(VideoDataset, training.loader.dataset).augmentation
+    message = overfitting_message(
+        training.accuracy.top1,
+        metrics,
+        num_videos=len(labels),
+        largest_class=100.0 * np.bincount(labels).max() / len(labels),
+        augmented=any(value for name, value in augmentation.items() if name not in crop),
+        pretrained=bool(cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.TIMESFORMER.PRETRAINED_MODEL),
+        averaged=training.state.ema is not None,
+    )
+    if message and not training.overfitting_seen:
+        log.warning("%s", message)
+    training.overfitting, training.overfitting_seen = message, training.overfitting_seen or bool(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
+from timesformer.engine.overfitting import TrainingAccuracy
 from timesformer.engine.setup import Run, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
@@ -58,6 +59,9 @@ class Training:
     log_period: int  # in optimiser steps
     eval_period: int  # in epochs
     checkpoint_period: int  # in epochs
+    accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
+    overfitting: str = ""  # what the last validation says of it
+    overfitting_seen: bool = False  # by any validation
 
     def writing(self) -> AbstractContextManager[object]:
         """The context in which the first process writes checkpoints."""

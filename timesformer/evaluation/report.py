@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejson
@@ -19,7 +19,8 @@ from timesformer.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-NUM_WORST_CLIPS = 8
+NUM_WORST_CLIPS = 8  # in the picture
+NUM_WORST_NAMED = 3  # in the table
 
 
 def write_report(
@@ -35,7 +36,8 @@ def write_report(
     """Write every file of a test into `folder` and log the table.
 
     Args:
-        folder: gets predictions.csv, missing_videos.csv, results.json, confusion.png, per_class.png, worst_clips.png.
+        folder: gets predictions.csv, missing_videos.csv, results.json, confusion.png, per_class.png, worst_clips.csv,
+            worst_clips.png.
         title: first line of the table.
         split: name of the list.
         videos: the list.
@@ -75,7 +77,10 @@ def write_report(
             lines.append(f"most confused     {pair}")
         save_confusion(matrix, names, folder / "confusion.png")
         save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
-        save_worst_clips(folder / "worst_clips.png", names, dataset, predictions)
+        wrong = wrong_clips(predictions, videos, names)
+        write_wrong_clips(folder / "worst_clips.csv", wrong)
+        save_worst_clips(folder / "worst_clips.png", wrong, dataset)
+        lines += [f"worst clip        {clip.path}: {clip}" for clip in wrong[:NUM_WORST_NAMED]]
     if predictions.missing:
         shown = [f"  {failure}" for failure in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
@@ -108,25 +113,60 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
         writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
 
 
-def save_worst_clips(path: Path, names: Sequence[str], dataset: VideoDataset, predictions: Predictions) -> None:
-    """A contact sheet of the wrong clips whose true class got the lowest score, as the model saw them."""
+class WrongClip(NamedTuple):
+    """A video whose highest score is not that of its class; the scores are probabilities unless views are summed."""
+
+    record: int  # its index in the list
+    path: str
+    label: str
+    prediction: str
+    label_score: float
+    prediction_score: float
+
+    def __str__(self) -> str:
+        scores = f"{self.prediction_score:.2f} against {self.label_score:.2f}"
+        return f"{self.label} confused with {self.prediction} ({scores})"
+
+
+def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[WrongClip]:
+    """The wrong predictions of one label per video, first the clips whose true class got the lowest score."""
+    truth, scores = np.asarray(predictions.labels), predictions.scores
+    guesses, rows = scores.argmax(axis=1), np.arange(len(truth))
+    true_scores = scores[rows, truth]
+    return [
+        WrongClip(
+            record := int(predictions.indices[row]),
+            videos.records[record].path,
+            names[truth[row]],
+            names[guesses[row]],
+            float(true_scores[row]),
+            float(scores[row, guesses[row]]),
+        )
+        for row in np.argsort(true_scores, kind="stable")
+        if guesses[row] != truth[row]
+    ]
+
+
+def write_wrong_clips(path: Path, clips: Sequence[WrongClip]) -> None:
+    """One row per wrong clip: path, label and prediction by name, and their scores."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(WrongClip._fields[1:])
+        writer.writerows([*clip[1:4], *(f"{score:.6g}" for score in clip[4:])] for clip in clips)
+
+
+def save_worst_clips(path: Path, clips: Sequence[WrongClip], dataset: VideoDataset) -> None:
+    """A contact sheet of the first clips, as the model saw them."""
     from timesformer.visualization.contact_sheets import clip_frames, save_contact_sheet
 
-    truth = np.asarray(predictions.labels)
-    guesses = predictions.scores.argmax(axis=1)
-    true_scores = predictions.scores[np.arange(len(truth)), truth]
-    wrong = [row for row in np.argsort(true_scores, kind="stable") if guesses[row] != truth[row]]
     rows: list[tuple[str, np.ndarray]] = []
-    for row in wrong:
-        sample = dataset[int(predictions.indices[row])]
+    for clip in clips:
+        sample = dataset[clip.record]
         if sample.views is None:
             continue
-        guess, file = guesses[row], Path(dataset.records[sample.index].path).name
-        scores = f"{predictions.scores[row, guess]:.2f} against {true_scores[row]:.2f}"
         middle = sample.views[len(sample.views) // 2]  # (C, T, H, W)
-        caption = f"{file}: {names[truth[row]]} confused with {names[guess]} ({scores})"
-        rows.append((caption, clip_frames(middle)))
+        rows.append((f"{Path(clip.path).name}: {clip}", clip_frames(middle)))
         if len(rows) == NUM_WORST_CLIPS:
             break
     if rows:
-        save_contact_sheet(rows, path, f"Worst {len(rows)} of {len(wrong)} wrong clips")
+        save_contact_sheet(rows, path, f"Worst {len(rows)} of {len(clips)} wrong clips")

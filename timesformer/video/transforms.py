@@ -56,14 +56,19 @@ class TrainTransform:
             if self.erase_prob > 0:
                 self.colors.append(v2.RandomErasing(p=self.erase_prob, value=self.fill, inplace=True))
 
-    def __call__(self, frames: np.ndarray, generator: np.random.Generator) -> tuple[Tensor, bool]:
-        """Frames (T, H, W, 3) uint8 to a clip (C, T, h, w) uint8, and whether it was flipped."""
+    def __call__(
+        self, frames: np.ndarray, generator: np.random.Generator, *, may_flip: bool = True
+    ) -> tuple[Tensor, bool]:
+        """Frames (T, H, W, 3) uint8 to a clip (C, T, h, w) uint8, and whether it was flipped.
+
+        Without `may_flip` the clip is that of the same random numbers, not flipped.
+        """
         resized, top, left = self.crop_size, 0, 0
         if self.crop_mode == "crop":
             resized = scaled_size(frames.shape[1:3], self._draw_short_side(generator), self.crop_size)
             slack = np.subtract(resized, self.crop_size)
             top, left = generator.integers(0, slack, endpoint=True).tolist()
-        flipped = self.flip and bool(generator.random() < 0.5)
+        flipped = self.flip and bool(generator.random() < 0.5) and may_flip
         if self.geometry:
             clip = self._warp(frames, resized, (top, left), flipped, generator)
         else:
