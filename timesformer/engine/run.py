@@ -46,5 +46,5 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     else:
         write_provenance(this_run, lists)
     if loaded.cfg.TEST.ENABLE:
-        test(this_run, lists["test"])
+        test(this_run, lists["test"], train_videos=lists.get("train"))
     this_run.events.close()
