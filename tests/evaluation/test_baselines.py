@@ -28,11 +28,11 @@ def moving_square(frames: range, gain: int = 1) -> torch.Tensor:
 
 def test_motion_images_show_where_and_when_something_moved_whatever_the_light() -> None:
     images = motion_images(moving_square(range(9, 16)))  # frames 8 to 16 are the second quarter
-    assert images.shape == (1, 4, 24, 32)
+    assert images.shape == (1, 4, 12, 16)
     still = images.min()
     assert [bool((image > still).any()) for image in images[0]] == [False, True, False, False]
     rows, columns = torch.nonzero(images[0, 1] > still, as_tuple=True)
-    assert (rows.min(), rows.max()) == (10, 13) and (columns.min(), columns.max()) == (0, 10)
+    assert (rows.min(), rows.max()) == (5, 6) and (columns.min(), columns.max()) == (0, 5)
     assert images.mean().abs() < 1e-5 and images.std() == pytest.approx(1, abs=1e-3)
     brighter = motion_images(moving_square(range(9, 16), gain=3))
     assert (brighter - images).abs().max() < 0.1 * images.max()
@@ -45,8 +45,8 @@ def test_a_clip_without_motion_has_finite_features() -> None:
 def test_the_middle_frame_is_scaled_by_means_over_areas() -> None:
     clip = moving_square(range(33))  # in frame 16 the square is at 68
     small = middle_frames(clip)
-    assert small.shape == (1, 3, 24, 32)
-    assert small[0, 0, 10, 16:23].tolist() == [20, 60, 60, 60, 60, 20, 20]
+    assert small.shape == (1, 3, 12, 16)
+    assert small[0, 0, 5, 7:12].tolist() == [20, 40, 60, 40, 20]
 
 
 def test_landmarks_of_frames_without_a_hand_are_interpolated_and_marked() -> None:
@@ -124,8 +124,8 @@ def clips(records: list[VideoRecord]) -> Examples:
 def test_videos_that_cannot_be_read_are_left_out_and_named(records: list[VideoRecord]) -> None:
     found = clips(records)
     assert {name: values.shape for name, values in found.features.items()} == {
-        "middle frame": (2, 3 * 24 * 32),
-        "motion images": (2, 4 * 24 * 32),
+        "middle frame": (2, 3 * 12 * 16),
+        "motion images": (2, 4 * 12 * 16),
     }
     assert found.labels.tolist() == [0, 2] and found.subjects == ["a", "c"]
     assert [str(failure) for failure in found.failures] == [f"{records[1].path} (train.csv:2): the file is empty"]

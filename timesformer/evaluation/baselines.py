@@ -25,7 +25,7 @@ from timesformer.video.frame_samplers import UniformSegmentSampler
 MAJORITY, MIDDLE, MOTION, HANDS = "majority", "middle frame", "motion images", "hand landmarks"  # in this order
 # The clips of the baselines: the whole video in 33 small whole frames. Nothing here depends on the model's input.
 SPEC = ClipSpec(num_frames=33, sampling_rate="auto", size=(96, 128), crop_mode="full")
-POOL = 4  # pixels: features are means over squares of this side, so images of 24 x 32
+POOL = 8  # pixels: features are means over squares of this side, so images of 12 x 16
 NUM_MOTION_IMAGES = 4
 NUM_LANDMARK_FRAMES = 8
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0)  # C of logistic regression to choose from
