@@ -56,7 +56,7 @@ def run_one(out: Path, setting: str, data_seed: int, train_seed: int, split: str
         command += ["--cfg", str(ROOT / "configs/Gestures/LightTimeSformer_demo.yaml"), *SETTINGS[setting][1]]
         command += ["GESTURES.SEED", str(data_seed), "RNG_SEED", str(train_seed), "OUTPUT_DIR", str(folder)]
         command += ["TEST.SPLIT", split, "DATA_LOADER.NUM_WORKERS", "0", "TENSORBOARD.ENABLE", "False"]
-        command += ["TRAIN.AUTO_RESUME", "True", *overrides]
+        command += ["TRAIN.AUTO_RESUME", "True", "TEST.BASELINES", "False", *overrides]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:

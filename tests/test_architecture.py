@@ -46,7 +46,8 @@ HOMES = {
     "matplotlib": {"visualization"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
-    "sklearn": {"evaluation.metrics"},
+    "sklearn": {"evaluation.metrics", "evaluation.baselines"},
+    "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models"},
 }
@@ -55,6 +56,7 @@ HOMES = {
 CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
+    "engine.baselines",
     "models.config_checks",
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ def tiny(gestures_dir: Path) -> list[str]:
         "TRAIN.AUTO_RESUME": False,
         "DATA_LOADER.NUM_WORKERS": 0,
         "LOG_PERIOD": 1,
+        "TEST.BASELINES": False,
     }
     return [str(word) for pair in settings.items() for word in pair]
 

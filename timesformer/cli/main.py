@@ -19,6 +19,7 @@ COMMANDS = {
     "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
     "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
     "render": ("render.main", "render the generated gestures into a folder"),
+    "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),
     "compare": ("compare.main", "compare the results of tested runs"),
     "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
     "submit": ("submit.main", "train and test as a Slurm job"),

@@ -227,6 +227,12 @@ def build_eval_loader(
     )
 
 
+def build_plain_loader(cfg: CfgNode, videos: VideoList, *, spec: ClipSpec) -> EvalLoader:
+    """Every video once, in this process: one clip of a `spec` that is not the model's."""
+    dataset = VideoDataset(videos.records, spec=spec, **_reading_settings(cfg))
+    return EvalLoader(dataset, videos_per_batch=8, **_worker_settings(cfg, 1))
+
+
 def build_mixer(cfg: CfgNode) -> ClipMixer | None:
     """Mixup and CutMix, or None when MIXUP.ENABLED is off."""
     if not cfg.MIXUP.ENABLED:

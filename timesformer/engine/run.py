@@ -46,7 +46,7 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     else:
         write_provenance(this_run, lists)
     if loaded.cfg.TEST.ENABLE:
-        test(this_run, lists["test"])
+        test(this_run, lists["test"], train_videos=lists.get("train"))
     for remark in this_run.remarks:
         log.warning("%s", remark)
     this_run.events.close()

@@ -24,9 +24,16 @@ from timesformer.video.clip_spec import Views
 log = get_logger(__name__)
 
 
-def test(run: Run, videos: VideoList) -> None:
-    """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures."""
+def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) -> None:
+    """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures.
+
+    Args:
+        run: the run.
+        videos: to score.
+        train_videos: the training list, if the run has it, for baselines to learn from.
+    """
     cfg, processes = run.cfg, run.processes
+    has_baselines = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL
     with torch.device("meta"):  # every weight comes from the file
         model = build_model(cfg)
     load_test_weights(run, model, videos)
@@ -59,6 +66,11 @@ def test(run: Run, videos: VideoList) -> None:
         from timesformer.visualization.confusion import confusion_figure
 
         run.events.figure("test/confusion", partial(confusion_figure, matrix, videos.class_names), step)
+    if has_baselines:
+        from timesformer.engine.baselines import hold_against_baselines
+
+        lists = {"test": videos} | ({"train": train_videos} if train_videos else {})
+        hold_against_baselines(cfg, metrics["top1"], lists)
 
 
 def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
