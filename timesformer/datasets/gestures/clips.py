@@ -18,6 +18,8 @@ NUM_FRAMES, FPS = 24, 12
 EDGE = 0.05  # share of the frame that the fingertip keeps away from its borders,
 NEAR_EDGE = 0.14  # and from the border where the arm comes from, so that some of the hand is seen
 MARGIN = 0.15  # share of the frame by which the background is larger on each side, for the camera to move
+MAX_BEND = 0.9  # of the wrist, in radians
+CALM = 0.4  # share of the clips without clutter, other movement or changes of light; a model learns from them first
 GENERATOR_KEY = 2  # keeps these random numbers apart from those of the dataset `gestures`
 
 
@@ -52,6 +54,11 @@ class WideClip:
         return self.index % len(STROKES)
 
     @property
+    def calm(self) -> bool:
+        """Whether nothing but the hand moves, in front of one surface."""
+        return bool(self._generator(2).random() < CALM)
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, 3)."""
         return (NUM_FRAMES, *self.frame_size, 3)
@@ -61,55 +68,64 @@ class WideClip:
 
     def motion(self) -> Motion:
         """Where hand and camera are in each frame."""
-        return _motion(self._generator(0), self.label, self.frame_size)
+        return _motion(self._generator(0), self.label, self.frame_size, calm=self.calm)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         """The frames of these `indices`, int64 (N,): uint8 (N, H, W, 3)."""
         generator, motion = self._generator(1), self.motion()
-        draw = _Drawer(generator, motion, self.frame_size)
+        draw = _Drawer(generator, motion, self.frame_size, calm=self.calm)
         return np.stack([draw(int(index)) for index in np.arange(NUM_FRAMES)[indices]])
 
     def _generator(self, part: int) -> np.random.Generator:
         return numpy_generator(self.seed, GENERATOR_KEY, self.split, self.index, part)
 
 
-def _motion(generator: np.random.Generator, label: int, frame_size: tuple[int, int]) -> Motion:
+def _motion(generator: np.random.Generator, label: int, frame_size: tuple[int, int], *, calm: bool) -> Motion:
     height, width = frame_size
+    frame = np.array([width, height], np.float64)
     drawing = Drawing.sample(generator, label)
     drawn = drawing.positions(label, NUM_FRAMES)
-    frame = np.array([width, height], np.float64)
-    tremor, shake, tilt, zoom = (smooth_noise(generator, NUM_FRAMES, fps=FPS, hertz=h) for h in (3.0, 3.0, 1.5, 0.5))
-    shake *= generator.choice([0.0, 0.004, 0.015])
-    share = drawn[:, :2] + generator.uniform(0.0, 0.006) * tremor + 0.5 * shake
+    tremor, shake, slow = (smooth_noise(generator, NUM_FRAMES, fps=FPS, hertz=hertz) for hertz in (3.0, 3.0, 0.8))
+    shake *= 0.0 if calm else generator.choice([0.002, 0.005, 0.015])
     elbow, left_handed = _elbow(generator, frame)
-    first = np.where(elbow < 0.0, NEAR_EDGE, EDGE)
-    room = 1.0 - first - np.where(elbow > frame, NEAR_EDGE, EDGE)
-    low, extent = share.min(axis=0), np.ptp(share, axis=0)
-    fit = np.minimum(1.0, room / (extent + 1e-9))
-    place = first + (room - extent * fit) * generator.beta(1.5, 1.5, 2)
-    tip = ((share - low) * fit + place) * frame
+    tip = _into_frame(generator, drawn[:, :2] + generator.uniform(0.0, 0.006) * tremor + 0.5 * shake, elbow / frame)
+    tip *= frame
     middle = tip.mean(axis=0)
+
+    length = height * generator.uniform(0.28, 0.68) * 2.0 ** (0.6 * drawn[:, 2] + 0.06 * slow[:, 0])
+    length *= 1.0 + generator.uniform(-0.3, 0.6) * (tip[:, 1] - middle[1]) / height  # nearer where it is lower
+    reach = np.linalg.norm(elbow - middle)
+    elbow = middle + (elbow - middle) * max(1.0, 3.0 * length.max() / reach)  # a forearm is longer than a hand
     late = np.stack([np.convolve(np.pad(axis, (4, 0), "edge"), np.full(5, 0.2), "valid") for axis in tip.T], axis=1)
     elbow = elbow + generator.uniform(0.1, 0.5) * (late - middle)
     tip = tip + _entrance(generator, drawing, tip, elbow, height)
 
-    length = height * generator.uniform(0.28, 0.68) * 2.0 ** (0.6 * drawn[:, 2] + 0.06 * zoom[:, 0])
-    length *= 1.0 + generator.uniform(-0.3, 0.6) * (tip[:, 1] - middle[1]) / height  # nearer where it is lower
     towards = tip - elbow
-    arm = np.arctan2(towards[:, 0], -towards[:, 1])  # of the whole arm, from pointing up
+    arm = np.unwrap(np.arctan2(towards[:, 0], -towards[:, 1]))  # of the whole arm, from pointing up
     upright = abs(arm.mean()) < 1.3  # an arm from below: the hand is bent at the wrist to point up
     follow = generator.uniform(-0.1, 0.5) if upright else generator.uniform(0.7, 1.0)
     turn = follow * arm.mean() + generator.normal(0.0, 0.15) + generator.uniform(0.1, 0.5) * (arm - arm.mean())
-    turn += 0.05 * tilt[:, 0] + generator.normal(0.0, 0.25) * (tip[:, 0] - middle[0]) / width
-    side = np.array([-1.0 if left_handed else 1.0, 1.0])
+    turn += 0.05 * slow[:, 1] + generator.normal(0.0, 0.25) * (tip[:, 0] - middle[0]) / width
+    turn = np.clip(turn, arm - MAX_BEND, arm + MAX_BEND)
     pose = str(generator.choice([*hands.POSES], p=[*hands.POSES.values()]))
     top = hands.KNUCKLES if pose == "fist" else hands.FINGERTIP
+    side = np.array([-1.0 if left_handed else 1.0, 1.0])
     wrist = tip + length[:, None] * _turned((hands.WRIST - top) * side, turn)
     below = elbow - wrist
+
     drift = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None] * generator.normal(0.0, (0.04, 0.04, 0.04, 0.03))
-    camera = drift * generator.choice([0.0, 1.0, 2.0]) + np.column_stack([shake, 0.01 * zoom])
-    camera[:, :2] *= frame
+    camera = drift * generator.choice([0.2, 1.0, 2.0]) + np.column_stack([shake, 0.01 * slow])
+    camera *= 0.0 if calm else [width, height, 1.0, 1.0]
     return Motion(pose, tip, wrist, turn, np.arctan2(-below[:, 0], below[:, 1]), length, left_handed, camera)
+
+
+def _into_frame(generator: np.random.Generator, drawn: np.ndarray, elbow: np.ndarray) -> np.ndarray:
+    """`drawn` (T, 2) at a random place in the frame, smaller where it does not fit; all in shares of the frame."""
+    first = np.where(elbow < 0.0, NEAR_EDGE, EDGE)
+    room = 1.0 - first - np.where(elbow > 1.0, NEAR_EDGE, EDGE)
+    low, extent = drawn.min(axis=0), np.ptp(drawn, axis=0)
+    fit = np.minimum(1.0, room / (extent + 1e-9))
+    return np.asarray((drawn - low) * fit + first + (room - extent * fit) * generator.beta(1.5, 1.5, 2))
 
 
 def _elbow(generator: np.random.Generator, frame: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -152,10 +168,13 @@ def _turned(vector: np.ndarray, turn: np.ndarray) -> np.ndarray:
 class _Drawer:
     """Draws single frames of one clip."""
 
-    def __init__(self, generator: np.random.Generator, motion: Motion, frame_size: tuple[int, int]) -> None:
+    def __init__(
+        self, generator: np.random.Generator, motion: Motion, frame_size: tuple[int, int], *, calm: bool
+    ) -> None:
         height, width = self.size = frame_size
         self.motion = motion
-        self.scene = background(generator, (round(height * (1 + 2 * MARGIN)), round(width * (1 + 2 * MARGIN))))
+        scene_size = round(height * (1 + 2 * MARGIN)), round(width * (1 + 2 * MARGIN))
+        self.scene = background(generator, scene_size, calm=calm)
         person = hands.Person.sample(generator, motion.pose)
         if generator.random() < 0.15:  # against the light
             person.skin[:] *= generator.uniform(0.15, 0.6)
@@ -166,8 +185,8 @@ class _Drawer:
         self.shutter = generator.uniform(0.0, 0.8) * (generator.random() < 0.5)  # share of a frame's time
         self.shadow = generator.uniform(0.15, 0.6) * (generator.random() < 0.25)  # of the hand on the wall
         self.shadow_shift = generator.normal(0.0, 0.12, 2) * height
-        self.passer = self._passer(generator) if generator.random() < 0.15 else None
-        self.gain = self._light(generator)
+        self.passer = self._passer(generator) if not calm and generator.random() < 0.2 else None
+        self.gain, self.tone = self._gain(generator, calm=calm), generator.uniform(0.75, 1.35)
 
     def __call__(self, index: int) -> np.ndarray:
         """Frame `index`: uint8 (H, W, 3)."""
@@ -186,8 +205,7 @@ class _Drawer:
             frame = _dimmed(frame, cv2.convertScaleAbs(dark, alpha=self.shadow))
         frame = cv2.add(_dimmed(frame, alpha), layer[:, :, :3])
         levels = np.arange(256)[:, None] / 255.0
-        gain, power = self.gain[0][index], self.gain[1]
-        table = np.clip(255.0 * gain * levels**power, 0.0, 255.0).astype(np.uint8)
+        table = np.clip(255.0 * self.gain[index] * levels**self.tone, 0.0, 255.0).astype(np.uint8)
         return np.asarray(cv2.LUT(frame, table[None]))
 
     def _camera(self, index: int) -> np.ndarray:
@@ -242,17 +260,20 @@ class _Drawer:
         tone = hands.skin_colour(generator) if generator.random() < 0.4 else colour(generator)
         return path, axes, tone.tolist()
 
-    def _light(self, generator: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Gain of each frame and channel (T, 3), and the power of the tone curve."""
+    def _gain(self, generator: np.random.Generator, *, calm: bool) -> np.ndarray:
+        """What each frame and channel is multiplied with: float64 (T, 3)."""
         dark, bright = generator.random(2) < (0.1, 0.12)
-        level = generator.uniform(0.15, 0.5) if dark else generator.uniform(1.2, 1.8) if bright else 1.0
+        level = generator.uniform(0.2, 0.55) if dark else generator.uniform(1.2, 1.8) if bright else 1.0
         time = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None]
-        gain = level * generator.normal(1.0, 0.06, 3) * (1.0 + generator.normal(0.0, 0.12) * time)
-        if generator.random() < 0.07:  # the camera corrects its exposure or its white balance
+        gain = np.tile(level * generator.normal(1.0, 0.06, 3), (NUM_FRAMES, 1))
+        if calm:
+            return gain
+        gain *= 1.0 + generator.normal(0.0, 0.12) * time
+        if generator.random() < 0.1:  # the camera corrects its exposure or its white balance
             gain = gain * np.where(time > generator.uniform(-0.4, 0.4), generator.uniform(0.7, 1.3, 3), 1.0)
         if generator.random() < 0.15:  # flicker
             gain = gain * generator.normal(1.0, 0.06, (NUM_FRAMES, 1))
-        return gain, generator.uniform(0.75, 1.35)
+        return gain
 
 
 def _dimmed(frame: np.ndarray, alpha: np.ndarray) -> np.ndarray:

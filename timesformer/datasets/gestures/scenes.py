@@ -13,16 +13,16 @@ Size = tuple[int, int]  # (height, width) in pixels
 Grid = tuple[np.ndarray, np.ndarray]  # surface coordinates of every pixel: float32 (H, W) each
 
 
-def background(generator: np.random.Generator, size: Size) -> np.ndarray:
-    """A picture of one of many kinds under uneven light: uint8 (H, W, 3)."""
+def background(generator: np.random.Generator, size: Size, *, calm: bool) -> np.ndarray:
+    """A picture of one of many kinds under uneven light, of one surface if `calm`: uint8 (H, W, 3)."""
     picture = _surface(generator, size)
-    if generator.random() < 0.45:  # another surface begins somewhere: a desk, a door, a blanket
+    if not calm and generator.random() < 0.7:  # another surface begins somewhere: a desk, a door, a blanket
         mask = np.zeros(size, np.uint8)
         _fill(mask, _region(generator, size), 255)
         picture = _blend(picture, _surface(generator, size), mask)
-    if generator.random() < 0.5:
+    if not calm and generator.random() < 0.7:
         _objects(generator, picture, int(generator.integers(1, 12)))
-    if generator.random() < 0.2:  # what has the colour of a hand and is none
+    if not calm and generator.random() < 0.3:  # what has the colour of a hand and is none
         for _ in range(generator.integers(1, 4)):
             _blob(generator, picture, skin_colour(generator))
     light = _noise(generator, size, (2, 3)) * generator.uniform(0.0, 0.3) + generator.uniform(0.75, 1.1)

@@ -151,7 +151,7 @@ class Drawing:
             timing=Timing.sample(generator),
             corner_time=generator.uniform(0.0, 2.5),
             round_corners=int(generator.integers(1, SLOW_CORNER)),
-            size=generator.uniform(0.12, 0.38) * generator.uniform(0.75, 1.25, 2),
+            size=generator.uniform(0.17, 0.4) * generator.uniform(0.75, 1.25, 2),
             turn=STROKES[label].turn * generator.uniform(-1.0, 1.0),
             slant=generator.uniform(-0.2, 0.2),
             wobble=generator.normal(0.0, 0.05, (2, 3)),
