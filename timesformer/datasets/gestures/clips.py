@@ -264,6 +264,7 @@ class _Drawer:
         """What each frame and channel is multiplied with: float64 (T, 3)."""
         dark, bright = generator.random(2) < (0.1, 0.12)
         level = generator.uniform(0.2, 0.55) if dark else generator.uniform(1.2, 1.8) if bright else 1.0
+        level = max(level, min(1.0, 30.0 / (self.scene.mean() + 1.0)))  # something is seen of a dark scene
         time = np.linspace(-0.5, 0.5, NUM_FRAMES)[:, None]
         gain = np.tile(level * generator.normal(1.0, 0.06, 3), (NUM_FRAMES, 1))
         if calm:
