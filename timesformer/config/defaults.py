@@ -175,9 +175,10 @@ _DECLARED = (
     Key("FOLDER.TEST_FRACTION", 0.2, "float", "fraction of the videos (or subjects) for test", low=0, high=0.9),
     Key("FOLDER.SUBJECT_PATTERN", "", "pattern", "regular expression whose first group is the subject in a path; each subject is then in one split only"),
     Key("SSV2.INPUT", "frames", "str", "read frame folders with frame lists, or the video files", ("frames", "videos")),
-    Key("GESTURES.SEED", 0, "int", "seed of the rendered gestures", low=0),
+    Key("GESTURES.SEED", 0, "int", "seed of the generated gestures", low=0),
     Key("GESTURES.NUM_SUBJECTS", [60, 10, 20], "ints", "people in train, val and test; each makes every gesture once", low=1, length=3),
-    Key("GESTURES.FRAME_SIZE", "auto", "size|auto", "rendered frame in pixels: even side, or [height, width]; auto: 84 x 96, or 120 x 160 with HARD", low=16),
+    Key("GESTURES.FRAME_SIZE", "auto", "size|auto", "rendered frame in pixels: even side, or [height, width]; auto: 84 x 96, 120 x 160 with HARD, 96 x 120 for gestures_wide", low=16),
+    Key("GESTURES.NUM_CLIPS", [20000, 990, 990], "ints", "clips in train, val and test of gestures_wide, which are drawn when they are read", low=1, length=3),
     Key("GESTURES.HARD", False, "bool", "harder rendering: clutter, little contrast, small hand"),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing

@@ -16,10 +16,11 @@ from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # n
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
+from timesformer.datasets.gestures import wide  # noqa: F401
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.mixing import ClipMixer
-from timesformer.datasets.records import VideoList, VideoRecord, missing_table, split_missing
+from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
 from timesformer.datasets.video_dataset import VideoDataset, open_record, sample_record
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import DataListError
@@ -163,6 +164,10 @@ def build_cache(
     loader, kind = cfg.DATA_LOADER, cfg.DATA_LOADER.CACHE
     if kind == "none":
         return None
+    records = [record for record in videos.records if not in_memory(record)]
+    if not records:
+        log.info("DATA_LOADER.CACHE %s is not used: no video of this list is a file", kind)
+        return None
     stored_in = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
     sampler = spec.frame_sampler(num_clips=views.num_clips) if views else None
     # all frames are the same whatever the sampler; those of a test are not
@@ -175,7 +180,7 @@ def build_cache(
         return len(np.unique(sample_record(record, info, sampler, numpy_generator(0))))
 
     opened = partial(open_record, backend=resolve_backend(cfg.DATA.DECODING_BACKEND))
-    size, num_bytes, stored_bytes, num_inexact = cache.measure(videos.records, opened, count_frames)
+    size, num_bytes, stored_bytes, num_inexact = cache.measure(records, opened, count_frames)
     message = f"DATA_LOADER.CACHE {kind}: {size} of frames in {stored_in}"
     check_space(stored_in, message, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
     log.info("%s, %.2f GB of them stored already", message, stored_bytes / GB)

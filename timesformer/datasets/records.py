@@ -26,7 +26,9 @@ class VideoRecord:
     path: str  # a video file, or a folder of frames, as it will be opened
     label: int | tuple[int, ...]  # class index; a sorted tuple of them with DATA.MULTI_LABEL
     source: str  # where the record comes from, for messages, such as "train.csv:12"
-    frames: Sequence[str] | Any = ()  # of a folder: its pictures in order; of a video in memory: uint8 (T, H, W, 3)
+    # Of a folder: its pictures in order. Of a video without files: uint8 (T, H, W, 3), an array or what has the shape
+    # of one and makes the frames that it is indexed with.
+    frames: Sequence[str] | Any = ()
     fps: float = 0.0  # of a frame folder when known, else 0
     subject: str = ""  # the person in the video when known, else ""
     start_sec: float = 0.0  # the part of the file that is used; 0 to 0 means all of it
@@ -40,6 +42,11 @@ class VideoList:
     records: list[VideoRecord]
     class_names: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def in_memory(record: VideoRecord) -> bool:
+    """Whether the frames of `record` are an array, or made when they are read, rather than files."""
+    return hasattr(record.frames, "shape")
 
 
 def natural_key(text: str) -> tuple[list[int | str], str]:
@@ -88,11 +95,14 @@ def coverage_warnings(
 
 
 def split_missing(records: Iterable[VideoRecord]) -> tuple[list[VideoRecord], list[VideoRecord]]:
-    """Records whose file or folder exists, and the others; each parent folder is listed only once."""
+    """Records whose file or folder exists or that need none, and the others; each folder is listed only once."""
     entries: dict[str, set[str]] = {}
     present: list[VideoRecord] = []
     missing: list[VideoRecord] = []
     for record in records:
+        if in_memory(record):
+            present.append(record)
+            continue
         parent, name = os.path.split(record.path.rstrip("/\\"))
         if parent not in entries:
             entries[parent] = set(list_folder(parent))

@@ -21,7 +21,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # torch's do
 
 from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.records import VideoRecord, list_pictures
+from timesformer.datasets.records import VideoRecord, in_memory, list_pictures
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
@@ -163,19 +163,15 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
     return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
 
 
-def in_memory(record: VideoRecord) -> bool:
-    """Whether the frames of `record` are an array rather than files."""
-    return isinstance(record.frames, np.ndarray)
-
-
 def open_record(record: VideoRecord, *, backend: str) -> VideoReader:
-    """Open the video file or frame folder of `record`.
+    """Open the video file, frame folder or frames in memory of `record`.
 
     Raises:
         VideoReadError: it cannot be opened.
     """
     if in_memory(record):
-        return open_array(np.asarray(record.frames), fps=record.fps or FRAME_FOLDER_FPS)
+        frames: Any = record.frames
+        return open_array(frames, fps=record.fps or FRAME_FOLDER_FPS)
     if record.frames:
         return open_frames(record.frames, fps=record.fps or FRAME_FOLDER_FPS)
     return open_video(record.path, backend=backend)
@@ -274,9 +270,9 @@ class VideoDataset(Dataset[Sample]):
         Raises:
             VideoReadError: it cannot be read, now or ever.
         """
-        if self._guarded_read is None or get_worker_info() is None:
+        record = self.records[index]
+        if self._guarded_read is None or get_worker_info() is None or in_memory(record):
             return self._read(index, generator)
-        path = self.records[index].path
         try:
             if self._hangs[index]:
                 raise TimeoutError
@@ -284,9 +280,9 @@ class VideoDataset(Dataset[Sample]):
         except TimeoutError as error:
             self._hangs[index] = True
             cause = f"it hangs: nothing came within {self.timeout_sec:g} s (DATA_LOADER.TIMEOUT)"
-            raise VideoReadError(path, cause) from error
+            raise VideoReadError(record.path, cause) from error
         except ChildProcessError as error:
-            raise VideoReadError(path, f"it crashes the decoder: {error}") from error
+            raise VideoReadError(record.path, f"it crashes the decoder: {error}") from error
 
     def _read(self, index: int, generator: np.random.Generator) -> _Clips:
         """The views of a record."""
