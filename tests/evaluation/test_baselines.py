@@ -13,7 +13,7 @@ from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.evaluation import baselines
-from timesformer.evaluation.baselines import Examples, divide, landmark_features, middle_frames, motion_images
+from timesformer.evaluation.baselines import Examples, divide, landmark_features, middle_frames, small_motion_images
 from timesformer.utils.errors import UserError
 
 
@@ -27,19 +27,19 @@ def moving_square(frames: range, gain: int = 1) -> torch.Tensor:
 
 
 def test_motion_images_show_where_and_when_something_moved_whatever_the_light() -> None:
-    images = motion_images(moving_square(range(9, 16)))  # frames 8 to 16 are the second quarter
+    images = small_motion_images(moving_square(range(9, 16)))  # frames 8 to 16 are the second quarter
     assert images.shape == (1, 4, 12, 16)
     still = images.min()
     assert [bool((image > still).any()) for image in images[0]] == [False, True, False, False]
     rows, columns = torch.nonzero(images[0, 1] > still, as_tuple=True)
     assert (rows.min(), rows.max()) == (5, 6) and (columns.min(), columns.max()) == (0, 5)
     assert images.mean().abs() < 1e-5 and images.std() == pytest.approx(1, abs=1e-3)
-    brighter = motion_images(moving_square(range(9, 16), gain=3))
+    brighter = small_motion_images(moving_square(range(9, 16), gain=3))
     assert (brighter - images).abs().max() < 0.1 * images.max()
 
 
 def test_a_clip_without_motion_has_finite_features() -> None:
-    assert motion_images(moving_square(range(0))).abs().max() == 0
+    assert small_motion_images(moving_square(range(0))).abs().max() == 0
 
 
 def test_the_middle_frame_is_scaled_by_means_over_areas() -> None:

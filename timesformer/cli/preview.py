@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from timesformer.datasets.mixing import ClipMixer
     from timesformer.datasets.records import VideoList
     from timesformer.datasets.video_dataset import Sample
+    from timesformer.video.clip_spec import ClipSpec
     from timesformer.visualization.contact_sheets import Row
 
 
@@ -66,9 +67,9 @@ def preview(arguments: argparse.Namespace) -> None:
         mixer = build.build_mixer(cfg)
         if mixer is None:
             raise UserError("--mix draws what MIXUP.* does, but it is off. Add: MIXUP.ENABLED True")
-        rows = [*mixed_rows(samples, videos, mixer, epoch)]
+        rows = [*mixed_rows(samples, videos, mixer, epoch, dataset.spec)]
     else:
-        rows = [row for sample in samples for row in view_rows(sample, videos)]
+        rows = [row for sample in samples for row in view_rows(sample, videos, dataset.spec)]
     if not rows:
         raise UserError("none of the videos drawn could be read")
     out = arguments.out or Path(cfg.OUTPUT_DIR) / f"preview_{split}.png"
@@ -77,7 +78,7 @@ def preview(arguments: argparse.Namespace) -> None:
     print(out)
 
 
-def view_rows(sample: Sample, videos: VideoList) -> Iterator[Row]:
+def view_rows(sample: Sample, videos: VideoList, spec: ClipSpec) -> Iterator[Row]:
     """One captioned row per view of the sample."""
     from timesformer.visualization.contact_sheets import clip_frames, label_name
 
@@ -86,13 +87,13 @@ def view_rows(sample: Sample, videos: VideoList) -> Iterator[Row]:
     num_crops = len(sample.views) // len(sample.frame_indices)
     path = Path(videos.records[sample.index].path)
     video = f"{label_name(sample.label, videos.class_names)} | {path.parent.name}/{path.name}"
-    for view, clip in enumerate(sample.views):
+    for view, clip in enumerate(spec.shown(sample.views)):
         indices = sample.frame_indices[view // num_crops].tolist()
         caption = f"{video} | {len(set(indices))} distinct frames: {' '.join(map(str, indices))}"
         yield caption, clip_frames(clip)
 
 
-def mixed_rows(samples: list[Sample], videos: VideoList, mixer: ClipMixer, epoch: int) -> Iterator[Row]:
+def mixed_rows(samples: list[Sample], videos: VideoList, mixer: ClipMixer, epoch: int, spec: ClipSpec) -> Iterator[Row]:
     """One captioned row per mixed clip."""
     import torch
 
@@ -104,7 +105,7 @@ def mixed_rows(samples: list[Sample], videos: VideoList, mixer: ClipMixer, epoch
     if batch.clips is None:
         return
     targets = torch.from_numpy(multi_hot(batch.labels, mixer.num_classes))
-    clips, targets = mixer(batch.clips.float(), targets, epoch=epoch, positions=batch.positions)
+    clips, targets = mixer(spec.shown(batch.clips).float(), targets, epoch=epoch, positions=batch.positions)
     for clip, target in zip(clips.round().to(torch.uint8), targets, strict=True):
         shares = ((float(target[label]), label) for label in target.nonzero().flatten().tolist())
         caption = " + ".join(f"{share:.2f} {label_name(label, videos.class_names)}" for share, label in shares)

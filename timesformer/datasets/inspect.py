@@ -120,20 +120,28 @@ def quick_look(records: Sequence[VideoRecord], *, frame_sampler: FrameSampler, b
     )
 
 
-def span_advice(report: DataReport, *, sampling_rate: int | str, target_fps: float) -> str | None:
+def span_advice(
+    report: DataReport, *, sampling_rate: int | str, target_fps: float, num_frames: int | None = None
+) -> str | None:
     """What to set when more than one clip in twenty would show frames more than once, else None.
 
-    The `report` was made with the sampler of these settings.
+    Args:
+        report: made with the sampler of these settings.
+        sampling_rate, target_fps: of a `ClipSpec`.
+        num_frames: that the model gets, where more are read.
     """
+    num_frames = num_frames or report.num_frames
     if report.repeating_fraction <= TOLERATED_SHARE:
         return None
     share = f"{report.repeating_fraction:.0%} of the videos would repeat frames"
     if sampling_rate == "auto":
         shortest = round(min(np.multiply(report.durations_sec, report.fps)))
-        return f"{share}: too short for DATA.NUM_FRAMES {report.num_frames}, the shortest has {shortest} frames"
-    span = clip_span_sec(report.num_frames, int(sampling_rate), target_fps)
+        count = f"DATA.NUM_FRAMES {num_frames}"
+        count += f" ({report.num_frames} with DATA.DIFFERENCE_FRAMES)" if report.num_frames != num_frames else ""
+        return f"{share}: too short for {count}, the shortest has {shortest} frames"
+    span = clip_span_sec(num_frames, int(sampling_rate), target_fps)
     long_enough = np.quantile(report.durations_sec, TOLERATED_SHARE, method="lower")
-    rate = int(long_enough * target_fps / report.num_frames)
+    rate = int(long_enough * target_fps / num_frames)
     return (
         f"clip span {span:.1f} s against a median video of {np.median(report.durations_sec):.1f} s: {share}. "
         "Set DATA.SAMPLING_RATE auto (each clip spans the whole video)" + (f" or at most {rate}" if rate else "")

@@ -38,7 +38,8 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
         backend=cfg.DATA.DECODING_BACKEND,
     )
     rate = cfg.DATA.SAMPLING_RATE
-    advice = span_advice(report, sampling_rate=rate, target_fps=1.0 if rate == "auto" else cfg.DATA.TARGET_FPS)
+    fps = 1.0 if rate == "auto" else cfg.DATA.TARGET_FPS
+    advice = span_advice(report, sampling_rate=rate, target_fps=fps, num_frames=run.spec.num_frames)
     run.warn_once([*report.warnings, *([advice] if advice else [])])
 
 

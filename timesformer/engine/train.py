@@ -116,7 +116,7 @@ def show_input(run: Run, batches: Iterator[Batch], videos: VideoList) -> Iterato
     if batch.clips is not None:
         from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
 
-        clips, rows = batch.clips[:NUM_SHOWN_CLIPS].numpy(), []  # (b, C, T, H, W)
+        clips, rows = run.spec.shown(batch.clips[:NUM_SHOWN_CLIPS]).numpy(), []  # (b, C, T, H, W)
         for clip, label, index in zip(clips, batch.labels, batch.indices, strict=False):
             name = label_name(label, videos.class_names)
             rows.append((f"{name}: {videos.records[index].path}", clip_frames(clip)))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from timesformer.evaluation.metrics import bootstrap_interval
 from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.frame_samplers import UniformSegmentSampler
+from timesformer.video.motion import motion_images
 
 MAJORITY, MIDDLE, MOTION, HANDS = "majority", "middle frame", "motion images", "hand landmarks"  # in this order
 # The clips of the baselines: the whole video in 33 small whole frames. Nothing here depends on the model's input.
@@ -72,17 +72,10 @@ def middle_frames(clips: Tensor) -> Tensor:
     return avg_pool2d(clips[:, :, clips.shape[2] // 2].float(), POOL)
 
 
-def motion_images(clips: Tensor) -> Tensor:
-    """Where something moves in each quarter of the clip: uint8 (B, C, T, H, W) -> float (B, 4, h, w).
-
-    Absolute differences of successive grey frames are summed over each quarter of the clip, and their logarithms
-    brought to mean 0 and standard deviation 1 in each clip, so that light and speed matter little.
-    """
+def small_motion_images(clips: Tensor) -> Tensor:
+    """Where something moves in each quarter of the clip: uint8 (B, C, T, H, W) -> float (B, 4, h, w)."""
     grey = avg_pool2d(clips.float().mean(dim=1), POOL)  # (B, T, h, w)
-    quarters = grey.diff(dim=1).abs().tensor_split(NUM_MOTION_IMAGES, dim=1)
-    images = torch.stack([quarter.sum(dim=1) for quarter in quarters], dim=1).log1p()
-    std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
-    return (images - mean) / (std + 1e-6)
+    return motion_images(grey[:, None], NUM_MOTION_IMAGES)[:, 0]
 
 
 def landmark_features(landmarks: np.ndarray) -> np.ndarray:
@@ -116,7 +109,7 @@ def read_clips(batches: Iterable[Batch], records: Sequence[VideoRecord], *, show
         if batch.clips is not None:
             indices += batch.indices
             columns[MIDDLE].append(middle_frames(batch.clips).flatten(1).numpy())
-            columns[MOTION].append(motion_images(batch.clips).flatten(1).numpy())
+            columns[MOTION].append(small_motion_images(batch.clips).flatten(1).numpy())
     features = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
     return _examples(features, [records[index] for index in indices], failures, start)
 

@@ -63,7 +63,7 @@ def write_report(
     ]
     if len(labels):
         distinct = predictions.distinct_frames.mean()
-        lines.append(f"distinct frames   {distinct:.1f} of {dataset.spec.num_frames} per clip")
+        lines.append(f"distinct frames   {distinct:.1f} of {dataset.spec.sampled_frames} per clip")
     results: dict[str, Any] = {"split": split, "videos": predictions.num_videos, "scored": len(labels), **metrics}
     matrix = None
     if len(labels) and not multi_label:
@@ -165,7 +165,7 @@ def save_worst_clips(path: Path, clips: Sequence[WrongClip], dataset: VideoDatas
         if sample.views is None:
             continue
         middle = sample.views[len(sample.views) // 2]  # (C, T, H, W)
-        rows.append((f"{Path(clip.path).name}: {clip}", clip_frames(middle)))
+        rows.append((f"{Path(clip.path).name}: {clip}", clip_frames(dataset.spec.shown(middle[None])[0])))
         if len(rows) == NUM_WORST_CLIPS:
             break
     if rows:

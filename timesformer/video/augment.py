@@ -83,6 +83,9 @@ class Appearance:
     noise: float = 0.0
     jpeg_quality: int = 100
 
+    def __bool__(self) -> bool:
+        return self != Appearance()
+
     def transforms(self) -> list[Callable[[Tensor], Tensor]]:
         """Functions from a clip (T, C, h, w) uint8 to the same; they draw from torch's global generator."""
         from torchvision.transforms import v2  # seconds: not at import of this file

@@ -21,6 +21,7 @@ from timesformer.video.frame_samplers import (
     UniformSegmentSampler,
     UniformSpanSampler,
 )
+from timesformer.video.motion import motion_images
 
 if TYPE_CHECKING:  # OpenCV comes with them: only for who transforms frames
     from timesformer.video.transforms import EvalTransform, TrainTransform
@@ -52,8 +53,10 @@ class ClipSpec:
         short_side: in pixels, to which a frame is scaled before one centre crop; 0: just covers the crop. (Three crops
             always just cover the frame, as in the published test.)
         mean, std: one value per channel in the order the model sees, of pixel values in 0..1.
-        input: what the model sees: "rgb", pixels; "difference", each frame minus the median frame of the clip, which
-            takes away what stands still; or "rgb+difference", both, as 6 channels.
+        input: what the model sees: "rgb", pixels; "difference", motion images (see `motion_images`), each of the
+            differences between `difference_frames` + 1 frames; or "rgb+difference", both, as 6 channels, where the
+            pixels are those of the last frame of each part.
+        difference_frames: differences that a motion image sums up, unless `input` is "rgb".
         channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
     """
 
@@ -68,6 +71,7 @@ class ClipSpec:
     std: tuple[float, ...] = _of("STD", (0.225, 0.225, 0.225))
     channel_order: str = _of("CHANNEL_ORDER", "rgb")
     input: str = _of("INPUT", "rgb")
+    difference_frames: int = _of("DIFFERENCE_FRAMES", 4)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, training: bool = False) -> ClipSpec:
@@ -85,6 +89,7 @@ class ClipSpec:
             std=tuple(data.STD),
             channel_order=data.CHANNEL_ORDER,
             input=data.INPUT,
+            difference_frames=data.DIFFERENCE_FRAMES if data.INPUT != "rgb" else 4,
         )
 
     @classmethod
@@ -105,6 +110,11 @@ class ClipSpec:
         """(C, T, H, W) of a clip as the model gets it."""
         return (len(self.mean) * (1 + (self.input == BOTH)), self.num_frames, *self.size)
 
+    @property
+    def sampled_frames(self) -> int:
+        """F, frames of the video that a clip is made of; more than `num_frames` where the model sees differences."""
+        return self.num_frames if self.input == "rgb" else self.num_frames * self.difference_frames + 1
+
     def frame_sampler(
         self, *, training: bool = False, num_clips: int | Literal["auto"] = 1, timing: Timing | None = None
     ) -> FrameSampler:
@@ -116,15 +126,15 @@ class ClipSpec:
             timing: random changes of time in training.
         """
         timing = timing or Timing()
-        frames, rate, fps = self.num_frames, self.sampling_rate, self.target_fps
+        frames, rate, fps = self.sampled_frames, self.sampling_rate, self.target_fps
         sampler: FrameSampler
         if rate == "auto":  # each clip spans the whole video, so one covers it
             segments = UniformSegmentSampler(frames, 1 if num_clips == "auto" else num_clips)
             sampler = RandomSegmentSampler(frames, timing) if training else segments
-        elif training:
-            sampler = RandomSpanSampler(frames, rate, fps, timing)
-        else:
-            sampler = UniformSpanSampler(frames, rate, fps, num_clips)
+        else:  # more frames span the same time
+            closer = rate if self.input == "rgb" else rate * self.num_frames / frames
+            random = RandomSpanSampler(frames, closer, fps, timing)
+            sampler = random if training else UniformSpanSampler(frames, closer, fps, num_clips)
         return ShuffledFrames(sampler) if self.shuffle_frames else sampler
 
     def eval_transform(self, *, num_crops: int = 1) -> EvalTransform:
@@ -146,9 +156,9 @@ class ClipSpec:
         return TrainTransform(crop_size=self.size, crop_mode=self.crop_mode, fill=rgb, **augmentation)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """uint8 RGB clips (B, 3, T, H, W) -> the model's float32 input on the same device.
+        """uint8 RGB clips (B, 3, F, H, W) -> the model's float32 input (B, C, T, H, W) on the same device.
 
-        Pixels are (x / 255 - mean) / std, differences to the median over time (x - median) / 255 / std.
+        F is `sampled_frames`, T `num_frames`. Pixels are (x / 255 - mean) / std; for differences see `motion_images`.
         """
         assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
         if self.channel_order == "bgr":
@@ -157,8 +167,20 @@ class ClipSpec:
         pixels = clips.to(torch.float32)
         if self.input == "rgb":
             return pixels.sub_(shift).div_(scale)
-        difference = (pixels - pixels.median(dim=2, keepdim=True).values).div_(scale)
-        return difference if self.input != BOTH else torch.cat([pixels.sub_(shift).div_(scale), difference], dim=1)
+        motion = motion_images(pixels, self.num_frames)
+        if self.input == "difference":
+            return motion
+        last = pixels[:, :, self.difference_frames :: self.difference_frames]  # of each part
+        return torch.cat([last.sub(shift).div_(scale), motion], dim=1)
+
+    def shown(self, clips: Tensor) -> Tensor:
+        """uint8 clips (B, 3, F, H, W) as pictures (B, 3, F', H, W) of what the model sees: pixels, motion, or both."""
+        if self.input == "rgb":
+            return clips
+        motion = motion_images(clips.float(), self.num_frames).mul_(50).add_(80).clamp_(0, 255).to(torch.uint8)
+        if self.input == "difference":
+            return motion
+        return torch.cat([clips[:, :, self.difference_frames :: self.difference_frames], motion], dim=2)
 
     def differences(self, known: Mapping[str, Any], *, frames: bool) -> list[tuple[str, Any, Any]]:
         """(configuration key, value there, value here) for each setting in which `known` is not this spec.
@@ -169,7 +191,7 @@ class ClipSpec:
             known: fields of another spec, not necessarily all (see `known_fields`).
             frames: compare number, rate and span of the frames too, which fine-tuning may change and a test may not.
         """
-        names: tuple[str, ...] = ("mean", "std", "channel_order", "input", "crop_mode")
+        names: tuple[str, ...] = ("mean", "std", "channel_order", "input", "difference_frames", "crop_mode")
         names += ("num_frames", "sampling_rate", "target_fps") if frames else ()
         keys = {each.name: f"DATA.{each.metadata['key']}" for each in fields(self)}
         if frames and "auto" in (self.sampling_rate, known.get("sampling_rate", self.sampling_rate)):
@@ -230,6 +252,7 @@ _USABLE: dict[str, Callable[[Any], bool]] = {
     "std": _are_numbers,
     "channel_order": lambda value: value in ("rgb", "bgr"),
     "input": lambda value: value in INPUTS,
+    "difference_frames": _is_count,
 }
 
 

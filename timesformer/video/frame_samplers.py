@@ -55,7 +55,7 @@ class RandomSpanSampler:
     """One clip of fixed duration, started anywhere in the video: the published recipe for training."""
 
     num_frames: int
-    sampling_rate: int
+    sampling_rate: float
     target_fps: float
     timing: Timing = field(default_factory=Timing)
 
@@ -78,7 +78,7 @@ class UniformSpanSampler:
     """
 
     num_frames: int
-    sampling_rate: int
+    sampling_rate: float
     target_fps: float
     num_clips: int | Literal["auto"] = 1
 
@@ -136,7 +136,7 @@ class ShuffledFrames:
         return generator.permuted(self.sampler(num_video_frames, fps, generator), axis=1)
 
 
-def clip_span_sec(num_frames: int, sampling_rate: int, target_fps: float) -> float:
+def clip_span_sec(num_frames: int, sampling_rate: float, target_fps: float) -> float:
     """The duration that a clip covers, in seconds, whatever the frame rate of the video."""
     return sampling_rate * num_frames / target_fps
 

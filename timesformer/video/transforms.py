@@ -46,7 +46,7 @@ class TrainTransform:
         self.fill = [float(round(value * 255)) for value in self.fill]
         self.rand_augment = parse_rand_augment(self.auto_augment) if self.auto_augment else None
         self.colors: list[Callable[[Tensor], Tensor]] = []
-        if self.appearance != Appearance():
+        if self.appearance:
             self.colors += self.appearance.transforms()
         if self.auto_augment or self.color_jitter > 0 or self.erase_prob > 0:
             from torchvision.transforms import v2  # seconds: not at import of this file
