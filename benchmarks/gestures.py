@@ -27,9 +27,16 @@ from timesformer.visualization.comparison import save_comparison
 ROOT = Path(__file__).resolve().parents[1]
 MIRROR_PAIRS = "[[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]"
 
+LARGE = ["DATA.TRAIN_CROP_SIZE", "64", "DATA.TEST_CROP_SIZE", "64", "DATA.TRAIN_JITTER_SCALES", "[64, 80]"]
+
 # name: (what it shows, overrides of configs/Gestures/LightTimeSformer_demo.yaml)
 SETTINGS: dict[str, tuple[str, list[str]]] = {
     "light": ("LightTimeSformer: divided, whole video", []),
+    "stream": ("StreamTimeSformer: whole video", ["MODEL.MODEL_NAME", "StreamTimeSformer"]),
+    "motion": (
+        "StreamTimeSformer: whole video, motion images",
+        ["MODEL.MODEL_NAME", "StreamTimeSformer", "DATA.INPUT", "difference"],
+    ),
     "timesformer": (
         "TimeSformer: divided, fixed 8 x 32",
         ["MODEL.MODEL_NAME", "TimeSformer", "DATA.SAMPLING_RATE", "32"],
@@ -44,6 +51,14 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
         ["DATA.RANDOM_FLIP", "True", "DATA.FLIP_LABEL_MAP", MIRROR_PAIRS],
     ),
     "hard": ("divided, hard rendering", ["GESTURES.HARD", "True"]),
+    "hard_stream": (
+        "StreamTimeSformer, hard rendering, 64 pixels",
+        ["MODEL.MODEL_NAME", "StreamTimeSformer", "GESTURES.HARD", "True", *LARGE],
+    ),
+    "hard_motion": (
+        "StreamTimeSformer, hard rendering, 64 pixels, motion images",
+        ["MODEL.MODEL_NAME", "StreamTimeSformer", "DATA.INPUT", "difference", "GESTURES.HARD", "True", *LARGE],
+    ),
     "vit_init": ("divided, ViT initialisation", ["TIMESFORMER.INIT", "vit"]),
 }
 

@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 CFG = ROOT / "configs/Gestures/LightTimeSformer_demo.yaml"
 EVERYTHING_RANDOM = {
     "DATA.AUTO_AUGMENT": "rand-m7-n2", "DATA.COLOR_JITTER": 0.4, "DATA.RE_PROB": 0.25,
+    "AUG.SHIFT": 0.1, "AUG.ZOOM": "[0.8, 1.25]", "AUG.ROTATION": 10.0, "AUG.PERSPECTIVE": 0.05, "AUG.GAMMA": 0.3,
+    "AUG.GRAY_PROB": 0.3, "AUG.BLUR": 1.0, "AUG.NOISE": 0.05, "AUG.JPEG_QUALITY": 40, "AUG.BACKGROUND": 0.5,
+    "AUG.SPEED": 0.3, "AUG.TRIM": 0.1, "DATA.INPUT": "rgb+difference", "DATA.DIFFERENCE_FRAMES": 2,
     "DATA.RANDOM_FLIP": True, "DATA.FLIP_LABEL_MAP": "[[2,3],[4,5],[6,7],[8,9],[10,11]]",
     "MIXUP.ENABLED": True, "MODEL.DROP_PATH_RATE": 0.5, "MODEL.DROP_RATE": 0.1, "TIMESFORMER.DEPTH": 2,
     "EMA.ENABLED": True, "TRAIN.FREEZE": "['patch_embed.*']", "SOLVER.LAYER_DECAY": 0.75,

@@ -20,4 +20,4 @@ def motion_images(frames: Tensor, num_images: int) -> Tensor:
     differences = frames.diff(dim=2).abs_().unflatten(2, (num_images, -1))
     images = differences.sum(dim=3).log1p_()
     std, mean = torch.std_mean(images, dim=(1, 2, 3, 4), keepdim=True)
-    return images.sub_(mean).div_(std + 1e-2)  # noise of a clip in which nothing moves stays small
+    return images.sub_(mean).div_(std + 1e-6)
