@@ -88,6 +88,8 @@ def _write_hugging_face(weights: Weights, folder: Path) -> list[str]:
         reason = "has no attention over time, and Hugging Face's space_only does not average the frames as ours does"
     elif attention_type not in ("divided_space_time", "joint_space_time"):
         reason = f"has {attention_type} attention, which Hugging Face's TimeSformer does not have"
+    elif (kind := weights.clip.get("input", "rgb")) != "rgb":
+        reason = f"sees motion images (DATA.INPUT {kind}), which Hugging Face's processors do not make"
     if reason:
         raise CheckpointError(f"{weights.source} ({weights.kind}) {reason}. {INSTEAD}")
     notes = []
