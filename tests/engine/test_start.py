@@ -54,7 +54,7 @@ def test_a_checkpoint_explains_itself(first_run: Path) -> None:
     assert found["preprocessing"] == {
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb", "crop_mode": "crop",
         "short_side": 32, "size": [32, 32], "shuffle_frames": False,
-        "num_frames": 4, "sampling_rate": "auto", "target_fps": 30.0,
+        "num_frames": 4, "sampling_rate": "auto", "target_fps": 30.0, "input": "rgb", "difference_frames": 4,
     }  # fmt: skip
     assert found["metrics"]["top1"] == found["best_score"] or "loss" in found["metrics"]
     assert found["versions"]["libraries"]["torch"] and found["dataset"]["train"].startswith("sha256")

@@ -20,6 +20,7 @@ from timesformer.datasets.video_dataset import Batch, collate
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.train import show_input
+from timesformer.video.clip_spec import ClipSpec
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., int]
@@ -58,7 +59,8 @@ def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
     clips = torch.zeros(2, 3, 4, 16, 16, dtype=torch.uint8)
     batches = [Batch(clips, [0, (1, 2)], [1, 0], [0, 1], [1, 1], [4, 4], [], []), collate([])]
     shown: list[str] = []
-    run = SimpleNamespace(output_dir=tmp_path, events=SimpleNamespace(clips=lambda name, *_, **__: shown.append(name)))
+    events = SimpleNamespace(clips=lambda name, *_, **__: shown.append(name))
+    run = SimpleNamespace(output_dir=tmp_path, events=events, spec=ClipSpec())
     videos = VideoList([VideoRecord(f"{name}.mp4", 0, "train.csv:1") for name in "ab"], ["wave", "clap"])
     assert all(a is b for a, b in zip(show_input(run, iter(batches), videos), batches, strict=True))
     assert shown == ["train/input"] and (tmp_path / "input_clips.png").stat().st_size > 0
