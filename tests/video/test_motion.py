@@ -24,7 +24,7 @@ def moving_square(gain: float = 1.0, level: float = 30.0) -> torch.Tensor:
 
 def test_motion_is_where_and_when_something_moved() -> None:
     images = motion_images(moving_square(), 4)
-    assert images.shape == (1, 3, 4, 16, 32)
+    assert images.shape == (1, 1, 4, 16, 32)
     columns = images[0, 0].amax(dim=1)  # (4, 32)
     for part in range(4):
         first, last = 4 + 4 * part, 8 + 4 * part + 4  # columns that the square covers or leaves in two steps

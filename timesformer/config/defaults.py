@@ -140,7 +140,7 @@ _DECLARED = (
     Key("DATA.MEAN", [0.45, 0.45, 0.45], "floats", "mean subtracted per channel, of pixel values in 0..1 (of 0..255: divide by 255)", low=0, high=1, length=3),
     Key("DATA.STD", [0.225, 0.225, 0.225], "floats", "standard deviation to divide by, per channel, of pixel values in 0..1 (of 0..255: divide by 255)", low=1e-6, high=1, length=3),
     Key("DATA.CHANNEL_ORDER", "rgb", "str", "order of the colour channels the model sees", ("rgb", "bgr")),
-    Key("DATA.INPUT", "rgb", "str", "what the model sees: pixels; motion images, sums of differences of successive frames, in which the background is gone; or both (6 channels)", ("rgb", "difference", "rgb+difference")),
+    Key("DATA.INPUT", "rgb", "str", "what the model sees: pixels; motion images, sums of differences of successive frames, in which the background is gone; or both (4 channels)", ("rgb", "difference", "rgb+difference")),
     Key("DATA.DIFFERENCE_FRAMES", 4, "int", "differences of successive frames that a motion image sums up; a clip then takes NUM_FRAMES * DIFFERENCE_FRAMES + 1 frames of the video", low=1),
     Key("DATA.CROP_MODE", "crop", "str", "crop: scale to the short side, then crop; full: the whole frame, resized to the crop size", ("crop", "full")),
     Key("DATA.TRAIN_CROP_SIZE", 224, "size", "training input in pixels: side, or [height, width]", low=1, used_by="training"),

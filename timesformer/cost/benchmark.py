@@ -119,7 +119,9 @@ class Workload:
                 check_compiler(self.device)
                 compile_model(self.model)
         count, num_classes = self.num_clips, self.cfg.MODEL.NUM_CLASSES
-        self.clips = torch.randint(0, 256, (count, 3, self.spec.sampled_frames, *self.spec.size)).to(self.device, torch.uint8)
+        self.clips = torch.randint(0, 256, (count, 3, self.spec.sampled_frames, *self.spec.size)).to(
+            self.device, torch.uint8
+        )
         numbers = list(range(count))
         labels = [number % num_classes for number in numbers]
         self.batch = Batch(self.clips, labels, numbers, numbers, [1] * count, [1.0] * count, failures=[], warnings=[])

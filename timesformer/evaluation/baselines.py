@@ -74,8 +74,8 @@ def middle_frames(clips: Tensor) -> Tensor:
 
 def small_motion_images(clips: Tensor) -> Tensor:
     """Where something moves in each quarter of the clip: uint8 (B, C, T, H, W) -> float (B, 4, h, w)."""
-    grey = avg_pool2d(clips.float().mean(dim=1), POOL)  # (B, T, h, w)
-    return motion_images(grey[:, None], NUM_MOTION_IMAGES)[:, 0]
+    small = avg_pool2d(clips.float().flatten(0, 1), POOL).unflatten(0, clips.shape[:2])  # (B, C, T, h, w)
+    return motion_images(small, NUM_MOTION_IMAGES)[:, 0]
 
 
 def landmark_features(landmarks: np.ndarray) -> np.ndarray:

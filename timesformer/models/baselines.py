@@ -148,8 +148,7 @@ class Baseline:
             )
         if (channels := ClipSpec.from_config(cfg).input_shape[0]) != 3:
             raise ConfigError(
-                f"DATA.INPUT {cfg.DATA.INPUT} gives {channels} channels, and {self.name} takes 3. "
-                "Type DATA.INPUT rgb, or difference"
+                f"DATA.INPUT {cfg.DATA.INPUT} gives {channels} channels, and {self.name} takes 3. Type DATA.INPUT rgb"
             )
         build = partial(self.build, num_classes=cfg.MODEL.NUM_CLASSES)
         sizes = map(height_width, (cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # OpenCV comes with them: only for who transforms frames
 
 
 INPUTS = ("rgb", "difference", "rgb+difference")
-BOTH = INPUTS[2]
 
 
 def _of(key: str, default: Any) -> Any:
@@ -54,8 +53,8 @@ class ClipSpec:
             always just cover the frame, as in the published test.)
         mean, std: one value per channel in the order the model sees, of pixel values in 0..1.
         input: what the model sees: "rgb", pixels; "difference", motion images (see `motion_images`), each of the
-            differences between `difference_frames` + 1 frames; or "rgb+difference", both, as 6 channels, where the
-            pixels are those of the last frame of each part.
+            differences between `difference_frames` + 1 frames, in 1 channel; or "rgb+difference", both, where the
+            pixels are those of the last frame of each part, as 4 channels.
         difference_frames: differences that a motion image sums up, unless `input` is "rgb".
         channel_order: "rgb", or "bgr" for models trained on OpenCV's order (the released SSv2 weights).
     """
@@ -108,7 +107,8 @@ class ClipSpec:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of a clip as the model gets it."""
-        return (len(self.mean) * (1 + (self.input == BOTH)), self.num_frames, *self.size)
+        channels = {"rgb": len(self.mean), "difference": 1, "rgb+difference": len(self.mean) + 1}
+        return (channels[self.input], self.num_frames, *self.size)
 
     @property
     def sampled_frames(self) -> int:
@@ -178,6 +178,7 @@ class ClipSpec:
         if self.input == "rgb":
             return clips
         motion = motion_images(clips.float(), self.num_frames).mul_(50).add_(80).clamp_(0, 255).to(torch.uint8)
+        motion = motion.expand(-1, 3, -1, -1, -1)
         if self.input == "difference":
             return motion
         return torch.cat([clips[:, :, self.difference_frames :: self.difference_frames], motion], dim=2)
