@@ -20,11 +20,13 @@ from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import ConfigError, DataListError
 from timesformer.utils.registry import DATASETS
+from timesformer.video.augment import Appearance, Geometry
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import (
     RandomSegmentSampler,
     RandomSpanSampler,
     ShuffledFrames,
+    Timing,
     UniformSegmentSampler,
     UniformSpanSampler,
 )
@@ -261,6 +263,22 @@ def test_mixing() -> None:
 # ---------------------------------------------------------------- cache and limits
 
 
+def test_augmentation_comes_from_its_keys_and_the_cache_leaves_room_for_it(folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
+    settings |= {"DATA_LOADER__CACHE": "disk", "DATA_LOADER__CACHE_DIR": str(tmp_path), "DATA__CROP_MODE": "full"}
+    drawn = {"AUG__SHIFT": 0.1, "AUG__ZOOM": [0.5, 1.25], "AUG__ROTATION": 5.0, "AUG__PERSPECTIVE": 0.02}
+    drawn |= {"AUG__GAMMA": 0.3, "AUG__GRAY_PROB": 0.2, "AUG__BLUR": 1.0, "AUG__NOISE": 0.05, "AUG__JPEG_QUALITY": 50}
+    drawn |= {"AUG__BACKGROUND": 0.5, "AUG__TRIM": 0.1, "AUG__SPEED": 0.3, "DATA__SAMPLING_RATE": "auto"}
+    videos = build.load_list(config(**settings), "val")
+    plain, augmented = (build.build_train_dataset(config(**settings, **more), videos) for more in ({}, drawn))
+    assert not plain.transform.geometry and not plain.transform.appearance and plain.timing == Timing()
+    assert augmented.transform.geometry == Geometry(shift=0.1, zoom=(0.5, 1.25), rotation=5.0, perspective=0.02)
+    look = {"gamma": 0.3, "gray_prob": 0.2, "blur": 1.0, "noise": 0.05, "jpeg_quality": 50, "background": 0.5}
+    assert augmented.transform.appearance == Appearance(**look) and augmented.timing == Timing(trim=0.1, speed=0.3)
+    assert plain.cache.stored_size((480, 640)) == (32, 48) and augmented.cache.stored_size((480, 640)) == (40, 60)
+    assert plain.cache.stored_size.is_exact((480, 640)) and not augmented.cache.stored_size.is_exact((480, 640))
+
+
 def test_the_cache_is_announced_shared_and_limited(
     folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -281,6 +299,6 @@ def test_the_cache_is_announced_shared_and_limited(
     assert one is not None and two is not None and torch.equal(one, two)  # 48 x 64 is not above the largest scale
     assert "not exactly" not in caplog.text
     build.build_train_dataset(config(**settings, DATA__TRAIN_JITTER_SCALES=[40, 44]), videos)
-    assert "5 of the videos that were opened are larger than the largest of DATA.TRAIN_JITTER_SC" in caplog.text
+    assert "5 of the videos that were opened are larger than the largest scale of a clip (DATA.TRAIN_JIT" in caplog.text
     with pytest.raises(ConfigError, match=r"more than DATA_LOADER.CACHE_GB 0. Type DATA_LOADER.CACHE_GB 1, or"):
         build.build_train_dataset(config(**settings, DATA_LOADER__CACHE_GB=0.0), videos)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.datasets.media import truncate, write_video
 from timesformer.datasets.inspect import inspect_videos, quick_look, span_advice
 from timesformer.datasets.records import VideoRecord
+from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.frame_samplers import ShuffledFrames, UniformSegmentSampler, UniformSpanSampler
 from timesformer.video.pyav_reader import PyAVReader
 
@@ -107,6 +109,15 @@ def test_videos_shorter_than_a_clip_are_reported_when_clips_span_the_whole_video
     )
     fitting = quick_look(videos, frame_sampler=UniformSegmentSampler(16))
     assert span_advice(fitting, sampling_rate="auto", target_fps=30.0) is None
+
+
+def test_motion_images_of_short_videos_take_fewer_differences(videos: list[VideoRecord]) -> None:
+    spec = ClipSpec(num_frames=2, difference_frames=40, input="difference", sampling_rate="auto")
+    report = quick_look(videos, frame_sampler=spec.frame_sampler())
+    shortest = round(min(np.multiply(report.durations_sec, report.fps)))
+    advice = span_advice(report, sampling_rate="auto", target_fps=1.0, num_frames=2) or ""
+    assert "too short for DATA.NUM_FRAMES 2 (81 with DATA.DIFFERENCE_FRAMES)" in advice
+    assert advice.endswith(f"the shortest has {shortest} frames. Type DATA.DIFFERENCE_FRAMES {(shortest - 1) // 2}")
 
 
 def test_a_few_short_videos_are_no_reason_for_advice(videos: list[VideoRecord]) -> None:

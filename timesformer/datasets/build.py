@@ -186,9 +186,9 @@ def build_cache(
     log.info("%s, %.2f GB of them stored already", message, stored_bytes / GB)
     if num_inexact:
         log.info(
-            "%d of the videos that were opened are larger than the largest of DATA.TRAIN_JITTER_SCALES %s: they are "
-            "stored at that size and clips are scaled from it, which is not exactly what they are without a cache",
-            *(num_inexact, cfg.DATA.TRAIN_JITTER_SCALES),
+            "%d of the videos that were opened are larger than the largest scale of a clip (%s): they are stored at "
+            "that size and clips are scaled from it, which is not exactly what they are without a cache",
+            *(num_inexact, "AUG.ZOOM" if stored_size.whole else "DATA.TRAIN_JITTER_SCALES, AUG.ZOOM"),
         )
     return cache
 

@@ -136,9 +136,11 @@ def span_advice(
     share = f"{report.repeating_fraction:.0%} of the videos would repeat frames"
     if sampling_rate == "auto":
         shortest = round(min(np.multiply(report.durations_sec, report.fps)))
-        count = f"DATA.NUM_FRAMES {num_frames}"
-        count += f" ({report.num_frames} with DATA.DIFFERENCE_FRAMES)" if report.num_frames != num_frames else ""
-        return f"{share}: too short for {count}, the shortest has {shortest} frames"
+        text = f"{share}: too short for DATA.NUM_FRAMES {num_frames}"
+        if report.num_frames == num_frames:
+            return f"{text}, the shortest has {shortest} frames"
+        advice = f". Type DATA.DIFFERENCE_FRAMES {fewer}" if (fewer := (shortest - 1) // num_frames) else ""
+        return f"{text} ({report.num_frames} with DATA.DIFFERENCE_FRAMES), the shortest has {shortest} frames{advice}"
     span = clip_span_sec(num_frames, int(sampling_rate), target_fps)
     long_enough = np.quantile(report.durations_sec, TOLERATED_SHARE, method="lower")
     rate = int(long_enough * target_fps / num_frames)
