@@ -268,12 +268,12 @@ def test_augmentation_comes_from_its_keys_and_the_cache_leaves_room_for_it(folde
     settings |= {"DATA_LOADER__CACHE": "disk", "DATA_LOADER__CACHE_DIR": str(tmp_path), "DATA__CROP_MODE": "full"}
     drawn = {"AUG__SHIFT": 0.1, "AUG__ZOOM": [0.5, 1.25], "AUG__ROTATION": 5.0, "AUG__PERSPECTIVE": 0.02}
     drawn |= {"AUG__GAMMA": 0.3, "AUG__GRAY_PROB": 0.2, "AUG__BLUR": 1.0, "AUG__NOISE": 0.05, "AUG__JPEG_QUALITY": 50}
-    drawn |= {"AUG__BACKGROUND": 0.5, "AUG__TRIM": 0.1, "AUG__SPEED": 0.3, "DATA__SAMPLING_RATE": "auto"}
+    drawn |= {"AUG__TRIM": 0.1, "AUG__SPEED": 0.3, "DATA__SAMPLING_RATE": "auto"}
     videos = build.load_list(config(**settings), "val")
     plain, augmented = (build.build_train_dataset(config(**settings, **more), videos) for more in ({}, drawn))
     assert not plain.transform.geometry and not plain.transform.appearance and plain.timing == Timing()
     assert augmented.transform.geometry == Geometry(shift=0.1, zoom=(0.5, 1.25), rotation=5.0, perspective=0.02)
-    look = {"gamma": 0.3, "gray_prob": 0.2, "blur": 1.0, "noise": 0.05, "jpeg_quality": 50, "background": 0.5}
+    look = {"gamma": 0.3, "gray_prob": 0.2, "blur": 1.0, "noise": 0.05, "jpeg_quality": 50}
     assert augmented.transform.appearance == Appearance(**look) and augmented.timing == Timing(trim=0.1, speed=0.3)
     assert plain.cache.stored_size((480, 640)) == (32, 48) and augmented.cache.stored_size((480, 640)) == (40, 60)
     assert plain.cache.stored_size.is_exact((480, 640)) and not augmented.cache.stored_size.is_exact((480, 640))

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.video.test_transforms import make_frames, still, train_transform
-from timesformer.video.augment import Appearance, Geometry, replace_background, warp
+from timesformer.video.augment import Appearance, Geometry, warp
 from timesformer.video.frame_samplers import RandomSegmentSampler, RandomSpanSampler, Timing
 
 ALL_GEOMETRY: dict[str, Any] = {"shift": 0.2, "zoom": (0.7, 1.4), "rotation": 15.0, "perspective": 0.1}
 APPEARANCES: dict[str, Any] = {
-    "background": 1.0,
     "gamma": 0.5,
     "gray_prob": 1.0,
     "blur": 2.0,
@@ -124,22 +123,6 @@ def test_appearance_treats_all_frames_alike(name: str) -> None:
     for seed in range(6):
         clip = transform(still(), generator(seed))[0]
         assert all(torch.equal(clip[:, 0], clip[:, t]) for t in range(4))
-
-
-def test_a_new_background_keeps_what_moves() -> None:
-    torch.manual_seed(0)
-    scene = np.full((64, 80), 90.0) + 40 * (np.indices((64, 80)).sum(0) // 8 % 2)
-    clip = np.repeat(scene[None, None], 3, axis=1).repeat(9, axis=0)
-    for t in range(9):
-        clip[t, :, 30:36, 8 * t : 8 * t + 6] += 100.0  # moves on; each pixel is covered in one frame at most
-    before = torch.from_numpy(clip).to(torch.uint8)
-    after = replace_background(before, 0.5).float()
-    still_part = after.median(dim=0).values
-    assert (still_part - before.float().median(dim=0).values).abs().mean() > 5
-    moving = (after - still_part)[:, 0]
-    for t in range(9):
-        found = centre_of_mass(moving[t].clamp(min=40).sub(40).numpy())
-        assert found == pytest.approx([8 * t + 2.5, 32.5], abs=1.0)
 
 
 @settings(max_examples=60, deadline=None)

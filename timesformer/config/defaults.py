@@ -167,7 +167,6 @@ _DECLARED = (
     Key("AUG.BLUR", 0.0, "float", "largest Gaussian blur in pixels, for half of the clips", low=0, high=20),
     Key("AUG.NOISE", 0.0, "float", "largest Gaussian noise, of pixel values in 0..1, for half of the clips", low=0, high=1),
     Key("AUG.JPEG_QUALITY", 100, "int", "lowest quality of JPEG compression, for half of the clips; 100: none", low=1, high=100),
-    Key("AUG.BACKGROUND", 0.0, "float", "what stands still becomes another picture of at most this contrast, as a factor of its own; 0: stays", low=0, high=4),
     Key("AUG.TRIM", 0.0, "float", "largest part cut off at the start, and at the end, of clips that span the whole video", low=0, high=0.45),
     Key("AUG.SPEED", 0.0, "float", "largest slow change of speed within clips of the whole video (at most 1), or of the span of other clips in its logarithm", low=0, high=1),
     # ---------------------------------------------------------------- datasets with settings of their own

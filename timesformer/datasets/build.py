@@ -93,7 +93,6 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     aug = cfg.AUG
     geometry = Geometry(shift=aug.SHIFT, zoom=tuple(aug.ZOOM), rotation=aug.ROTATION, perspective=aug.PERSPECTIVE)
     appearance = Appearance(
-        background=aug.BACKGROUND,
         gamma=aug.GAMMA,
         gray_prob=aug.GRAY_PROB,
         blur=aug.BLUR,

@@ -1,4 +1,4 @@
-"""Augmentation that keeps the subject in view: geometry, colours and background, the same for a whole clip.
+"""Augmentation that keeps the subject in view: geometry, light and colours, the same for a whole clip.
 
 Each part is drawn once a clip, so that all its frames change alike, and changes nothing at its default.
 
@@ -67,8 +67,6 @@ class Appearance:
     """Random changes of what a clip looks like.
 
     Attributes:
-        background: largest contrast of a random picture, made of the clip's own median frame, that takes the place of
-            the median: what moves stays, what stands still changes.
         gamma: largest change of the exponent of brightness, in its logarithm.
         gray_prob: probability that a clip loses its colours.
         blur: largest standard deviation of a Gaussian blur in pixels; half of the clips stay sharp.
@@ -76,7 +74,6 @@ class Appearance:
         jpeg_quality: lowest quality of JPEG compression, for half of the clips; 100: none.
     """
 
-    background: float = 0.0
     gamma: float = 0.0
     gray_prob: float = 0.0
     blur: float = 0.0
@@ -101,7 +98,6 @@ class Appearance:
             return functional.gaussian_noise(clip, 0.0, _uniform(0, self.noise))
 
         parts: list[tuple[bool, Callable[[Tensor], Tensor]]] = [
-            (self.background > 0, lambda clip: replace_background(clip, self.background)),
             (self.gamma > 0, gamma),
             (self.gray_prob > 0, v2.RandomGrayscale(self.gray_prob)),
             (self.blur > 0, half_of(v2.GaussianBlur(2 * math.ceil(2 * self.blur) + 1, (0.01, max(self.blur, 0.01))))),
@@ -118,24 +114,6 @@ def warp(frames: np.ndarray, matrix: np.ndarray, size: Size) -> Tensor:
         warped = cv2.warpPerspective(frame, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         cv2.split(warped, [clip[0, t], clip[1, t], clip[2, t]])
     return torch.from_numpy(clip)
-
-
-def replace_background(clip: Tensor, contrast: float) -> Tensor:
-    """What stands still, the median over time, becomes another picture; what moves is added to it.
-
-    The picture is the median itself, flipped and rolled by chance, in colours of another contrast and level.
-
-    Args:
-        clip: (T, C, h, w) uint8.
-        contrast: largest contrast of the new picture, as a factor of the median's.
-    """
-    median = clip.float().median(dim=0).values  # (C, h, w)
-    picture = median - median.mean(dim=(1, 2), keepdim=True)
-    flips = [dim for dim in (1, 2) if torch.rand(()) < 0.5]
-    offsets = [int(torch.randint(size, ())) for size in picture.shape[1:]]
-    picture = picture.flip(flips).roll(offsets, (1, 2)) * _uniform(-contrast, contrast)
-    level = median.mean() * torch.empty(3, 1, 1).uniform_(0.7, 1.3)
-    return (clip - median + level + picture).clamp_(0, 255).to(torch.uint8)
 
 
 def compress(clip: Tensor, quality: int) -> Tensor:
