@@ -49,6 +49,10 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
+def test_no_document_has_a_placeholder() -> None:
+    assert [relative(path) for path in DOCUMENTS if re.search(r"@@\w+@@|\bTODO\b|\bXXX\b", read(path))] == []
+
+
 def test_no_file_names_a_path_of_one_machine() -> None:
     personal = re.compile(rf"/(?:home|Users|root|scratch)/\w|{re.escape(str(ROOT))}/")
     assert [relative(path) for path in TEXTS if personal.search(read(path))] == []
