@@ -40,6 +40,7 @@ CASES = [
     ("MIXUP.ENABLED True TRAIN.BATCH_SIZE 8 NUM_GPUS 8", "Type TRAIN.BATCH_SIZE 16 or MIXUP.ENABLED False"),
     ("FOLDER.VAL_FRACTION 0.5 FOLDER.TEST_FRACTION 0.5",
      "FOLDER.TEST_FRACTION 0.5 leave no videos to train on. Type FOLDER.VAL_FRACTION 0.1"),
+    ("AUG.ZOOM [1.3,0.75]", "must go up. Type AUG.ZOOM [0.75,1.3]"),
     ("DATA.AUTO_AUGMENT xx", "DATA.AUTO_AUGMENT 'xx' is not RandAugment in timm's notation"),
     ("DATA.AUTO_AUGMENT rand-n2", "For example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"),
     ("DATA.AUTO_AUGMENT rand-m11", "the magnitude, from 0 to 10"),

@@ -23,6 +23,15 @@ CASES = [
     ("TIMESFORMER.EMBED_DIM 100", "divisible by TIMESFORMER.NUM_HEADS 12 (auto is 768 and 12). Type "),
     ("MODEL.MODEL_NAME LightTimeSformer TIMESFORMER.NUM_HEADS 9", "NUM_HEADS 9 (auto is 384 and 6). Type "),
     ("TIMESFORMER.EMBED_DIM 96 TIMESFORMER.NUM_HEADS 5", "Type TIMESFORMER.NUM_HEADS 4 or "),
+    (
+        "MODEL.MODEL_NAME StreamTimeSformer TIMESFORMER.EMBED_DIM 27 TIMESFORMER.NUM_HEADS 3",
+        "an odd width of a head (9), and time rotates pairs of channels. Type TIMESFORMER.EMBED_DIM 30",
+    ),
+    (
+        "MODEL.MODEL_NAME StreamTimeSformer TIMESFORMER.ATTENTION_TYPE axial",
+        "axial is none of StreamTimeSformer, which has frame_cls_causal and frame_cls. Type TIMESFORMER.ATTENTION_TYPE "
+        "frame_cls_causal",
+    ),
 ]  # fmt: skip
 
 

@@ -139,6 +139,8 @@ TRAINING_RULES = (
     Rule("{TRAIN.FINETUNE} loads the weights only, {TRAIN.CHECKPOINT_EPOCH_RESET} the optimiser too",
          lambda finetune, reset, path: path and finetune and reset and "Type one of them False",
          "TRAIN.CHECKPOINT_FILE_PATH"),
+    Rule("{AUG.ZOOM} must go up",
+         lambda zoom: zoom != sorted(zoom) and f"Type AUG.ZOOM {format_list(sorted(zoom))}"),
     Rule("{DATA.AUTO_AUGMENT} is not RandAugment in timm's notation (m, the magnitude, from 0 to 10)",
          lambda notation: notation and not _is_rand_augment(notation)
          and "For example DATA.AUTO_AUGMENT rand-m7-n2-mstd0.5"),

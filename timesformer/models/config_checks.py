@@ -55,3 +55,8 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
             f"(auto is {auto_width} and {auto_heads}). "
             f"Type TIMESFORMER.NUM_HEADS {fitting} or TIMESFORMER.EMBED_DIM {-(-width // heads) * heads}"
         )
+    elif width // heads % 2 and (model.attention_types[0].startswith("frame_cls") or "frame_cls" in vit.ATTENTION_TYPE):
+        yield (
+            f"TIMESFORMER.EMBED_DIM {width} over TIMESFORMER.NUM_HEADS {heads} is an odd width of a head "
+            f"({width // heads}), and time rotates pairs of channels. Type TIMESFORMER.EMBED_DIM {width + heads}"
+        )

@@ -95,7 +95,8 @@ class Appearance:
             return functional.adjust_gamma(clip, math.exp(_uniform(-self.gamma, self.gamma)))
 
         def noise(clip: Tensor) -> Tensor:
-            return functional.gaussian_noise(clip, 0.0, _uniform(0, self.noise))
+            noisy = functional.gaussian_noise(clip / 255, 0.0, _uniform(0, self.noise))  # torchvision 0.21: floats only
+            return noisy.mul_(255).round_().to(torch.uint8)
 
         parts: list[tuple[bool, Callable[[Tensor], Tensor]]] = [
             (self.gamma > 0, gamma),
