@@ -7,12 +7,11 @@ and in a loader process neither does one that hangs or crashes its decoder.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +20,14 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # torch's do
 
 from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.records import VideoRecord, in_memory, list_pictures
+from timesformer.datasets.opening import Label, as_record, open_record, sample_record
+from timesformer.datasets.records import VideoRecord, in_memory
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import FrameSampler, Timing, distinct_frames
-from timesformer.video.readers import VideoReader, open_array, open_frames, open_video
-from timesformer.video.video_info import VideoInfo
-
-Label: TypeAlias = "int | tuple[int, ...]"
 
 MAX_REPLACEMENTS = 3  # clips of the same class tried in place of one that cannot be read
-FRAME_FOLDER_FPS = 30.0  # of frame folders whose rate nobody gives
 
 
 class SampleKey(NamedTuple):
@@ -143,54 +138,6 @@ class _Clips(NamedTuple):
     flipped: bool
     frame_indices: np.ndarray
     warnings: tuple[str, ...]
-
-
-def as_record(video: Any, label: Label = -1) -> VideoRecord:
-    """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3), also as a list.
-
-    Raises:
-        VideoReadError: frames of another shape or type.
-    """
-    if isinstance(video, VideoRecord):
-        return video
-    if isinstance(video, (np.ndarray, torch.Tensor, list, tuple)):
-        frames = np.asarray(video)
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
-            cause = f"found {frames.dtype} of shape {frames.shape}; allowed: uint8 RGB (frames, height, width, 3)"
-            raise VideoReadError("(frames in memory)", cause)
-        return VideoRecord("(frames in memory)", label, "array", frames)
-    path = str(video)
-    return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
-
-
-def open_record(record: VideoRecord, *, backend: str) -> VideoReader:
-    """Open the video file, frame folder or frames in memory of `record`.
-
-    Raises:
-        VideoReadError: it cannot be opened.
-    """
-    if in_memory(record):
-        frames: Any = record.frames
-        return open_array(frames, fps=record.fps or FRAME_FOLDER_FPS)
-    if record.frames:
-        return open_frames(record.frames, fps=record.fps or FRAME_FOLDER_FPS)
-    return open_video(record.path, backend=backend)
-
-
-def sample_record(
-    record: VideoRecord, info: VideoInfo, frame_sampler: FrameSampler, generator: np.random.Generator
-) -> np.ndarray:
-    """Frames, int64 (num_clips, num_frames), that the sampler takes of the part of the video that counts.
-
-    Raises:
-        VideoReadError: the record's part (`start_sec` to `end_sec`) has no frame in the video.
-    """
-    first = round(record.start_sec * info.fps)
-    last = min(round(record.end_sec * info.fps) or info.num_frames, info.num_frames)
-    if first >= last:
-        part = f"no frame from {record.start_sec:g} to {record.end_sec:g} s"
-        raise VideoReadError(record.path, f"{part}; it is {info.duration_sec:.1f} s long")
-    return first + frame_sampler(last - first, info.fps, generator)
 
 
 @dataclass(eq=False)

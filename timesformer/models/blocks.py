@@ -152,18 +152,18 @@ class SteppedBlock(BlockLayers):
             attn,
             lambda tokens: groups.group(norm(tokens)).flatten(0, 1),  # (B*G, L, D)
             tokens,
-            key_mask=None if real is None else real.repeat(len(tokens), 1),
+            key_mask=None if real is None else real.repeat(tokens.shape[0], 1),
         )
         if attn.output_is_observed or linear._forward_hooks or linear._forward_pre_hooks:
             mixed = linear(self.drop_path(attend()))
         else:  # the projection and the linear map as one product
             mixed = attend(project_out=partial(folded, second=linear, drop_path=self.drop_path))
-        return groups.ungroup(rearrange(mixed, "(b g) l d -> b g l d", b=len(tokens)), tokens.shape)
+        return groups.ungroup(rearrange(mixed, "(b g) l d -> b g l d", b=tokens.shape[0]), tokens.shape)
 
     def _last_step(self, cls: Tensor, tokens: Tensor, *, cls_only: bool) -> tuple[Tensor, Tensor | None]:
         """What attention adds to cls and, without `cls_only`, to tokens."""
         mixed = self.drop_path(self._attend(self.attn, self._rows, cls, tokens, first_only=cls_only))
-        mixed = rearrange(mixed, "(b g) l d -> b g l d", b=len(cls))  # each group is dropped on its own
+        mixed = rearrange(mixed, "(b g) l d -> b g l d", b=cls.shape[0])  # each group is dropped on its own
         tokens_out = None if cls_only else self.last.ungroup(mixed[:, :, 1:], tokens.shape)
         return mixed[:, :, :1].mean(1), tokens_out
 
@@ -205,7 +205,7 @@ class LocalGlobalBlock(SteppedBlock):
             mixed = self._attend(self.attn, self._one_row, cls, tokens, first_only=True)
             return self.drop_path(mixed), None
         real = self.last.real(tokens)
-        mixed = self._attend(self.attn, self._rows, cls, tokens, mix=partial(self._mix, len(cls), real))
+        mixed = self._attend(self.attn, self._rows, cls, tokens, mix=partial(self._mix, cls.shape[0], real))
         mixed = self.drop_path(mixed)  # (B, 1 + G*L, D): one decision per clip, as for the MLP
         groups = math.prod(parts for parts, _ in self.last._cuts(tokens.shape))
         patches = rearrange(mixed[:, 1:], "b (g l) d -> b g l d", g=groups)
@@ -227,7 +227,7 @@ class LocalGlobalBlock(SteppedBlock):
         """
         attn = self.attn
         q, k, v = split_heads(qkv, attn.num_heads)  # (B*G, heads, 1 + L, D / heads)
-        groups = len(q) // batch
+        groups = q.shape[0] // batch
         seen = torch.ones(groups, q.shape[2], dtype=torch.bool, device=q.device)
         if real is not None:
             seen[:, 1:] = real

@@ -41,7 +41,7 @@ class FrameClsBlock(BlockLayers):
         last_only = cls_only and self.causal
         mixed = self._attend(self.temporal_attn, self._by_token, x, mix=partial(self._mix_times, last_only))
         x = x[:, -1:] if last_only else x
-        x = x + self.drop_path(rearrange(mixed, "(b l) t d -> b t l d", b=len(x)))
+        x = x + self.drop_path(rearrange(mixed, "(b l) t d -> b t l d", b=x.shape[0]))
         mixed = self._attend(self.attn, lambda x: self.norm1(x).flatten(0, 1), x, first_only=cls_only)
         x = x[:, :, :1] if cls_only else x
         x = x + self.drop_path(mixed.view_as(x))

@@ -120,7 +120,8 @@ class FoldedLinears(CachesPrepared):
             )
             if prepared is not None:
                 return prepared(x)
-        if x.numel() <= x.shape[-1] ** 2:  # fewer tokens than the width: the product is more work than it saves
+        few = not torch.compiler.is_compiling() and x.numel() <= x.shape[-1] ** 2  # a graph serves every batch size
+        if few:  # fewer tokens than the width: the product is more work than it saves
             x = first(x)
             return second(x if factor is None else x * factor)  # type: ignore[no-any-return]
         weight, bias = second.weight @ first.weight, F.linear(first.bias, second.weight)

@@ -201,7 +201,7 @@ class VisionTransformer(VideoModel):
         tokens = self.drop(torch.cat([cls, tokens], dim=2))  # (B, T, 1 + N, D)
         if self.attention_type == "space_only":  # frames are rows of their own
             (out,) = self._encode(tokens.flatten(0, 1), all_tokens=all_tokens)
-            tokens = out.unflatten(0, (len(x), -1))
+            tokens = out.unflatten(0, (x.shape[0], -1))
         else:
             (tokens,) = self._encode(tokens, all_tokens=all_tokens)
         cls = tokens[:, -1, 0] if self.attention_type == "frame_cls_causal" else tokens[:, :, 0].mean(1)
@@ -210,7 +210,7 @@ class VisionTransformer(VideoModel):
     def _encode_clip(self, x: Tensor, all_tokens: bool) -> tuple[Tensor, Tensor]:
         """Attention over space and time: the cls token (B, D), and patch tokens (B, N*T, D), t fastest."""
         tokens = self.patch_embed(x, time_first=False) + self.pos_embed[:, 1:].unsqueeze(2) + self.time_embed
-        cls = self.drop((self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1))  # (B, 1, D)
+        cls = self.drop((self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1))  # (B, 1, D)
         tokens = self.drop(tokens)  # (B, N, T, D)
         if self.attention_type == "joint_space_time":
             out = self._encode(torch.cat([cls, tokens.flatten(1, 2)], dim=1), all_tokens=all_tokens)[0]

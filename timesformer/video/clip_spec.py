@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from fvcore.common.config import CfgNode
-from torch import Tensor
-
 from timesformer.utils.sizes import height_width
 from timesformer.video.frame_samplers import (
     FrameSampler,
@@ -21,9 +17,12 @@ from timesformer.video.frame_samplers import (
     UniformSegmentSampler,
     UniformSpanSampler,
 )
-from timesformer.video.motion import motion_images
 
-if TYPE_CHECKING:  # OpenCV comes with them: only for who transforms frames
+if TYPE_CHECKING:  # torch is for who makes a model's input, OpenCV for who transforms frames
+    import torch
+    from fvcore.common.config import CfgNode
+    from torch import Tensor
+
     from timesformer.video.transforms import EvalTransform, TrainTransform
 
 
@@ -160,10 +159,16 @@ class ClipSpec:
 
         F is `sampled_frames`, T `num_frames`. Pixels are (x / 255 - mean) / std; for differences see `motion_images`.
         """
+        import torch
+
+        from timesformer.video.motion import motion_images
+
         assert self.channel_order in ("rgb", "bgr") and clips.dtype == torch.uint8, (self.channel_order, clips.dtype)
         if self.channel_order == "bgr":
             clips = clips.flip(1)
-        shift, scale = (_per_channel(values, clips.device) for values in (self.mean, self.std))
+        # a graph that is exported or compiled has them as constants of its own
+        per_channel = _per_channel.__wrapped__ if torch.compiler.is_compiling() else _per_channel
+        shift, scale = (per_channel(values, clips.device) for values in (self.mean, self.std))
         pixels = clips.to(torch.float32)
         if self.input == "rgb":
             return pixels.sub_(shift).div_(scale)
@@ -177,6 +182,10 @@ class ClipSpec:
         """uint8 clips (B, 3, F, H, W) as pictures (B, 3, F', H, W) of what the model sees: pixels, motion, or both."""
         if self.input == "rgb":
             return clips
+        import torch
+
+        from timesformer.video.motion import motion_images
+
         motion = motion_images(clips.float(), self.num_frames).mul_(50).add_(80).clamp_(0, 255).to(torch.uint8)
         motion = motion.expand(-1, 3, -1, -1, -1)
         if self.input == "difference":
@@ -228,6 +237,8 @@ class Views:
 @cache
 def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
     """Values of 0..1 as (C, 1, 1, 1) numbers of 0..255 on the device, copied there once."""
+    import torch
+
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).mul(255).view(-1, 1, 1, 1)
 

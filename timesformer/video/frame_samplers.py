@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.random import Generator
 
 FrameSampler = Callable[[int, float, "Generator | None"], np.ndarray]
@@ -148,8 +147,19 @@ def span_indices(start: float, span: float, num_frames: int, num_video_frames: i
     moments are float32 and cut to whole frames; those past the end of the video become its last frame.
     Trained weights rely on each of these. Shape (num_frames,).
     """
-    moments = torch.linspace(start, start + span - 1, num_frames)
-    return moments.clamp(0, num_video_frames - 1).long().numpy()
+    moments = _moments(start, start + span - 1, num_frames)
+    return moments.clip(0, num_video_frames - 1).astype(np.int64)
+
+
+def _moments(first: float, last: float, number: int) -> np.ndarray:
+    """The float32 numbers that `torch.linspace(first, last, number)` gives, without torch.
+
+    The step is rounded to float32; the first half is counted from `first`, the other from `last`; each is rounded once.
+    """
+    steps, ends = np.arange(number), np.array([first, last], np.float32)
+    step = np.float64((ends[1] - ends[0]) / np.float32(max(number - 1, 1)))
+    from_first, from_last = ends[0] + step * steps, ends[1] - step * (number - 1 - steps)
+    return np.where(steps < max(number // 2, 1), from_first, from_last).astype(np.float32)
 
 
 def segment_edges(num_video_frames: int, num_frames: int) -> np.ndarray:

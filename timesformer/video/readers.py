@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from timesformer.utils.errors import UserError, VideoReadError
@@ -82,6 +81,8 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 scaled to (height, width) as `transforms.py` scales them; as they are if they fit."""
     if frames.shape[1:3] == size:
         return frames
+    import cv2
+
     return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR) for frame in frames])
 
 
@@ -190,6 +191,10 @@ def _read_picture(file: str) -> np.ndarray:
     """One picture as uint8 RGB (H, W, 3)."""
     if not Path(file).is_file():
         raise VideoReadError(file, "no such picture file")
+    try:
+        import cv2
+    except ImportError as error:  # the runner without torch needs it for nothing else
+        raise VideoReadError(file, "OpenCV reads pictures; pip install opencv-python-headless") from error
     picture = cv2.imread(file, cv2.IMREAD_COLOR_RGB)
     if picture is None:
         raise VideoReadError(file, "it is not a picture that OpenCV can read: empty, truncated or of another kind")
