@@ -21,8 +21,8 @@ from timesformer.datasets import cache_folders
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import check_space, disk_folder, memory_folder
 from timesformer.datasets.loader import EvalLoader, TrainLoader
-from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.opening import open_record
+from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import Batch, SampleKey, VideoDataset
 from timesformer.utils.errors import ConfigError
 from timesformer.video.clip_spec import ClipSpec, Views

@@ -17,6 +17,8 @@ COMMANDS = {
     "check": ("train.check", "check configuration and data, take one tiny step, stop"),
     "preview": ("preview.main", "draw the clips that the model gets"),
     "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
+    "predict": ("predict.main", "predict the classes of videos with trained weights"),
+    "export": ("export.main", "export a trained model: ONNX, pt2, safetensors, Hugging Face"),
     "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
     "render": ("render.main", "render the generated gestures into a folder"),
     "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),

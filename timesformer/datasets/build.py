@@ -20,8 +20,8 @@ from timesformer.datasets.gestures import wide  # noqa: F401
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.mixing import ClipMixer
-from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
 from timesformer.datasets.opening import open_record, sample_record
+from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import DataListError

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from timesformer.datasets.records import VideoRecord, shorten
 from timesformer.datasets.opening import open_record, sample_record
+from timesformer.datasets.records import VideoRecord, shorten
 from timesformer.datasets.video_dataset import Failure
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import VideoReadError

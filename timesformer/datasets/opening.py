@@ -64,3 +64,14 @@ def sample_record(
         part = f"no frame from {record.start_sec:g} to {record.end_sec:g} s"
         raise VideoReadError(record.path, f"{part}; it is {info.duration_sec:.1f} s long")
     return first + frame_sampler(last - first, info.fps, generator)
+
+
+def read_clips(reader: VideoReader, indices: np.ndarray) -> list[np.ndarray]:
+    """The frames (num_clips, T) of a video as clips, uint8 (T, H, W, 3); each frame is decoded and kept once.
+
+    Raises:
+        VideoReadError: a frame cannot be decoded.
+    """
+    wanted, inverse = np.unique(indices, return_inverse=True)
+    frames = reader.read(wanted)  # (distinct, H, W, 3)
+    return [frames[rows] for rows in inverse.reshape(indices.shape)]

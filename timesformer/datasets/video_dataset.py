@@ -20,7 +20,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # torch's do
 
 from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.opening import Label, as_record, open_record, sample_record
+from timesformer.datasets.opening import Label, as_record, open_record, read_clips, sample_record
 from timesformer.datasets.records import VideoRecord, in_memory
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
@@ -238,9 +238,7 @@ class VideoDataset(Dataset[Sample]):
         cached = self.cache is not None and not in_memory(record)
         with self.cache.open(record, open_it) if cached else open_it() as reader:  # type: ignore[union-attr]
             indices = sample_record(record, reader.info, self.frame_sampler, generator)  # (num_clips, T)
-            wanted, inverse = np.unique(indices, return_inverse=True)
-            frames = reader.read(wanted)  # (distinct, H, W, 3): each frame decoded and kept once
-        clips = [frames[rows] for rows in inverse.reshape(indices.shape)]  # (T, H, W, 3) each
+            clips = read_clips(reader, indices)  # (T, H, W, 3) each
         flipped = False
         if self.training:
             clip, flipped = self.transform(clips[0], generator, may_flip=self._may_flip(record.label))  # (C, T, h, w)

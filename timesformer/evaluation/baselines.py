@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.opening import open_record, sample_record
+from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.evaluation.metrics import bootstrap_interval
 from timesformer.utils.errors import UserError, VideoReadError

@@ -46,19 +46,41 @@ class Predictions:
 
 
 def join_views(logits: Tensor, method: str, *, multi_label: bool = False) -> Tensor:
-    """Scores (K,) of one video from the logits of its views (V, K).
+    """Scores (..., K) of videos from the logits of their views (..., V, K), in float64.
 
     Args:
-        logits: (V, K) float.
+        logits: (..., V, K) float.
         method: "mean" of softmax (sigmoid with several labels), or "sum" or "max" of the raw logits.
         multi_label: several labels per video.
     """
     logits = logits.double()
     if method == "sum":
-        return logits.sum(dim=0)
+        return logits.sum(dim=-2)
     if method == "max":
-        return logits.max(dim=0).values
-    return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).mean(dim=0)
+        return logits.amax(dim=-2)
+    return (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).mean(dim=-2)
+
+
+def score_batch(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    spec: ClipSpec,
+    ensemble: str,
+    multi_label: bool,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    views_per_forward: int,
+) -> list[np.ndarray]:
+    """Scores (K,) of each readable video of a batch, in evaluation mode; for the arguments see `evaluate`."""
+    if batch.clips is None:
+        return []
+    parts = []
+    for views in batch.clips.split(views_per_forward):
+        with autocast(device, dtype):
+            parts.append(model(spec.normalize(views.to(device, non_blocking=True))))
+    of_videos = torch.cat(parts).float().cpu().split(batch.views_per_video)
+    return [join_views(logits, ensemble, multi_label=multi_label).numpy() for logits in of_videos]
 
 
 def evaluate(
@@ -105,19 +127,17 @@ def evaluate(
                 break
             missing += batch.failures
             warnings += batch.warnings
-            if batch.clips is None:
-                continue
-            parts = []
-            for views in batch.clips.split(views_per_forward):
-                with autocast(device, dtype):
-                    parts.append(model(spec.normalize(views.to(device, non_blocking=True))))
-            logits = torch.cat(parts).float().cpu()
-            for index, label, views_of_video, distinct in zip(
-                batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
-            ):
-                rows.append(
-                    (index, label, join_views(views_of_video, ensemble, multi_label=multi_label).numpy(), distinct)
-                )
+            scores = score_batch(
+                model,
+                batch,
+                spec=spec,
+                ensemble=ensemble,
+                multi_label=multi_label,
+                device=device,
+                dtype=dtype,
+                views_per_forward=views_per_forward,
+            )
+            rows += zip(batch.indices, batch.labels, scores, batch.distinct_frames, strict=True)
     if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)

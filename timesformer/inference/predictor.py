@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from timesformer.config import config_from_settings
-from timesformer.datasets.video_dataset import VideoDataset, collate
+from timesformer.datasets.loader import EvalLoader
+from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.engine.checkpoint import tested_checkpoint
-from timesformer.evaluation.evaluate import Predictions, evaluate
+from timesformer.evaluation.evaluate import Predictions, evaluate, score_batch
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
-from timesformer.utils.compute import PRECISIONS, choose_device, choose_precision
+from timesformer.utils.compute import PRECISIONS, choose_device, choose_precision, eval_mode
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.registry import MODELS
@@ -28,6 +29,17 @@ from timesformer.weights.layouts import HEAD_WIDTH
 log = get_logger(__name__)
 
 Scored = list[tuple[str, float]]  # (class name, score), the best first
+
+TIMEOUT_SEC = 300.0  # after which a video that hangs a loader process counts as unreadable
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one of the videos, `index`: scores (K,) of all classes, or why it could not be read."""
+
+    index: int
+    scores: np.ndarray | None = None
+    failure: Failure | None = None
 
 
 @dataclass(eq=False)
@@ -44,6 +56,7 @@ class Predictor:
         multi_label: several labels per video: scores are sigmoids and do not add up to 1.
         device, dtype: of the computation; dtype None is plain fp32.
         seed: of control experiments that shuffle frames.
+        settings: the configuration that the source stores, by dotted key; empty where it stores none.
     """
 
     model: VideoModel
@@ -54,6 +67,7 @@ class Predictor:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, video: Any, topk: int = 5) -> Scored:
         """The `topk` best classes of one video with their scores.
@@ -64,7 +78,7 @@ class Predictor:
         predictions = self.score([video])
         if predictions.missing:
             raise VideoReadError(predictions.missing[0].path, predictions.missing[0].cause)
-        return self._best(predictions.scores[0], topk)
+        return self.best(predictions.scores[0], topk)
 
     def predict_many(
         self,
@@ -89,32 +103,58 @@ class Predictor:
             log.warning("cannot be read: %s: %s", failure.path, failure.cause)
         best: list[Scored | None] = [None] * len(videos)
         for index, scores in zip(predictions.indices, predictions.scores, strict=True):
-            best[index] = self._best(scores, topk)
+            best[index] = self.best(scores, topk)
         return best
 
     def score(
         self, videos: Sequence[Any], *, batch_size: int = 8, num_workers: int = 0, progress: bool | None = None
     ) -> Predictions:
         """Scores (n, K) of all classes for the videos that could be read, and the list of the others."""
-        dataset = VideoDataset(videos, spec=self.spec, views=self.views, seed=self.seed)
+        loader = self._loader(videos, batch_size, num_workers)
+        return evaluate(self.model, loader, **self._how(batch_size), title="predicting", progress=progress)
+
+    def stream(
+        self, videos: Sequence[Any], *, batch_size: int = 8, num_workers: int = 0
+    ) -> Iterator[tuple[list[Outcome], float]]:
+        """The outcomes of `videos` in their order, some at a time, and the seconds that were spent waiting for clips.
+
+        Only the videos of a few batches are in memory. In loader processes a video that hangs or crashes its decoder
+        counts as unreadable.
+        """
+        loader = self._loader(videos, batch_size, num_workers)
+        since = time.perf_counter()
+        with eval_mode(self.model):
+            for batch in loader:
+                waited = time.perf_counter() - since
+                with torch.inference_mode():
+                    scores = score_batch(self.model, batch, **self._how(batch_size))
+                found = [Outcome(index, score) for index, score in zip(batch.indices, scores, strict=True)]
+                found += [Outcome(failure.index, failure=failure) for failure in batch.failures]
+                yield sorted(found, key=lambda outcome: outcome.index), waited
+                since = time.perf_counter()
+
+    def _loader(self, videos: Sequence[Any], batch_size: int, num_workers: int) -> EvalLoader:
         clips = self.views.num_crops * (1 if self.views.num_clips == "auto" else self.views.num_clips)
-        loader = DataLoader(
-            dataset, batch_size=max(1, batch_size // clips), num_workers=num_workers, collate_fn=collate
-        )
-        return evaluate(
-            self.model,
-            loader,
-            spec=self.spec,
-            ensemble=self.views.ensemble,
-            multi_label=self.multi_label,
-            device=self.device,
-            dtype=self.dtype,
-            views_per_forward=batch_size,
-            title="predicting",
-            progress=progress,
+        return EvalLoader(
+            VideoDataset(videos, spec=self.spec, views=self.views, seed=self.seed, timeout_sec=TIMEOUT_SEC),
+            videos_per_batch=max(1, batch_size // clips),
+            num_workers=num_workers,
+            pin_memory=True,
         )
 
-    def _best(self, scores: np.ndarray, topk: int) -> Scored:
+    def _how(self, batch_size: int) -> dict[str, Any]:
+        """What `evaluate` and `score_batch` need to know."""
+        return {
+            "spec": self.spec,
+            "ensemble": self.views.ensemble,
+            "multi_label": self.multi_label,
+            "device": self.device,
+            "dtype": self.dtype,
+            "views_per_forward": batch_size,
+        }
+
+    def best(self, scores: np.ndarray, topk: int) -> Scored:
+        """The `topk` best of scores (K,)."""
         order = np.argsort(-scores, kind="stable")[:topk]
         return [(self.class_names[label], float(scores[label])) for label in order]
 
@@ -126,6 +166,7 @@ def load(
     precision: str | None = None,
     views: Views | None = None,
     num_heads: int | None = None,
+    ema: bool = True,
 ) -> Predictor:
     """A predictor from a checkpoint, the folder of a run, a Hugging Face folder or "hf:OWNER/NAME".
 
@@ -137,11 +178,12 @@ def load(
         precision: fp32, bf16, fp16 or auto; None: as the run computed.
         views: other clips and crops than those of the run's test.
         num_heads: attention heads, for sources that do not store them (no tensor's shape depends on them).
+        ema: take the moving average of the weights where the source has one.
 
     Raises:
         CheckpointError: nothing there, not readable, or not enough to build the model.
     """
-    weights = read_weights(_checkpoint_of(source))
+    weights = read_weights(checkpoint_of(source), ema=ema)
     settings = weights.settings
     model = _build(weights, num_heads)
     load_weights(model, weights, complete=True)
@@ -162,10 +204,11 @@ def load(
         device=device,
         dtype=PRECISIONS[choose_precision(wanted, device)[0]],
         seed=settings.get("RNG_SEED", 0),
+        settings=settings,
     )
 
 
-def _checkpoint_of(source: str | Path) -> str | Path:
+def checkpoint_of(source: str | Path) -> str | Path:
     """The checkpoint that a run's test takes where `source` is the run's folder; else `source`."""
     folder = Path(source)
     if not (folder / "checkpoints").is_dir():

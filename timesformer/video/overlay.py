@@ -1,0 +1,63 @@
+"""Writes a video with a line of text burnt into each frame, as mp4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from timesformer.utils.errors import UserError
+from timesformer.video.readers import VideoReader
+
+_CHUNK_BYTES = 2**26  # of frames that are read at a time
+
+
+def write_overlay(reader: VideoReader, path: Path, caption: Callable[[float], str]) -> None:
+    """Write the frames of an open video as H.264; `path` appears only when it is complete.
+
+    Args:
+        reader: of the video.
+        path: ends in .mp4; its folder is made.
+        caption: the text at a time in seconds.
+
+    Raises:
+        VideoReadError: a frame cannot be decoded.
+        UserError: the file cannot be written.
+    """
+    info = reader.info
+    height, width = info.height - info.height % 2, info.width - info.width % 2  # what yuv420p can hold
+    step = max(1, _CHUNK_BYTES // (info.height * info.width * 3))
+    unfinished = path.with_name(f".{path.name}.unfinished.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(unfinished), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(info.fps).limit_denominator(1001))
+            assert isinstance(stream, av.VideoStream)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for start in range(0, info.num_frames, step):
+                for number, frame in enumerate(reader.read(range(start, min(start + step, info.num_frames))), start):
+                    picture = _with_text(frame[:height, :width], caption(number / info.fps))
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        unfinished.replace(path)
+    except (OSError, av.error.FFmpegError) as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _with_text(frame: np.ndarray, text: str) -> np.ndarray:
+    """A copy of the frame with the text in white on a dark bar at its top, as large as fits the width."""
+    picture, font = np.ascontiguousarray(frame), cv2.FONT_HERSHEY_SIMPLEX
+    text = text.encode("ascii", "replace").decode()  # OpenCV has no other letters
+    (width, height), below = cv2.getTextSize(text, font, 1.0, 2)
+    scale = min(0.95 * picture.shape[1] / max(width, 1), 0.12 * picture.shape[0] / height, 1.5)
+    bar = round(1.3 * scale * (height + below)) + 2
+    picture[:bar] //= 3
+    origin = (round(0.02 * picture.shape[1]), round(scale * height) + 2)
+    cv2.putText(picture, text, origin, font, scale, (255, 255, 255), max(1, round(2 * scale)), cv2.LINE_AA)
+    return picture
