@@ -50,6 +50,8 @@ HOMES = {
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models"},
+    "onnxruntime": {"runtime", "inference.exporting"},
+    "onnxscript": {"inference.exporting"},
 }
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).

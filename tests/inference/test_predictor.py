@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 from collections.abc import Callable
@@ -16,30 +15,12 @@ from torch.utils.data import DataLoader
 
 import timesformer
 from tests.datasets.media import decode_all, write_video
+from tests.inference.conftest import expected
 from timesformer.inference.predictor import load
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.weights import read_weights, save_weights
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tested run with settings that are not the defaults."""
-    from timesformer.cli import train
-
-    folder = tmp_path_factory.mktemp("finished")
-    cfg = Path(__file__).parents[2] / "configs/Gestures/LightTimeSformer_demo.yaml"
-    words = ["DATA.CROP_MODE", "crop", "DATA.TRAIN_JITTER_SCALES", "[36,40]", "TEST.NUM_SPATIAL_CROPS", "3"]
-    words += ["TEST.NUM_ENSEMBLE_VIEWS", "2", "DATA.MEAN", "[0.3,0.4,0.5]", "DATA.CHANNEL_ORDER", "bgr"]
-    assert train.main(["--cfg", str(cfg), *tiny, "OUTPUT_DIR", str(folder), *words]) == 0
-    return folder
-
-
-def expected(folder: Path) -> dict[str, list[float]]:
-    """Scores by video, as the run's test wrote them."""
-    with (folder / "predictions.csv").open() as file:
-        return {row["path"]: [float(row[f"score_{k}"]) for k in range(12)] for row in csv.DictReader(file)}
 
 
 def scores_of(predictor: timesformer.Predictor, video: object) -> list[float]:
