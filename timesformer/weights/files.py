@@ -206,8 +206,9 @@ def _check_zip(path: Path, stream: IO[bytes]) -> int:
     except CheckpointError:
         raise
     except Exception as error:  # of many types; whatever a check stumbles over is damage, unless nothing could be read
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
-            raise
+        for cause in (error, error.__context__):  # zipfile calls a disk that fails "not a zip file"
+            if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno != errno.EINVAL):
+                raise cause from None
         raise _damage(path, f"a torch file or zip archive, cut off or damaged ({error})") from error
     stream.seek(0)
     return num_bytes
