@@ -1,9 +1,15 @@
-"""Score a dataset: every video once, its views combined, the same result for any batch size and process count."""
+"""Score a dataset: every video once, its views combined, the same result for any batch size and process count.
+
+The last bits of a product of matrices depend on the number of views in it and of threads that compute it. So on a CPU
+the model sees one view at a time, in one thread each, and the result is the same bit for bit. An accelerator is fast on
+several views only: there it is the same up to rounding.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +19,10 @@ from tqdm import tqdm
 
 from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.distributed import group as distributed
-from timesformer.distributed.parallel import gathered_parameters
+from timesformer.distributed.parallel import gathered_parameters, joins_every_pass
 from timesformer.distributed.stop import StopRequest, chosen, stopped
-from timesformer.utils.compute import autocast, eval_mode
+from timesformer.models.linear import fixed_weights
+from timesformer.utils.compute import autocast, eval_mode, mapped
 from timesformer.video.clip_spec import ClipSpec
 
 
@@ -61,26 +68,43 @@ def join_views(logits: Tensor, method: str, *, multi_label: bool = False) -> Ten
     return (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).mean(dim=-2)
 
 
-def score_batch(
+@contextmanager
+def scoring(
     model: nn.Module,
-    batch: Batch,
     *,
     spec: ClipSpec,
-    ensemble: str,
-    multi_label: bool,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    views_per_forward: int,
-) -> list[np.ndarray]:
-    """Scores (K,) of each readable video of a batch, in evaluation mode; for the arguments see `evaluate`."""
-    if batch.clips is None:
-        return []
-    parts = []
-    for views in batch.clips.split(views_per_forward):
-        with autocast(device, dtype):
-            parts.append(model(spec.normalize(views.to(device, non_blocking=True))))
-    of_videos = torch.cat(parts).float().cpu().split(batch.views_per_video)
-    return [join_views(logits, ensemble, multi_label=multi_label).numpy() for logits in of_videos]
+    ensemble: str = "mean",
+    multi_label: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    views_per_forward: int = 8,
+) -> Iterator[Callable[[Batch], list[np.ndarray]]]:
+    """The model in evaluation mode, as a function from a batch to the scores (K,) of each of its readable videos.
+
+    For the arguments see `evaluate`.
+    """
+    device = torch.device(device)
+    views_at_once = 1 if device.type == "cpu" else views_per_forward
+    for_threads = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())
+
+    def predict(views: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(device, dtype):  # of this thread
+            return model(spec.normalize(views.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
+
+    def score(batch: Batch) -> list[np.ndarray]:
+        if batch.clips is None:
+            return []
+        logits = torch.cat(list(map_views(predict, batch.clips.split(views_at_once)))).cpu()
+        of_videos = logits.split(batch.views_per_video)
+        return [join_views(views, ensemble, multi_label=multi_label).numpy() for views in of_videos]
+
+    with (
+        gathered_parameters(model),
+        eval_mode(model),
+        fixed_weights(model),
+        mapped(device, at_once=for_threads) as map_views,
+    ):
+        yield score
 
 
 def evaluate(
@@ -107,7 +131,7 @@ def evaluate(
         multi_label: several labels per video.
         device: of the model.
         dtype: of autocast, None for plain fp32.
-        views_per_forward: most views of one forward pass; the scores do not depend on it but for rounding.
+        views_per_forward: most views of one forward pass on an accelerator; a CPU takes one at a time.
         title: of the progress bar.
         progress: show the bar; None: on a terminal.
         stop: ends the evaluation when one of the processes got a signal.
@@ -115,29 +139,20 @@ def evaluate(
     Raises:
         Stopped: on every process when one got a signal.
     """
-    device, stop = torch.device(device), stop or StopRequest()
+    stop = stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
+    how = {"spec": spec, "ensemble": ensemble, "multi_label": multi_label, "device": device, "dtype": dtype}
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with gathered_parameters(model), eval_mode(model), torch.inference_mode():
+    with scoring(model, views_per_forward=views_per_forward, **how) as score:  # type: ignore[arg-type]
         distributed.broadcast_buffers(model)
         for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch", dynamic_ncols=True):
             if any(stop.votes()):
                 break
             missing += batch.failures
             warnings += batch.warnings
-            scores = score_batch(
-                model,
-                batch,
-                spec=spec,
-                ensemble=ensemble,
-                multi_label=multi_label,
-                device=device,
-                dtype=dtype,
-                views_per_forward=views_per_forward,
-            )
-            rows += zip(batch.indices, batch.labels, scores, batch.distinct_frames, strict=True)
+            rows += zip(batch.indices, batch.labels, score(batch), batch.distinct_frames, strict=True)
     if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)

@@ -15,10 +15,10 @@ from timesformer.config import config_from_settings
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.engine.checkpoint import tested_checkpoint
-from timesformer.evaluation.evaluate import Predictions, evaluate, score_batch
+from timesformer.evaluation.evaluate import Predictions, evaluate, scoring
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
-from timesformer.utils.compute import PRECISIONS, choose_device, choose_precision, eval_mode
+from timesformer.utils.compute import PRECISIONS, choose_device, choose_precision
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.registry import MODELS
@@ -94,7 +94,7 @@ class Predictor:
         Args:
             videos: files, folders of pictures, or frames in memory.
             topk: classes of each.
-            batch_size: clips of a forward pass.
+            batch_size: clips that are read together.
             num_workers: processes that read videos.
             progress: show a bar; None: on a terminal.
         """
@@ -123,12 +123,10 @@ class Predictor:
         """
         loader = self._loader(videos, batch_size, num_workers)
         since = time.perf_counter()
-        with eval_mode(self.model):
+        with scoring(self.model, **self._how(batch_size)) as score:
             for batch in loader:
                 waited = time.perf_counter() - since
-                with torch.inference_mode():
-                    scores = score_batch(self.model, batch, **self._how(batch_size))
-                found = [Outcome(index, score) for index, score in zip(batch.indices, scores, strict=True)]
+                found = [Outcome(index, scores) for index, scores in zip(batch.indices, score(batch), strict=True)]
                 found += [Outcome(failure.index, failure=failure) for failure in batch.failures]
                 yield sorted(found, key=lambda outcome: outcome.index), waited
                 since = time.perf_counter()
@@ -143,7 +141,7 @@ class Predictor:
         )
 
     def _how(self, batch_size: int) -> dict[str, Any]:
-        """What `evaluate` and `score_batch` need to know."""
+        """What `evaluate` and `scoring` need to know."""
         return {
             "spec": self.spec,
             "ensemble": self.views.ensemble,
