@@ -105,6 +105,28 @@ def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -
             writer.writerow(row + [f"{score:.6g}" for score in scores])
 
 
+def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[str], Predictions]:
+    """The paths and the scores that `write_predictions` has written; `indices` are the rows.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    paths, labels, scores = [], [], []
+    try:
+        with path.open(newline="") as file:
+            reader = csv.reader(file)
+            first = next(reader).index("score_0")
+            for row in reader:
+                label = tuple(map(int, row[1].split(";")))
+                paths.append(row[0])
+                labels.append(label if multi_label else label[0])
+                scores.append([float(score) for score in row[first:]])
+        table = np.array(scores).reshape(len(paths), -1)
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        raise UserError(f"{path} is no table of predictions ({error}). Test the run again") from error
+    return paths, Predictions(np.arange(len(paths)), labels, table, [], np.ones(len(paths)), [])
+
+
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write the videos that could not be read as csv with the columns path, line and cause."""
     with path.open("w", newline="") as file:
@@ -113,8 +135,8 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
         writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
 
 
-class WrongClip(NamedTuple):
-    """A video whose highest score is not that of its class; the scores are probabilities unless views are summed."""
+class ScoredClip(NamedTuple):
+    """A video with its class, the predicted class and their scores, which are probabilities unless views are summed."""
 
     record: int  # its index in the list
     path: str
@@ -128,13 +150,25 @@ class WrongClip(NamedTuple):
         return f"{self.label} confused with {self.prediction} ({scores})"
 
 
-def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[WrongClip]:
+def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[ScoredClip]:
     """The wrong predictions of one label per video, first the clips whose true class got the lowest score."""
+    return _scored_clips(predictions, videos, names, right=False)
+
+
+def right_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[ScoredClip]:
+    """The right predictions of one label per video, first the clips whose class got the highest score."""
+    return _scored_clips(predictions, videos, names, right=True)[::-1]
+
+
+def _scored_clips(
+    predictions: Predictions, videos: VideoList, names: Sequence[str], *, right: bool
+) -> list[ScoredClip]:
+    """The right or the wrong ones, first those whose true class got the lowest score."""
     truth, scores = np.asarray(predictions.labels), predictions.scores
     guesses, rows = scores.argmax(axis=1), np.arange(len(truth))
     true_scores = scores[rows, truth]
     return [
-        WrongClip(
+        ScoredClip(
             record := int(predictions.indices[row]),
             videos.records[record].path,
             names[truth[row]],
@@ -143,19 +177,19 @@ def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str
             float(scores[row, guesses[row]]),
         )
         for row in np.argsort(true_scores, kind="stable")
-        if guesses[row] != truth[row]
+        if (guesses[row] == truth[row]) == right
     ]
 
 
-def write_wrong_clips(path: Path, clips: Sequence[WrongClip]) -> None:
+def write_wrong_clips(path: Path, clips: Sequence[ScoredClip]) -> None:
     """One row per wrong clip: path, label and prediction by name, and their scores."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(WrongClip._fields[1:])
+        writer.writerow(ScoredClip._fields[1:])
         writer.writerows([*clip[1:4], *(f"{score:.6g}" for score in clip[4:])] for clip in clips)
 
 
-def save_worst_clips(path: Path, clips: Sequence[WrongClip], dataset: VideoDataset) -> None:
+def save_worst_clips(path: Path, clips: Sequence[ScoredClip], dataset: VideoDataset) -> None:
     """A contact sheet of the first clips, as the model saw them."""
     from timesformer.visualization.contact_sheets import clip_frames, save_contact_sheet
 
