@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -59,13 +60,17 @@ def write_html(folder: Path, out: Path | None = None, *, records: Sequence[Video
     from timesformer.visualization.page import data_uri, render_page
 
     out = out or folder / FILE
-    history = RunEvents(folder, tensorboard_dir=None, is_main=False).history()
-    results = _json(folder / "results.json")
-    settings = {name: _flat(_yaml(folder / name)) for name in ("config.yaml", "test_config.yaml")}
+    events = RunEvents(folder, tensorboard_dir=None, is_main=False)
+    with _reading(events.path):
+        history = events.history()
+    results = _mapping(folder / "results.json")
+    settings = {name: _flat(_mapping(folder / name)) for name in ("config.yaml", "test_config.yaml")}
     settings = {name: values for name, values in settings.items() if values}
     if not (history or results or settings):
-        raise UserError(f"{folder} holds no run: no config.yaml, metrics.jsonl or results.json. Give a run's OUTPUT_DIR")
-    lists = {name: _json(folder / name) for name in ("dataset.json", "test_dataset.json")}
+        raise UserError(
+            f"{folder} holds no run: no config.yaml, metrics.jsonl or results.json. Give a run's OUTPUT_DIR"
+        )
+    lists = {name: _mapping(folder / name) for name in ("dataset.json", "test_dataset.json")}
     known = {split: of for each in lists.values() for split, of in each.items() if split in ("train", "test")}
     test = _test(folder, results, records) if results.get("scored") else {}
     pictures = {text: folder / name for name, text in PICTURES.items() if (folder / name).is_file()}
@@ -90,7 +95,7 @@ def write_html(folder: Path, out: Path | None = None, *, records: Sequence[Video
         settings=settings,
         changed={name: dict(_changed(values)) for name, values in settings.items()},
         lists=lists,
-        versions={name: _flat(_json(folder / name)) for name in ("versions.json", "test_versions.json")},
+        versions={name: _flat(_mapping(folder / name)) for name in ("versions.json", "test_versions.json")},
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,8 +126,8 @@ def _numbers(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(name, value, remark) of the scores of a test."""
     for name, value in results.items():
         if value is not None and (name in ("mAP", "mean_class") or re.fullmatch(r"top\d+", name)):
-            interval = [results.get(f"{name}_{end}") for end in ("low", "high")]
-            remark = "95% interval {:.1f} to {:.1f}".format(*interval) if None not in interval else ""
+            low, high = (results.get(f"{name}_{end}") for end in ("low", "high"))
+            remark = "" if low is None or high is None else f"95% interval {low:.1f} to {high:.1f}"
             yield name.replace("_", " ").replace("top", "top-"), f"{value:.1f}%", remark
     if results:
         yield "videos scored", f"{results['scored']} of {results['videos']}", f"{results['split']} list"
@@ -147,7 +152,7 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
     from timesformer.visualization.reliability import reliability_figure
 
     multi_label = "mAP" in results
-    paths, predictions = read_predictions(folder / "predictions.csv", multi_label=multi_label)
+    read, predictions = read_predictions(folder / "predictions.csv", multi_label=multi_label)
     num_classes = predictions.scores.shape[1]
     file = folder / "class_names.txt"
     names = file.read_text().splitlines() if file.is_file() else []
@@ -163,7 +168,7 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
         verdict = f"Mean confidence {confidence:.1f}%, accuracy {accuracy:.1f}%."
         bins = calibration.counts, calibration.confidence, calibration.accuracy
         diagram = data_uri(PNG, png(reliability_figure(*bins)))
-    clips = playing_clips(predictions, paths, names, records)
+    clips = playing_clips(predictions, records or read, names)
     for each in (each for group in clips.values() for each in group if "content" in each):
         each["uri"] = data_uri(each["media"], each.pop("content"))
     return {
@@ -180,26 +185,22 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
     }
 
 
-def _parse(path: Path, parse: Any) -> dict[str, Any]:
-    """The mapping in a file of the run; {} without the file."""
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Make what goes wrong with a file of the run a `UserError` that names it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, csv.Error, yaml.YAMLError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged: {cause}. Delete it, or train or test the run again") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a file of JSON or YAML holds; {} without the file."""
     if not path.is_file():
         return {}
-    try:
-        content = parse(path.read_text())
-        if isinstance(content, dict):
-            return content
-        problem = "it holds no mapping"
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-    raise UserError(f"{path} is damaged: {problem}. Delete it, or train or test the run again")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _parse(path, json.loads)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    return _parse(path, yaml.safe_load)
+    with _reading(path):
+        return dict((json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text()))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -222,7 +223,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """A csv table; [] without the file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with _reading(path), path.open(newline="") as file:
         return [*csv.DictReader(file)]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejson
 
-from timesformer.datasets.records import VideoList
+from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import confusion, per_class_accuracy, show_metrics, summarize
@@ -94,37 +94,49 @@ def write_report(
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
-    """One row per scored video: path, label, prediction, then the score of each class."""
+    """One row per scored video: path, label, prediction, then the score of each class.
+
+    Where the list has parts of videos, start_sec and end_sec are before the scores.
+    """
     num_classes = predictions.scores.shape[1]
+    parts = ["start_sec", "end_sec"] if any(record.start_sec or record.end_sec for record in videos.records) else []
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "prediction", *(f"score_{k}" for k in range(num_classes))])
+        writer.writerow(["path", "label", "prediction", *parts, *(f"score_{k}" for k in range(num_classes))])
         for index, label, scores in zip(predictions.indices, predictions.labels, predictions.scores, strict=True):
             shown = ";".join(map(str, label)) if isinstance(label, tuple) else label
-            row = [videos.records[index].path, shown, int(scores.argmax())]
+            record = videos.records[index]
+            row = [record.path, shown, int(scores.argmax()), *(getattr(record, part) for part in parts)]
             writer.writerow(row + [f"{score:.6g}" for score in scores])
 
 
-def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[str], Predictions]:
-    """The paths and the scores that `write_predictions` has written; `indices` are the rows.
+def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[VideoRecord], Predictions]:
+    """What `write_predictions` has written: the videos, and their predictions, of which `indices` are the rows.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    paths, labels, scores = [], [], []
+    records, scores = [], []
     try:
         with path.open(newline="") as file:
-            reader = csv.reader(file)
-            first = next(reader).index("score_0")
-            for row in reader:
-                label = tuple(map(int, row[1].split(";")))
-                paths.append(row[0])
-                labels.append(label if multi_label else label[0])
-                scores.append([float(score) for score in row[first:]])
-        table = np.array(scores).reshape(len(paths), -1)
-    except (OSError, ValueError, IndexError, StopIteration) as error:
+            reader = csv.DictReader(file)
+            classes = [name for name in reader.fieldnames or () if name.startswith("score_")]
+            for line, row in enumerate(reader, start=2):
+                labels = tuple(map(int, row["label"].split(";")))
+                start, end = (float(row.get(name, 0)) for name in ("start_sec", "end_sec"))
+                if max(labels) >= len(classes):
+                    raise ValueError(f"line {line}: label {max(labels)} of {len(classes)} classes")
+                label = labels if multi_label else labels[0]
+                source = f"{path.name}:{line}"
+                records.append(VideoRecord(row["path"], label, source, start_sec=start, end_sec=end))
+                scores.append([float(row[name]) for name in classes])
+        if not records:
+            raise ValueError("it has no rows")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no table of predictions ({error}). Test the run again") from error
-    return paths, Predictions(np.arange(len(paths)), labels, table, [], np.ones(len(paths)), [])
+    table = np.array(scores).reshape(len(records), len(classes))
+    labels_of_all = [record.label for record in records]
+    return records, Predictions(np.arange(len(records)), labels_of_all, table, [], np.ones(len(records)), [])
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from timesformer.datasets.records import VideoList, VideoRecord
-from timesformer.datasets.video_dataset import as_record, open_record, sample_record
+from timesformer.datasets.records import VideoList, VideoRecord, list_pictures
+from timesformer.datasets.video_dataset import open_record, sample_record
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import bootstrap_interval, confusion, mean_average_precision, multi_hot
 from timesformer.evaluation.reliability import are_probabilities, reliability
@@ -66,24 +67,23 @@ def describe_labels(predictions: Predictions, names: Sequence[str]) -> list[dict
 
 
 def playing_clips(
-    predictions: Predictions, paths: Sequence[str], names: Sequence[str], records: Sequence[VideoRecord] | None
+    predictions: Predictions, records: Sequence[VideoRecord], names: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """The worst wrong and the most confident right clips.
 
     Args:
         predictions: rows of predictions.csv, one label per video.
-        paths: of the videos.
+        records: the videos, in the order of the rows.
         names: of the classes.
-        records: the videos; None: the files at `paths`.
 
     Returns:
         `worst` and `confident`: dicts with `clip`, a `ScoredClip`, and `media`, `content` and `speed` of `play`, or
         `cause` where the video cannot be read.
     """
-    videos = VideoList([*(records or (VideoRecord(path, 0, "") for path in paths))])
+    videos = VideoList([*records])
 
     def shown(clips: Sequence[ScoredClip]) -> list[dict[str, Any]]:
-        return [{"clip": clip, **_play(records[clip.record] if records else clip.path)} for clip in clips[:NUM_CLIPS]]
+        return [{"clip": clip, **_play(records[clip.record])} for clip in clips[:NUM_CLIPS]]
 
     return {
         "worst": shown(wrong_clips(predictions, videos, names)),
@@ -91,9 +91,9 @@ def playing_clips(
     }
 
 
-def _play(video: VideoRecord | str) -> dict[str, Any]:
+def _play(record: VideoRecord) -> dict[str, Any]:
     try:
-        media, content, speed = play(as_record(video))
+        media, content, speed = play(record)
     except VideoReadError as error:
         return {"cause": error.cause}
     return {"media": media, "content": content, "speed": speed}
@@ -108,13 +108,15 @@ def play(record: VideoRecord) -> tuple[str, bytes, float]:
     Raises:
         VideoReadError: it cannot be read.
     """
+    if os.path.isdir(record.path) and not len(record.frames):
+        record = replace(record, frames=list_pictures(record.path))
     with open_record(record, backend="pyav") as reader:
         info, spread = reader.info, lambda n, *_: np.linspace(0, n - 1, min(n, MAX_FRAMES)).round().astype(int)[None]
         indices = sample_record(record, info, spread, numpy_generator(0))[0]
         scale = min(1.0, SHORT_SIDE / min(info.height, info.width))
-        size = tuple(max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
+        height, width = (max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
         parts = np.array_split(indices, -(-len(indices) // FRAMES_AT_ONCE))
-        frames = np.concatenate([resize(reader.read(part), size) for part in parts])
+        frames = np.concatenate([resize(reader.read(part), (height, width)) for part in parts])
     step = (indices[-1] - indices[0]) / max(1, len(indices) - 1) or 1.0  # frames of the video from one to the next
     fps = max(info.fps / step, min(info.fps, LOWEST_FPS))
     return *encode(frames, fps), fps * step / info.fps

@@ -9,10 +9,11 @@ from fractions import Fraction
 import av
 import numpy as np
 
-# (media type, container, encoder, pixel format, options), the first of which the encoder exists; GIF always does
-_H264 = ("video/mp4", "mp4", "libx264", "yuv420p", {"preset": "veryfast", "crf": "26"})
-_GIF = ("image/gif", "gif", "gif", "rgb8", {})
-FORMATS = (_H264, _GIF)
+# Media type, container, encoder, pixel format, options; the first whose encoder exists is taken, and GIF's always does.
+FORMATS: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
+    ("video/mp4", "mp4", "libx264", "yuv420p", {"preset": "veryfast", "crf": "26"}),
+    ("image/gif", "gif", "gif", "rgb8", {}),
+)
 
 
 def encode(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> tuple[str, bytes]:
