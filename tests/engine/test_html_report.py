@@ -171,7 +171,7 @@ def test_only_tested_and_not_tested(tmp_path: Path, videos: VideoList) -> None:
     assert "test_config.yaml" in found.text and fingerprint(videos.records) in found.text
     found = report_of(after_training(tmp_path / "only_trained"))
     assert headings(found) == ["summary", "curves", "settings", "data", "environment"]
-    assert "The run was not tested" in found.text
+    assert "The run has not been tested" in found.text
 
 
 def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path: Path, videos: VideoList) -> None:

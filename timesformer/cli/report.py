@@ -11,8 +11,8 @@ from timesformer.cli.parsers import command_parser, run_command
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file and print its path; returns the exit status."""
-    description = "Write one HTML file about a run, tested or not: curves, scores of each class, confusion,\n"
-    description += "calibration, clips that play, configuration, data and environment. A test writes it too."
+    description = "Write one HTML file about a run, tested or not: curves, each class, confusion,\n"
+    description += "calibration, clips that play, configuration, data. A test writes it too."
     parser = command_parser("report", description)
     parser.add_argument("run", type=Path, metavar="RUN", help="OUTPUT_DIR of the run")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (RUN/report.html)")
