@@ -21,7 +21,7 @@ from timesformer.video.encode import encode
 from timesformer.video.readers import resize
 
 NUM_CLIPS = 6  # that play, of the worst and of the most confident each
-MAX_FRAMES, SHORT_SIDE, LOWEST_FPS = 64, 112, 8.0  # of such a clip; longer videos play faster
+MAX_SECONDS, MAX_FRAMES, SHORT_SIDE = 10.0, 64, 112  # of such a clip; of longer videos it is the middle
 FRAMES_AT_ONCE = 8  # in memory at their full size
 
 
@@ -77,7 +77,7 @@ def playing_clips(
         names: of the classes.
 
     Returns:
-        `worst` and `confident`: dicts with `clip`, a `ScoredClip`, and `media`, `content` and `speed` of `play`, or
+        `worst` and `confident`: dicts with `clip`, a `ScoredClip`, and `media`, `content` and `part` of `play`, or
         `cause` where the video cannot be read.
     """
     videos = VideoList([*records])
@@ -93,30 +93,38 @@ def playing_clips(
 
 def _play(record: VideoRecord) -> dict[str, Any]:
     try:
-        media, content, speed = play(record)
+        media, content, part = play(record)
     except VideoReadError as error:
         return {"cause": error.cause}
-    return {"media": media, "content": content, "speed": speed}
+    return {"media": media, "content": content, "part": part}
 
 
-def play(record: VideoRecord) -> tuple[str, bytes, float]:
-    """A small copy of a video for the browser: media type, content, and how many times as fast as the video it plays.
+def play(record: VideoRecord) -> tuple[str, bytes, str]:
+    """A small copy of a video for the browser, as fast as the video is.
 
-    Of more than `MAX_FRAMES` frames as many evenly spaced ones are shown, in the time that the video takes, or faster
-    where that were fewer than `LOWEST_FPS` frames a second.
+    Returns:
+        Its media type, its content and, of a video that is longer than `MAX_SECONDS`, which part it is.
 
     Raises:
-        VideoReadError: it cannot be read.
+        VideoReadError: the video cannot be read.
     """
     if os.path.isdir(record.path) and not len(record.frames):
         record = replace(record, frames=list_pictures(record.path))
     with open_record(record, backend="pyav") as reader:
-        info, spread = reader.info, lambda n, *_: np.linspace(0, n - 1, min(n, MAX_FRAMES)).round().astype(int)[None]
-        indices = sample_record(record, info, spread, numpy_generator(0))[0]
+        info = reader.info
+        indices = sample_record(record, info, _middle, numpy_generator(0))[0]
         scale = min(1.0, SHORT_SIDE / min(info.height, info.width))
         height, width = (max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
-        parts = np.array_split(indices, -(-len(indices) // FRAMES_AT_ONCE))
-        frames = np.concatenate([resize(reader.read(part), (height, width)) for part in parts])
+        pieces = np.array_split(indices, -(-len(indices) // FRAMES_AT_ONCE))
+        frames = np.concatenate([resize(reader.read(piece), (height, width)) for piece in pieces])
     step = (indices[-1] - indices[0]) / max(1, len(indices) - 1) or 1.0  # frames of the video from one to the next
-    fps = max(info.fps / step, min(info.fps, LOWEST_FPS))
-    return *encode(frames, fps), fps * step / info.fps
+    first, last = indices[0] / info.fps, indices[-1] / info.fps
+    is_part = first > record.start_sec + 0.5
+    return *encode(frames, info.fps / step), f"from {first:.1f} to {last:.1f} s" if is_part else ""
+
+
+def _middle(num_frames: int, fps: float, _: object = None) -> np.ndarray:
+    """Frames (1, T) of the middle `MAX_SECONDS` of a video, all or `MAX_FRAMES` evenly spaced ones."""
+    span = min(num_frames, max(1, round(MAX_SECONDS * fps)))
+    first = (num_frames - span) // 2
+    return np.linspace(first, first + span - 1, min(span, MAX_FRAMES)).round().astype(np.int64)[None]
