@@ -95,7 +95,7 @@ def test_defect_07_validation_and_test_do_not_depend_on_chance(tmp_path: Path, r
 
     def predictions() -> tuple[list[str], np.ndarray]:
         rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
-        return [" ".join(row[:3]) for row in rows], np.array([row[3:] for row in rows], dtype=float)
+        return [" ".join(row[:3]) for row in rows], np.array([row[-12:] for row in rows], dtype=float)
 
     assert run(tmp_path) == 0
     words, scores = predictions()

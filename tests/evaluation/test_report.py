@@ -49,13 +49,14 @@ def test_wrong_clips_come_with_their_path_the_worst_first(tmp_path: Path) -> Non
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    parts = [VideoRecord("a, b.mp4", 0, "", start_sec=1.5 * i, end_sec=1.5 * i + 1) for i in range(5)]
+    parts = [VideoRecord("a, b", 0, "", subject=f"S{i}", start_sec=1.5 * i, end_sec=1.5 * i + 1) for i in range(5)]
     for records in (parts, [VideoRecord(f"{i}.mp4", 0, "") for i in range(5)]):
         write_predictions(path, VideoList(records), predictions([0, 2, 1, 1]))
         read, found = read_predictions(path)
         for record, index in zip(read, (4, 3, 2, 1), strict=True):
             given = records[index]
-            assert (record.path, record.start_sec, record.end_sec) == (given.path, given.start_sec, given.end_sec)
+            names = ("path", "subject", "start_sec", "end_sec")
+            assert all(getattr(record, name) == getattr(given, name) for name in names)
         assert found.labels == [0, 2, 1, 1] and np.array_equal(found.scores, SCORES)
     several = Predictions(np.array([0]), [(0, 2)], SCORES[:1], [], np.ones(1), [])
     write_predictions(path, VideoList(parts), several)

@@ -96,17 +96,18 @@ def write_report(
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
     """One row per scored video: path, label, prediction, then the score of each class.
 
-    Where the list has parts of videos, start_sec and end_sec are before the scores.
+    Before the scores are subject, start_sec and end_sec, where some record of the list has them.
     """
     num_classes = predictions.scores.shape[1]
-    parts = ["start_sec", "end_sec"] if any(record.start_sec or record.end_sec for record in videos.records) else []
+    names = ("subject", "start_sec", "end_sec")
+    known = [name for name in names if any(getattr(record, name) for record in videos.records)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "prediction", *parts, *(f"score_{k}" for k in range(num_classes))])
+        writer.writerow(["path", "label", "prediction", *known, *(f"score_{k}" for k in range(num_classes))])
         for index, label, scores in zip(predictions.indices, predictions.labels, predictions.scores, strict=True):
             shown = ";".join(map(str, label)) if isinstance(label, tuple) else label
             record = videos.records[index]
-            row = [record.path, shown, int(scores.argmax()), *(getattr(record, part) for part in parts)]
+            row = [record.path, shown, int(scores.argmax()), *(getattr(record, name) for name in known)]
             writer.writerow(row + [f"{score:.6g}" for score in scores])
 
 
@@ -127,8 +128,8 @@ def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[Vid
                 if max(labels) >= len(classes):
                     raise ValueError(f"line {line}: label {max(labels)} of {len(classes)} classes")
                 label = labels if multi_label else labels[0]
-                source = f"{path.name}:{line}"
-                records.append(VideoRecord(row["path"], label, source, start_sec=start, end_sec=end))
+                source, subject = f"{path.name}:{line}", row.get("subject", "")
+                records.append(VideoRecord(row["path"], label, source, subject=subject, start_sec=start, end_sec=end))
                 scores.append([float(row[name]) for name in classes])
         if not records:
             raise ValueError("it has no rows")
