@@ -44,6 +44,7 @@ HOMES = {
     "huggingface_hub": {"weights.sources"},
     "transformers": {"cost.benchmark"},
     "matplotlib": {"visualization"},
+    "jinja2": {"visualization.page"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"evaluation.metrics", "evaluation.baselines"},

@@ -62,7 +62,9 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source], check=True)
     wheel = next(wheels.glob("*.whl"))
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
+    files = zipfile.ZipFile(wheel).namelist()
+    assert "timesformer/visualization/report.html" in files
+    packed = {name for name in files if name.endswith(".yaml")}
     assert packed == {f"timesformer/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     code = (

@@ -34,6 +34,7 @@ def tiny(gestures_dir: Path) -> list[str]:
         "DATA_LOADER.NUM_WORKERS": 0,
         "LOG_PERIOD": 1,
         "TEST.BASELINES": False,
+        "TEST.REPORT": False,
     }
     return [str(word) for pair in settings.items() for word in pair]
 

@@ -98,13 +98,13 @@ def test_baselines_of_other_lists_and_broken_files_are_not_used(tmp_path: Path, 
     known = {split: baselines.fingerprint(videos.records) for split, videos in lists.items()}
     score = {"name": "majority", "top1": 10.0, "low": 5.0, "high": 19.0, "seconds": 0.0}
     file = tmp_path / "baseline.json"
-    assert read_baselines(tmp_path, lists) == []
+    assert read_baselines(tmp_path, known) == []
     file.write_text(json.dumps({"lists": known, "baselines": [score]}))
-    assert read_baselines(tmp_path, lists) == read_baselines(tmp_path, {"test": lists["test"]}) == [Score(**score)]
-    assert read_baselines(tmp_path, {**lists, "train": lists["test"]}) == []
+    assert read_baselines(tmp_path, known) == read_baselines(tmp_path, {"test": known["test"]}) == [Score(**score)]
+    assert read_baselines(tmp_path, {**known, "train": known["test"]}) == []
     for text in ("", "[]", json.dumps({"lists": known, "baselines": [{"name": "majority"}]})):
         file.write_text(text)
-        assert read_baselines(tmp_path, lists) == []
+        assert read_baselines(tmp_path, known) == []
 
 
 def test_the_comparison_names_the_best_baseline() -> None:

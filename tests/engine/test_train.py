@@ -38,15 +38,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_leaves_everything_that_explains_it(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "TEST.REPORT", True) == 0
     printed = capsys.readouterr().out
+    assert f"report            {tmp_path}/report.html" in printed
     assert "parameters" in printed and "videos scored     12 of 12" in printed and "top1" in printed
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         *("config.yaml", "versions.json", "dataset.json", "metrics.jsonl", "results.json", "predictions.csv"),
         *("missing_videos.csv", "input_clips.png", "curves.png"),
-        *("confusion.png", "per_class.png", "log.txt", "tensorboard"),
+        *("confusion.png", "per_class.png", "log.txt", "tensorboard", "report.html"),
     }
+    page = (tmp_path / "report.html").read_text()
+    assert all(text in page for text in ("G1 up-down", "data:video/", 'id="curves"', 'id="input"'))
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["SOLVER"]["MAX_EPOCH"] == 2
     rows = history(tmp_path, "train")
     assert len(rows) == 4 and rows[-1]["epoch"] == 2.0  # 24 clips in steps of 16 and 8
@@ -92,7 +95,7 @@ def test_defect_07_validation_and_test_do_not_depend_on_chance(tmp_path: Path, r
 
     def predictions() -> tuple[list[str], np.ndarray]:
         rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
-        return [" ".join(row[:3]) for row in rows], np.array([row[3:] for row in rows], dtype=float)
+        return [" ".join(row[:3]) for row in rows], np.array([row[-12:] for row in rows], dtype=float)
 
     assert run(tmp_path) == 0
     words, scores = predictions()

@@ -17,8 +17,9 @@ from timesformer.visualization.comparison import save_comparison
 from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
 from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
 from timesformer.visualization.curves import save_curves
-from timesformer.visualization.figures import BLUE, GREEN, VERMILION
+from timesformer.visualization.figures import BLUE, GREEN, VERMILION, save_figure
 from timesformer.visualization.lines import save_lines
+from timesformer.visualization.reliability import reliability_figure
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +162,14 @@ def test_rows_of_contact_sheets() -> None:
     assert clip_frames(clip).shape == (2, 4, 5, 3) and clip_frames(clip)[1, 2, 3, 0] == clip[0, 1, 2, 3]
     assert label_name(1, ["wave", "clap"]) == "clap" and label_name(1, []) == "label 1"
     assert label_name((1, 2), ["wave", "clap"]) == "clap, label 2" and label_name((0, 2), []) == "label 0, label 2"
+
+
+def test_the_reliability_diagram_with_empty_bins(tmp_path: Path) -> None:
+    counts = np.array([0, 2, 0, 8])
+    values = np.array([np.nan, 0.4, np.nan, 0.9])
+    figure = reliability_figure(counts, values, values - 0.1)
+    save_figure(figure, tmp_path / "new" / "diagram.png")
+    picture(tmp_path / "new" / "diagram.png")
+    above, below = figure.axes
+    assert [bar.get_height() for bar in above.patches] == pytest.approx([0.3, 0.8])
+    assert [bar.get_height() for bar in below.patches] == counts.tolist()

@@ -23,6 +23,7 @@ COMMANDS = {
     "render": ("render.main", "render the generated gestures into a folder"),
     "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),
     "compare": ("compare.main", "compare the results of tested runs"),
+    "report": ("report.main", "write one HTML file about a run"),
     "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
     "submit": ("submit.main", "train and test as a Slurm job"),
 }

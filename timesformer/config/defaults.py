@@ -109,6 +109,7 @@ _DECLARED = (
     Key("TEST.CHECKPOINT", "last", "str", "checkpoint of OUTPUT_DIR to test", ("last", "best")),
     Key("TEST.NUM_ENSEMBLE_VIEWS", 1, "int|auto", "clips per video, spread over time; auto: the number that covers the video", low=1),
     Key("TEST.BASELINES", True, "bool", "hold the test's score against cheap baselines (`timesformer baseline`), computed when the run has a training list and few videos"),
+    Key("TEST.REPORT", True, "bool", "write report.html, the run in one file (`timesformer report`)"),
     Key("TEST.NUM_SPATIAL_CROPS", 3, "int", "crops per clip: 1 (centre) or 3 (left/centre/right or top/centre/bottom)", (1, 3)),
     # ---------------------------------------------------------------- model
     Key("MODEL.MODEL_NAME", "TimeSformer", "str", "name in the model registry"),

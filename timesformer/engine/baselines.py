@@ -88,12 +88,11 @@ def _log_failures(clips: Sequence[Examples]) -> None:
             log.warning("baselines: %s of the %s list not read:\n%s", count(len(failures), "video"), part, lines)
 
 
-def read_baselines(folder: str | Path, lists: Mapping[str, VideoList]) -> list[Score]:
-    """The scores in `folder`/baseline.json if they are of these lists ("test", maybe "train"), else []."""
+def read_baselines(folder: str | Path, fingerprints: Mapping[str, str]) -> list[Score]:
+    """The scores in `folder`/baseline.json if they are of the lists ("test", maybe "train") of these, else []."""
     try:
         content = json.loads((Path(folder) / FILE).read_text())
-        known = {split: fingerprint(videos.records) for split, videos in lists.items()}
-        if any(content["lists"][split] != known[split] for split in known):
+        if any(content["lists"][split] != known for split, known in fingerprints.items()):
             return []
         return [Score(**score) for score in content["baselines"]]
     except (OSError, ValueError, KeyError, TypeError):  # no such file, or one of another version
@@ -114,7 +113,8 @@ def hold_against_baselines(cfg: CfgNode, top1: float, lists: Mapping[str, VideoL
     command = "`timesformer baseline` computes them"
     num_videos = sum(len(videos.records) for videos in lists.values())
     try:
-        scores = read_baselines(cfg.OUTPUT_DIR, lists)
+        known = {split: fingerprint(videos.records) for split, videos in lists.items()}
+        scores = read_baselines(cfg.OUTPUT_DIR, known)
         if not scores and "train" not in lists:
             log.info("baselines         not known without the training list; %s", command)
         elif not scores and num_videos > MAX_VIDEOS:

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 
 def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) -> None:
-    """Score the videos; writes predictions.csv, results.json, missing_videos.csv and pictures.
+    """Score the videos; writes predictions.csv, results.json, missing_videos.csv, pictures, report.html.
 
     Args:
         run: the run.
@@ -72,6 +72,10 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
 
         lists = {"test": videos} | ({"train": train_videos} if train_videos else {})
         hold_against_baselines(cfg, metrics["top1"], lists)
+    if cfg.TEST.REPORT:
+        from timesformer.engine.html_report import leave_report
+
+        leave_report(run.output_dir, [videos.records[index] for index in predictions.indices])
 
 
 def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> VideoList:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejson
 
-from timesformer.datasets.records import VideoList, fingerprint
+from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
 from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import by_person, confusion, per_class_accuracy, show_metrics, summarize
@@ -105,15 +105,50 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
-    """One row per scored video: path, label, prediction, then the score of each class."""
+    """One row per scored video: path, label, prediction, then the score of each class.
+
+    Before the scores are subject, start_sec and end_sec, where some record of the list has them.
+    """
     num_classes = predictions.scores.shape[1]
+    names = ("subject", "start_sec", "end_sec")
+    known = [name for name in names if any(getattr(record, name) for record in videos.records)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "prediction", *(f"score_{k}" for k in range(num_classes))])
+        writer.writerow(["path", "label", "prediction", *known, *(f"score_{k}" for k in range(num_classes))])
         for index, label, scores in zip(predictions.indices, predictions.labels, predictions.scores, strict=True):
             shown = ";".join(map(str, label)) if isinstance(label, tuple) else label
-            row = [videos.records[index].path, shown, int(scores.argmax())]
+            record = videos.records[index]
+            row = [record.path, shown, int(scores.argmax()), *(getattr(record, name) for name in known)]
             writer.writerow(row + [f"{score:.6g}" for score in scores])
+
+
+def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[VideoRecord], Predictions]:
+    """What `write_predictions` has written: the videos, and their predictions, of which `indices` are the rows.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    records, scores = [], []
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            classes = [name for name in reader.fieldnames or () if name.startswith("score_")]
+            for line, row in enumerate(reader, start=2):
+                labels = tuple(map(int, row["label"].split(";")))
+                start, end = (float(row.get(name, 0)) for name in ("start_sec", "end_sec"))
+                if max(labels) >= len(classes):
+                    raise ValueError(f"line {line}: label {max(labels)} of {len(classes)} classes")
+                label = labels if multi_label else labels[0]
+                source, subject = f"{path.name}:{line}", row.get("subject", "")
+                records.append(VideoRecord(row["path"], label, source, subject=subject, start_sec=start, end_sec=end))
+                scores.append([float(row[name]) for name in classes])
+        if not records:
+            raise ValueError("it has no rows")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no table of predictions ({error}). Test the run again") from error
+    table = np.array(scores).reshape(len(records), len(classes))
+    labels_of_all = [record.label for record in records]
+    return records, Predictions(np.arange(len(records)), labels_of_all, table, [], np.ones(len(records)), [])
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
@@ -124,8 +159,8 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
         writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
 
 
-class WrongClip(NamedTuple):
-    """A video whose highest score is not that of its class; the scores are probabilities unless views are summed."""
+class ScoredClip(NamedTuple):
+    """A video with its class, the predicted class and their scores, which are probabilities unless views are summed."""
 
     record: int  # its index in the list
     path: str
@@ -139,13 +174,25 @@ class WrongClip(NamedTuple):
         return f"{self.label} confused with {self.prediction} ({scores})"
 
 
-def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[WrongClip]:
+def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[ScoredClip]:
     """The wrong predictions of one label per video, first the clips whose true class got the lowest score."""
+    return _scored_clips(predictions, videos, names, right=False)
+
+
+def right_clips(predictions: Predictions, videos: VideoList, names: Sequence[str]) -> list[ScoredClip]:
+    """The right predictions of one label per video, first the clips whose class got the highest score."""
+    return _scored_clips(predictions, videos, names, right=True)[::-1]
+
+
+def _scored_clips(
+    predictions: Predictions, videos: VideoList, names: Sequence[str], *, right: bool
+) -> list[ScoredClip]:
+    """The right or the wrong ones, first those whose true class got the lowest score."""
     truth, scores = np.asarray(predictions.labels), predictions.scores
     guesses, rows = scores.argmax(axis=1), np.arange(len(truth))
     true_scores = scores[rows, truth]
     return [
-        WrongClip(
+        ScoredClip(
             record := int(predictions.indices[row]),
             videos.records[record].path,
             names[truth[row]],
@@ -154,19 +201,19 @@ def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str
             float(scores[row, guesses[row]]),
         )
         for row in np.argsort(true_scores, kind="stable")
-        if guesses[row] != truth[row]
+        if (guesses[row] == truth[row]) == right
     ]
 
 
-def write_wrong_clips(path: Path, clips: Sequence[WrongClip]) -> None:
+def write_wrong_clips(path: Path, clips: Sequence[ScoredClip]) -> None:
     """One row per wrong clip: path, label and prediction by name, and their scores."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(WrongClip._fields[1:])
+        writer.writerow(ScoredClip._fields[1:])
         writer.writerows([*clip[1:4], *(f"{score:.6g}" for score in clip[4:])] for clip in clips)
 
 
-def save_worst_clips(path: Path, clips: Sequence[WrongClip], dataset: VideoDataset) -> None:
+def save_worst_clips(path: Path, clips: Sequence[ScoredClip], dataset: VideoDataset) -> None:
     """A contact sheet of the first clips, as the model saw them."""
     from timesformer.visualization.contact_sheets import clip_frames, save_contact_sheet
 

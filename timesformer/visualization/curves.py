@@ -18,14 +18,18 @@ _SCORES = {"top1": "top-1 accuracy (%)", "mAP": "mean average precision (%)"}
 
 
 def save_curves(history: list[dict[str, Any]], path: str | Path) -> None:
-    """Draw the rows of metrics.jsonl as three panels.
+    """Write `curves_figure` as a PNG."""
+    save_figure(curves_figure(history), path)
+
+
+def curves_figure(history: list[dict[str, Any]]) -> Figure:
+    """The rows of metrics.jsonl as three panels.
 
     Args:
         history: rows such as ``{"kind": "train", "epoch": 1.25, "loss": 2.1, "top1": 30.5, "lr": 0.01}`` and
             ``{"kind": "val", "epoch": 2, "loss": 1.9, "top1": 41.0}``, scores in percent. Other kinds and
             missing, None or non-finite values are left out. ``mAP`` is drawn if no validation has a ``top1``
             (several labels per video).
-        path: the PNG to write.
     """
     measured = {key for row in history if row.get("kind") == "val" for key in row}
     score = "mAP" if "mAP" in measured and "top1" not in measured else "top1"
@@ -58,7 +62,7 @@ def save_curves(history: list[dict[str, Any]], path: str | Path) -> None:
         score_axes.annotate(f"{scores[k]:.1f}", (epochs[k], scores[k]), **above, color=VERMILION, fontweight="bold")
         best = f": best validation {_SCORES[score].removesuffix(' (%)')} {scores[k]:.1f}% at epoch {epochs[k]:g}"
     headline(figure, f"Training over {count(f'{last:.3g}', 'epoch')}{best}")
-    save_figure(figure, path)
+    return figure
 
 
 def _series(history: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:

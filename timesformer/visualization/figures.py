@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -17,7 +18,14 @@ COLORS = (VERMILION, BLUE, GREEN, SKY, PURPLE, GREY)  # in the order in which li
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG, making its folder; no global state of matplotlib is touched."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=120)
+    Path(path).write_bytes(png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
 
 
 def plain(text: str, width: int = 40) -> str:
