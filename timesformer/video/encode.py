@@ -1,0 +1,46 @@
+"""Frames to a small video that browsers play, in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+
+# Media type, container, encoder, pixel format, options; the first whose encoder exists is taken, and GIF's always does.
+FORMATS: tuple[tuple[str, str, str, str, dict[str, str]], ...] = (
+    ("video/mp4", "mp4", "libx264", "yuv420p", {"preset": "veryfast", "crf": "26"}),
+    ("image/gif", "gif", "gif", "rgb8", {}),
+)
+
+
+def encode(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> tuple[str, bytes]:
+    """The media type ("video/mp4", H.264; "image/gif" where FFmpeg is built without it) and the file's content.
+
+    Args:
+        frames: uint8 RGB (T, H, W, 3); the last row and column are left out where H or W is odd.
+        fps: frames per second.
+    """
+    media_type, container_format, encoder, pixels, options = next(each for each in FORMATS if _exists(each[2]))
+    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    buffer, rate = io.BytesIO(), Fraction(fps).limit_denominator(1000)
+    with av.open(buffer, "w", format=container_format) as container:
+        stream = container.add_stream(encoder, rate=rate, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = height, width, pixels
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return media_type, buffer.getvalue()
+
+
+def _exists(encoder: str) -> bool:
+    try:
+        av.Codec(encoder, "w")
+    except ValueError:  # av.codec.codec.UnknownCodecError
+        return False
+    return True
