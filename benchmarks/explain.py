@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(predictor: Predictor, folder: Path, settings: Settings, clip: Clip, method: str) -> tuple[float, ...]:
-    """Whether the clip is classified correctly, share of the map in the boxes and of the boxes in the area, two losses."""
+    """Whether the clip is classified correctly, the boxes' shares of map and area, the losses of `deletion`."""
     name = predictor.class_names[clip.label]
     explanation = explain(predictor, str(folder / clip.path), method=method, class_name=name, batch_size=64)
     inside = hand_area(hand_boxes(settings, clip), settings.frame_size, explanation, predictor)

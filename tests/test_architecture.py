@@ -49,7 +49,7 @@ HOMES = {
     "sklearn": {"evaluation.metrics", "evaluation.baselines"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
-    "einops": {"models"},
+    "einops": {"models", "inference.rollout"},
 }
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).

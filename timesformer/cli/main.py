@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("train.check", "check configuration and data, take one tiny step, stop"),
     "preview": ("preview.main", "draw the clips that the model gets"),
     "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
+    "explain": ("explain.main", "show which frames and which parts of them decided a prediction"),
     "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
     "render": ("render.main", "render the generated gestures into a folder"),
     "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),

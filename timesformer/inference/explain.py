@@ -22,7 +22,7 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec
 
-METHODS = ("rollout", "gradient", "occlusion")
+METHODS = ("occlusion", "rollout", "gradient")
 _MOST_PLAYED, _AT_A_TIME = 240, 16  # frames of a playback, frames that are decoded together
 
 
@@ -38,7 +38,7 @@ class Explanation:
             the model sees.
         time: (T,) the share of each picture: of the map, or for occlusion what covering the picture costs.
         clip: uint8 (F, H, W, 3), the frames of the view.
-        pictures: uint8 (T', H, W, 3), what the model sees of them; see `ClipSpec.shown`.
+        pictures: uint8 (T, H, W, 3), what the model sees of them: pixels or, where it sees both, motion.
         frame_indices: (F,) of the video.
         fps: of the video.
     """
@@ -73,15 +73,15 @@ class Explanation:
 
 
 def explain(
-    predictor: Predictor, video: Any, *, method: str = "auto", class_name: str = "", batch_size: int = 8
+    predictor: Predictor, video: Any, *, method: str = METHODS[0], class_name: str = "", batch_size: int = 8
 ) -> Explanation:
     """Explain what `predictor` says of a video.
 
     Args:
         predictor: of `timesformer.load`.
         video: a file, a folder of pictures, or frames in memory.
-        method: "rollout" (the same for all classes) or "gradient" for transformers of this project, "occlusion" for
-            any model; "auto": "gradient" where it can be, else "occlusion".
+        method: "occlusion" for any model; for transformers of this project also "rollout", which is the same for all
+            classes, and "gradient".
         class_name: what to explain; empty: the class of the highest score.
         batch_size: clips of a pass, for occlusion.
 
@@ -90,7 +90,7 @@ def explain(
         VideoReadError: the video cannot be read.
     """
     model, spec = predictor.model, predictor.spec
-    method = _method_for(model, method)
+    _check_method(model, method)
     wanted = _label_of(class_name, predictor.class_names) if class_name else None
     clip, indices, fps = _read_view(predictor, video)
     x = spec.normalize(clip[None].to(predictor.device))
@@ -125,7 +125,7 @@ def explain(
         map=shares,
         time=shares.sum(axis=(1, 2)) if time is None else _shares(time),
         clip=_as_frames(clip),
-        pictures=_as_frames(spec.shown(clip[None])[0]),
+        pictures=_as_frames(spec.shown(clip[None])[0])[-len(shares) :],
         frame_indices=indices,
         fps=fps,
     )
@@ -194,18 +194,14 @@ def _shares(relevance: Tensor) -> np.ndarray:
     return shares
 
 
-def _method_for(model: Any, method: str) -> str:
-    attends = isinstance(model, TimeSformer)
-    if method == "auto":
-        return "gradient" if attends else "occlusion"
+def _check_method(model: Any, method: str) -> None:
     if method not in METHODS:
-        raise UserError(f"unknown method {method!r}. Allowed: auto, {', '.join(METHODS)}")
-    if method != "occlusion" and not attends:
+        raise UserError(f"unknown method {method!r}. Allowed: {', '.join(METHODS)}")
+    if method != "occlusion" and not isinstance(model, TimeSformer):
         raise UserError(
             f"{method} needs the attention of a transformer of this project, and this model is a "
             f"{type(model).__name__}. Take the method occlusion, which works for any model"
         )
-    return method
 
 
 def _label_of(name: str, class_names: list[str]) -> int:

@@ -8,26 +8,34 @@ Letters: C channels, T frames, H W pixels, P parts of the clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 PATCH = 8  # pixels: sides of windows are multiples of it, as patches usually are
 WINDOWS, TIMES = 7, 8  # about so many windows along the shorter side of a frame, and at most so many in time
+
+_BAR: dict[str, Any] = {"desc": "occlusion", "unit": "window", "leave": False, "disable": None, "delay": 2}
 
 Score = Callable[[Tensor], Tensor]  # clips (B, C, T, H, W) -> (B,)
 
 
 def occlusion_map(score: Score, clip: Tensor, fill: Tensor, *, batch_size: int = 8) -> Tensor:
-    """By how much `score` falls when a window of the clip is covered: (T, rows, columns) of windows, negative if it rises.
+    """By how much `score` falls when a window of the clip is covered; negative where it rises.
 
     Args:
         score: of clips.
         clip: (C, T, H, W).
         fill: (C,), what covers a window.
         batch_size: clips of a pass.
+
+    Returns:
+        (T, rows, columns) of windows.
     """
     _, frames, height, width = clip.shape
     side = PATCH * max(1, round(min(height, width) / WINDOWS / PATCH))
@@ -35,7 +43,8 @@ def occlusion_map(score: Score, clip: Tensor, fill: Tensor, *, batch_size: int =
     parts = times, torch.arange(height) // side, torch.arange(width) // side
     sizes = [int(part[-1]) + 1 for part in parts]
     window = parts[0][:, None, None] * sizes[1] * sizes[2] + parts[1][:, None] * sizes[2] + parts[2]  # (T, H, W)
-    losses = _losses(score, clip, fill, (window == number for number in range(int(window.max()) + 1)), batch_size)
+    covered = ((window == number) for number in range(math.prod(sizes)))
+    losses = _losses(score, clip, fill, tqdm(covered, total=math.prod(sizes), **_BAR), batch_size)
     return losses.view(*sizes)[times]
 
 
@@ -51,7 +60,7 @@ def cover(clip: Tensor, covered: Tensor, fill: Tensor) -> Tensor:
     return torch.where(covered.to(clip.device), fill.view(-1, 1, 1, 1), clip)
 
 
-def _losses(score: Score, clip: Tensor, fill: Tensor, parts: Iterator[Tensor], batch_size: int) -> Tensor:
+def _losses(score: Score, clip: Tensor, fill: Tensor, parts: Iterable[Tensor], batch_size: int) -> Tensor:
     """The fall of the score for each of `parts`, bool (T, H, W): (P,)."""
     scores, batch = [score(clip[None])], list[Tensor]()
     for covered in parts:

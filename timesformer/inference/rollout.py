@@ -54,7 +54,9 @@ def gradient_weighted(model: TimeSformer, clip: Tensor, label: int) -> Tensor:
         logit = model.head(features)[0, label]
         mixed = [each.mixed for calls in records.values() for each in calls]
         gradients = iter(torch.autograd.grad(logit, mixed, allow_unused=True))  # unused: what only patches read
-    by_attention = {attn: [next(gradients) for _ in calls] for attn, calls in records.items()}
+    by_attention: dict[nn.Module, list[Tensor | None]] = {}
+    for attn, calls in records.items():
+        by_attention[attn] = [next(gradients) for _ in calls]
     with torch.no_grad():
         return _Flow(records, by_attention).through(model.model, clip.shape[2])
 
