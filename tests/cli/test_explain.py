@@ -70,8 +70,10 @@ def test_what_cannot_be_explained(tested: Path, tmp_path: Path, capsys: pytest.C
         ([video, "--method", "lime"], "unknown method 'lime'. Allowed: occlusion, rollout, gradient"),
         ([str(tmp_path / "none.mp4")], "the video could not be read"),
         ([video, video], "is named more than once"),
+        ([video, "--batch", "0"], "--batch 0: give 1 or more"),
+        ([video, "--out", video], f"--out {video} cannot be a folder: File exists"),
     ):
-        assert main.main(["explain", str(tested), *words, "--out", str(tmp_path)]) == 1
+        assert main.main(["explain", str(tested), "--out", str(tmp_path), *words]) == 1
         assert message in capsys.readouterr().err
 
 

@@ -130,6 +130,13 @@ def test_the_playback_is_the_video_as_the_model_sees_it_cut() -> None:
     np.testing.assert_array_equal(played[found.frame_indices - first], found.clip)
 
 
+def test_a_video_of_one_frame() -> None:
+    of = predictor(small())
+    found = explain(of, video(1), method="rollout")
+    played, indices, fps = playback(of, video(1), found)
+    assert len(played) == len(indices) == 1 and fps == 30 and found.positions.tolist() == [0, 0, 0, 0]
+
+
 def test_what_cannot_be_asked_for() -> None:
     of = predictor(small())
     with pytest.raises(UserError, match="unknown method 'gradcam'. Allowed: occlusion, rollout, gradient"):

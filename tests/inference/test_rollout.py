@@ -158,6 +158,14 @@ def test_recorded_weights_give_the_recorded_values_and_change_nothing(attention_
             torch.testing.assert_close(torch.cat(values, dim=2), call.mixed)
 
 
+def test_relevance_is_computed_in_fp32_whatever_the_model_computes_in() -> None:
+    model = small("divided_space_time").eval()
+    with recorded_attention(model) as records, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model.forward_features(clip(), all_tokens=True)
+        inside = _Flow(records).through(model.model, 4)
+    assert torch.equal(inside, _Flow(records).through(model.model, 4)) and inside.dtype == torch.float32
+
+
 @pytest.mark.parametrize("attention_type", ["joint_space_time", "space_only"])
 def test_gradient_weighting_is_weight_times_gradient(attention_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one block: the positive part of A * dy/dA, mean over the heads, in the row of the cls token."""

@@ -48,6 +48,12 @@ def explain_all(arguments: argparse.Namespace) -> None:
         raise UserError("give videos to explain, or --worst RUN, and not both")
     if arguments.worst and arguments.class_name:
         raise UserError("--worst explains the prediction and the true class of each clip: leave --class out")
+    if arguments.batch < 1:
+        raise UserError(f"--batch {arguments.batch}: give 1 or more")
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out} cannot be a folder: {error.strerror}") from error
     rows = worst_rows(arguments.worst) if arguments.worst else []  # before the model is loaded
 
     from timesformer.inference.predictor import load

@@ -88,8 +88,9 @@ class _Flow:
         else:
             tokens = torch.zeros(1, rows, columns, num_frames, 1, device=device)
             state = _Patches(torch.ones((), device=device), tokens)
-        for block in reversed(vit.blocks):
-            state = self.back(block, state)
+        with torch.autocast(device.type, enabled=False):
+            for block in reversed(vit.blocks):
+                state = self.back(block, state)
         if isinstance(state, _Patches):
             return rearrange(state.tokens, "1 h w t 1 -> t h w")
         order = "t (h w) -> t h w" if vit.by_frame else "1 (h w t) -> t h w"
