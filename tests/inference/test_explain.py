@@ -73,6 +73,13 @@ def test_batches_and_windows_of_occlusion() -> None:
     )
 
 
+def test_windows_that_do_not_divide_the_frame_are_nearly_alike() -> None:
+    clip = torch.zeros(1, 1, 20, 8)
+    clip[0, 0, 19] = 1.0  # the last row of three windows of 7, 7 and 6
+    found = occlusion_map(lambda clips: clips.sum((1, 2, 3, 4)), clip, torch.full((1,), -1.0), batch_size=2)
+    assert found.flatten().tolist() == [7 * 8, 7 * 8, 5 * 8 + 2 * 8]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
 def test_every_scheme_is_explained_by_every_method(attention_type: str, method: str) -> None:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -39,13 +38,12 @@ def occlusion_map(score: Score, clip: Tensor, fill: Tensor, *, batch_size: int =
     """
     _, frames, height, width = clip.shape
     side = PATCH * max(1, round(min(height, width) / WINDOWS / PATCH))
-    times = torch.from_numpy(np.arange(frames) * min(frames, TIMES) // frames)  # part of each frame
-    parts = times, torch.arange(height) // side, torch.arange(width) // side
-    sizes = [int(part[-1]) + 1 for part in parts]
+    sizes = [min(frames, TIMES), -(-height // side), -(-width // side)]  # windows
+    parts = [_equal_parts(*each) for each in zip((frames, height, width), sizes, strict=True)]
     window = parts[0][:, None, None] * sizes[1] * sizes[2] + parts[1][:, None] * sizes[2] + parts[2]  # (T, H, W)
     covered = ((window == number) for number in range(math.prod(sizes)))
     losses = _losses(score, clip, fill, tqdm(covered, total=math.prod(sizes), **_BAR), batch_size)
-    return losses.view(*sizes)[times]
+    return losses.view(*sizes)[parts[0]]
 
 
 def occlusion_in_time(score: Score, clip: Tensor, fill: Tensor, *, batch_size: int = 8) -> Tensor:
@@ -58,6 +56,11 @@ def occlusion_in_time(score: Score, clip: Tensor, fill: Tensor, *, batch_size: i
 def cover(clip: Tensor, covered: Tensor, fill: Tensor) -> Tensor:
     """The clip (C, T, H, W) with `fill` (C,) where `covered`, bool (T, H, W)."""
     return torch.where(covered.to(clip.device), fill.view(-1, 1, 1, 1), clip)
+
+
+def _equal_parts(length: int, number: int) -> Tensor:
+    """Which of `number` parts of nearly the same size each of `length` places is in."""
+    return torch.arange(length) * number // length
 
 
 def _losses(score: Score, clip: Tensor, fill: Tensor, parts: Iterable[Tensor], batch_size: int) -> Tensor:
