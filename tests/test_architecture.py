@@ -51,7 +51,7 @@ HOMES = {
     "scipy": {"evaluation.metrics"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
-    "einops": {"models"},
+    "einops": {"models", "inference.rollout"},
     "onnxruntime": {"runtime", "inference.exporting"},
     "onnxscript": {"inference.exporting"},
 }

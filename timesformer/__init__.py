@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from timesformer.config import get_cfg, load_config
     from timesformer.datasets.video_dataset import VideoDataset
     from timesformer.evaluation.evaluate import evaluate
+    from timesformer.inference.explain import explain
     from timesformer.inference.predictor import Predictor, load
     from timesformer.models.build import create_model, list_models
     from timesformer.video.clip_spec import ClipSpec, Views
@@ -25,6 +26,7 @@ _HOMES = {
     "Views": "video.clip_spec",
     "create_model": "models.build",
     "evaluate": "evaluation.evaluate",
+    "explain": "inference.explain",
     "get_cfg": "config",
     "list_models": "models.build",
     "load": "inference.predictor",
@@ -38,6 +40,7 @@ __all__ = [
     "Views",
     "create_model",
     "evaluate",
+    "explain",
     "get_cfg",
     "list_models",
     "load",

@@ -87,7 +87,7 @@ def test_logistic_regression_learns_what_can_be_learnt_and_is_deterministic(subj
     test.features["f"] = test.features["f"][::-1] + 0.1
     test.labels = test.labels[::-1]
     score = baselines.score_features("f", train, test)
-    assert (score.top1, score.low, score.high) == (100, 100, 100) and score.seconds > 4
+    assert (score.top1, round(score.low, 1), score.high) == (100, 83.9, 100) and score.seconds > 4
     again = baselines.fit_classifier(train.features["f"], train.labels, train.subjects)
     first = baselines.fit_classifier(train.features["f"], train.labels, train.subjects)
     assert (again.predict_proba(test.features["f"]) == first.predict_proba(test.features["f"])).all()

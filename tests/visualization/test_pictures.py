@@ -17,6 +17,7 @@ from timesformer.visualization.comparison import save_comparison
 from timesformer.visualization.confusion import confusion_figure, save_class_bars, save_confusion
 from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
 from timesformer.visualization.curves import save_curves
+from timesformer.visualization.explanations import Map, Panel, movie, overlay, save_explanations
 from timesformer.visualization.figures import BLUE, GREEN, VERMILION, save_figure
 from timesformer.visualization.lines import save_lines
 from timesformer.visualization.reliability import reliability_figure
@@ -173,3 +174,44 @@ def test_the_reliability_diagram_with_empty_bins(tmp_path: Path) -> None:
     above, below = figure.axes
     assert [bar.get_height() for bar in above.patches] == pytest.approx([0.3, 0.8])
     assert [bar.get_height() for bar in below.patches] == counts.tolist()
+
+
+def explained(frames: int, *, motion: bool = False, maps: int = 1) -> Panel:
+    clip = np.random.default_rng(0).integers(0, 255, (frames, 32, 40, 3), dtype=np.uint8)
+    cells = np.random.default_rng(1).random((frames, 4, 5))
+    seen = 255 - clip if motion else clip
+    return Panel("predicted a", clip, seen, [Map(f"map {n}", cells, cells.sum((1, 2))) for n in range(maps)])
+
+
+@pytest.mark.parametrize("panels", [[explained(8)], [explained(40, motion=True)], [explained(1)]])
+def test_an_explanation_is_drawn(panels: list[Panel], tmp_path: Path) -> None:
+    save_explanations(panels, tmp_path / "e.png", "a clip")
+    picture(tmp_path / "e.png")
+
+
+def test_several_explanations_share_a_sheet(tmp_path: Path) -> None:
+    save_explanations([explained(8, maps=2), explained(4, motion=True, maps=2)], tmp_path / "e.png", "clips")
+    picture(tmp_path / "e.png")
+
+
+def test_the_map_lies_where_its_cells_are() -> None:
+    cells = np.zeros((1, 2, 2))
+    cells[0, 0, 1] = 0.5
+    out = overlay(np.full((1, 32, 64, 3), 100, np.uint8), cells, 0.5)[0].astype(int)
+    assert out.shape == (32, 64, 3)
+    assert np.ptp(out[28, 60]) <= 1 and abs(out[28, 60, 0] - 100) <= 1, "grey and unchanged where nothing counts"
+    assert out[2, 60, 0] > 200 > out[2, 60, 2], "yellow where it is strongest"
+    assert not overlay(np.zeros((1, 8, 8, 3), np.uint8), cells * 0, 0.0).any(), "an empty map"
+
+
+def test_a_movie_shows_the_map_of_its_moment() -> None:
+    panel = explained(4)
+    cells = np.zeros((4, 4, 5))
+    cells[1] = 1.0  # at time 20
+    panel = panel._replace(maps=[Map("map", cells, cells.sum((1, 2)))])
+    frames = np.full((31, 32, 40, 3), 100, np.uint8)
+    pictures = [*movie(frames, np.arange(31), panel, np.array([30.0, 20.0, 10.0, 0.0]))]
+    assert len({each.shape for each in pictures}) == 1 and pictures[0].dtype == np.uint8
+    right = [each[100:200, 340:600].mean() for each in pictures]  # brightness of the overlay; its weak colours are dark
+    assert int(np.argmax(right)) == 20 and right[20] > 190 and right[23] < right[20]
+    assert right[0] == right[30] == pytest.approx(100, abs=1), "before and after there is only the frame"

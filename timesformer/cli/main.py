@@ -19,6 +19,7 @@ COMMANDS = {
     "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
     "predict": ("predict.main", "predict the classes of videos with trained weights"),
     "export": ("export.main", "export a trained model: ONNX, pt2, safetensors, Hugging Face"),
+    "explain": ("explain.main", "show which frames and which parts of them decided a prediction"),
     "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
     "render": ("render.main", "render the generated gestures into a folder"),
     "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),

@@ -5,8 +5,9 @@ Letters: R rows (independent sequences), L tokens of a row, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -18,12 +19,45 @@ from timesformer.models.linear import Linear
 Projected: TypeAlias = "Tensor | tuple[Tensor, Tensor, Tensor]"  # qkv (R, L, 3D), or q, k, v (R, heads, L, D / heads)
 
 
+class Weighing(NamedTuple):
+    """What one call of `Attention.attend` got and gave.
+
+    Attributes:
+        q, k, v: (R, heads, L, D / heads).
+        key_mask: (R, L) or (1, L), False where a key is not seen; None: all are.
+        causal: a query sees the keys up to its own index only.
+        mixed: (R, queries, D).
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    key_mask: Tensor | None
+    causal: bool
+    mixed: Tensor
+
+
+@contextmanager
+def recorded_attention(model: nn.Module) -> Iterator[dict[nn.Module, list[Weighing]]]:
+    """Inside, every attention of `model` keeps what it weighs, by module and in the order of the calls."""
+    modules = [module for module in model.modules() if isinstance(module, Attention)]
+    for module in modules:
+        module.recorded = []
+    try:
+        yield {module: module.recorded for module in modules if module.recorded is not None}
+    finally:
+        for module in modules:
+            module.recorded = None
+
+
 class Attention(nn.Module):
     """Multi-head self-attention among the tokens of each row.
 
     The blocks call this module for every attention of every scheme, so that forward hooks see its input: the normed
     rows (R, L, D), the cls token first where it takes part.
     """
+
+    recorded: list[Weighing] | None = None  # inside `recorded_attention`
 
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
         super().__init__()
@@ -84,7 +118,8 @@ class Attention(nn.Module):
             causal: a query sees the keys up to its own index only (not with `key_mask`).
         """
         drops = self.training and self.attn_drop > 0.0
-        if suits_plain_attention(qkv) and key_mask is None and not drops:
+        plain = suits_plain_attention(qkv) and key_mask is None and not drops and self.recorded is None
+        if plain:
             return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
         q, k, v = split_heads(qkv, self.num_heads)
         return self.attend(q, k, v, key_mask, causal=causal)
@@ -96,7 +131,10 @@ class Attention(nn.Module):
         mask = None if key_mask is None else key_mask[:, None, None]
         dropout_p = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal=causal)
-        return rearrange(mixed, "r heads l d -> r l (heads d)")
+        mixed = rearrange(mixed, "r heads l d -> r l (heads d)")
+        if self.recorded is not None:
+            self.recorded.append(Weighing(q, k, v, key_mask, causal, mixed))
+        return mixed
 
     @property
     def output_is_observed(self) -> bool:

@@ -14,7 +14,7 @@ from timesformer.visualization.figures import plain, save_figure
 Row = tuple[str, np.ndarray]  # caption, frames (T, H, W, 3) uint8 RGB
 
 _WIDTH, _HIGHEST = 14.0, 3.5  # inches: of the sheet, of one row
-_MOST_FRAMES = 16  # in a row; more would be too small to see
+MOST_FRAMES = 16  # in a row; more would be too small to see
 
 
 def clip_frames(clip: Any) -> np.ndarray:
@@ -37,36 +37,41 @@ def save_contact_sheet(rows: list[Row], path: str | Path, title: str) -> None:
         path: the PNG to write.
         title: headline of the sheet.
     """
-    strips = [_strip(frames) for _, frames in rows]
+    strips = [strip(frames) for _, frames in rows]
     captions = [_caption(caption, len(frames)) for caption, frames in rows]
-    columns = [min(len(frames), _MOST_FRAMES) for _, frames in rows]
+    columns = [min(len(frames), MOST_FRAMES) for _, frames in rows]
     widths = [0.98 * _WIDTH * count / max(columns) for count in columns]  # frames of all rows equally wide
     heights = [
-        min(width * strip.shape[0] / strip.shape[1], _HIGHEST) for width, strip in zip(widths, strips, strict=True)
+        min(width * picture.shape[0] / picture.shape[1], _HIGHEST)
+        for width, picture in zip(widths, strips, strict=True)
     ]
     text_heights = [0.12 + 0.17 * (1 + caption.count("\n")) for caption in captions]
     total = 0.45 + sum(heights) + sum(text_heights)
     figure = Figure(figsize=(_WIDTH, total))
     figure.text(0.01, (total - 0.1) / total, plain(title, 120), va="top", fontweight="bold", fontsize=12)
     top = total - 0.4
-    for strip, caption, height, text_height in zip(strips, captions, heights, text_heights, strict=True):
+    for picture, caption, height, text_height in zip(strips, captions, heights, text_heights, strict=True):
         figure.text(0.01, (top - 0.08) / total, caption, va="top", fontsize=9)
         top -= text_height + height
-        width = height * strip.shape[1] / strip.shape[0]
+        width = height * picture.shape[1] / picture.shape[0]
         axes = figure.add_axes((0.01, top / total, width / _WIDTH, height / total))
-        axes.imshow(strip, aspect="auto", interpolation="nearest")
+        axes.imshow(picture, aspect="auto", interpolation="nearest")
         axes.axis("off")
     save_figure(figure, path)
 
 
-def _strip(frames: np.ndarray) -> np.ndarray:
+def strip(frames: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) beside each other with white gaps: (H, T * (W + gap) - gap, 3)."""
-    shown = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
     gap = max(1, frames.shape[2] // 40)
-    padded = np.pad(frames[shown], ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    padded = np.pad(frames[shown_frames(len(frames))], ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-gap]
 
 
+def shown_frames(num_frames: int) -> np.ndarray:
+    """Indices of the frames that a row shows: all, or 16 evenly spaced ones."""
+    return np.linspace(0, num_frames - 1, min(num_frames, MOST_FRAMES)).round().astype(int)
+
+
 def _caption(caption: str, num_frames: int) -> str:
-    note = f" ({_MOST_FRAMES} of {num_frames} frames shown)" if num_frames > _MOST_FRAMES else ""
+    note = f" ({MOST_FRAMES} of {num_frames} frames shown)" if num_frames > MOST_FRAMES else ""
     return "\n".join(textwrap.wrap(plain(caption, 300) + note, 150))

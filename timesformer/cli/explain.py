@@ -1,0 +1,175 @@
+"""Show which frames and which parts of them decided a prediction."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timesformer.cli.parsers import command_parser, run_command
+from timesformer.utils.errors import UserError, VideoReadError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from timesformer.inference.explain import Explanation
+    from timesformer.inference.predictor import Predictor
+    from timesformer.visualization.explanations import Panel
+
+NUM_WORST = 8  # clips of `--worst`
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the pictures and movies and print a line for each video; returns the exit status."""
+    parser = command_parser("explain", "Show which frames and which parts of them decided a prediction.")
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, folder of a run, or hf:OWNER/NAME")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files or folders of pictures")
+    methods = "occlusion (default; any model), rollout, gradient (one pass; transformers of this project)"
+    parser.add_argument("--method", default="occlusion", metavar="M", help=methods)
+    parser.add_argument("--class", dest="class_name", default="", metavar="NAME", help="default: the predicted class")
+    worst = f"the worst {NUM_WORST} clips of the test of RUN: one picture, prediction and true class of each"
+    parser.add_argument("--worst", type=Path, metavar="RUN", help=worst)
+    parser.add_argument("--out", type=Path, default=Path("explained"), metavar="DIR", help="folder (%(default)s)")
+    parser.add_argument("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1, mps (%(default)s)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="clips of a pass in occlusion (%(default)s)")
+    return run_command(parser, argv, explain_all)
+
+
+def explain_all(arguments: argparse.Namespace) -> None:
+    """Explain every video that can be read.
+
+    Raises:
+        UserError: nothing to explain, options that do not fit the model, or no video could be read.
+    """
+    if bool(arguments.videos) == bool(arguments.worst):
+        raise UserError("give videos to explain, or --worst RUN, and not both")
+    if arguments.worst and arguments.class_name:
+        raise UserError("--worst explains the prediction and the true class of each clip: leave --class out")
+    if arguments.batch < 1:
+        raise UserError(f"--batch {arguments.batch}: give 1 or more")
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out} cannot be a folder: {error.strerror}") from error
+    rows = worst_rows(arguments.worst) if arguments.worst else []  # before the model is loaded
+
+    from timesformer.inference.predictor import load
+
+    predictor = load(arguments.checkpoint, device=arguments.device)
+    if arguments.worst:
+        explain_worst(predictor, rows, arguments)
+        return
+    unread = 0
+    for video, name in zip(arguments.videos, output_names(arguments.videos), strict=True):
+        try:
+            explain_video(predictor, video, arguments.out / name, arguments)
+        except VideoReadError as error:
+            unread += 1
+            print(f"could not be read: {error}", file=sys.stderr)
+    if unread == len(arguments.videos):
+        raise UserError(f"none of the {unread} videos could be read" if unread > 1 else "the video could not be read")
+
+
+def explain_video(predictor: Predictor, video: str, out: Path, arguments: argparse.Namespace) -> None:
+    """Write `out`.png and `out`.mp4 and print what decided."""
+    from timesformer.inference.explain import explain, playback
+    from timesformer.video.encode import encode
+    from timesformer.visualization.explanations import movie, save_explanations
+
+    how = {"method": arguments.method, "class_name": arguments.class_name, "batch_size": arguments.batch}
+    explanation = explain(predictor, video, **how)
+    panel = panel_of({"map": explanation}, describe(explanation))
+    still = out.with_name(f"{out.name}.png")
+    save_explanations([panel], still, f"{Path(video).name}, {explanation.method}")
+    frames, times, fps = playback(predictor, video, explanation)
+    media_type, content = encode([*movie(frames, times, panel, explanation.positions)], fps)
+    moving = out.with_name(f"{out.name}.{media_type.rpartition('/')[2]}")
+    moving.write_bytes(content)
+    print(f"{video}: {describe(explanation)}; {deciding(explanation.time)}; {moving.with_suffix('.png')}, {moving}")
+
+
+def explain_worst(predictor: Predictor, rows: Sequence[dict[str, str]], arguments: argparse.Namespace) -> None:
+    """Write worst_clips.png: for each wrong clip what spoke for the prediction and for the true class."""
+    from timesformer.inference.explain import explain
+    from timesformer.visualization.explanations import save_explanations
+
+    panels = []
+    how = {"method": arguments.method, "batch_size": arguments.batch}
+    columns = {"predicted": "prediction"} | ({} if arguments.method == "rollout" else {"true": "label"})
+    for row in rows:
+        try:
+            found = {
+                name: explain(predictor, row["path"], class_name=row[column], **how) for name, column in columns.items()
+            }
+        except VideoReadError as error:
+            print(f"could not be read: {error}", file=sys.stderr)
+            continue
+        scores = ", ".join(f"{name} {each.class_name} ({each.score:.2f})" for name, each in found.items())
+        panels.append(panel_of(found, f"{Path(row['path']).name}: {scores}"))
+    if not panels:
+        raise UserError("none of the worst clips could be read")
+    path = arguments.out / "worst_clips.png"
+    save_explanations(panels, path, f"Worst clips of {arguments.worst}, {arguments.method}")
+    print(path)
+
+
+def worst_rows(run: Path) -> list[dict[str, str]]:
+    """The first rows of the table that the test of a run wrote.
+
+    Raises:
+        UserError: there is no such table, or no clip was wrong.
+    """
+    table = run / "worst_clips.csv"
+    if not table.is_file():
+        raise UserError(f"{table} does not exist. --worst takes the OUTPUT_DIR of a run that was tested")
+    with table.open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    if not rows:
+        raise UserError(f"{table} lists no clip: the test had none wrong")
+    return rows[:NUM_WORST]
+
+
+def panel_of(explanations: Mapping[str, Explanation], caption: str) -> Panel:
+    """What is drawn of explanations of one clip, by the names of their rows."""
+    from timesformer.visualization.explanations import Map, Panel
+
+    maps = [Map(name, each.map, each.time) for name, each in explanations.items()]
+    first = next(iter(explanations.values()))
+    return Panel(caption, first.frames, first.pictures, maps)
+
+
+def describe(explanation: Explanation) -> str:
+    """The prediction, and what is explained where it is something else."""
+    text = f"predicted {explanation.predicted} ({explanation.predicted_score:.2f})"
+    if explanation.class_name != explanation.predicted:
+        text += f", explained {explanation.class_name} ({explanation.score:.2f})"
+    return text
+
+
+def deciding(time: np.ndarray) -> str:
+    """The fewest frames that hold half of the shares, by their numbers from 1."""
+    if not time.any():
+        return "no frame speaks for it"
+    order = (-time).argsort(kind="stable")
+    number = int((time[order].cumsum() < 0.5).sum()) + 1
+    chosen = sorted(int(index) + 1 for index in order[:number])
+    return f"{time[order[:number]].sum():.0%} by frame{'s' * (number > 1)} {' '.join(map(str, chosen))} of {len(time)}"
+
+
+def output_names(videos: Sequence[str]) -> list[str]:
+    """A name for the files of each video: its own without suffix, with as many folders before it as tell them apart.
+
+    Raises:
+        UserError: a video is named twice.
+    """
+    paths = [Path(video).resolve() for video in videos]
+    if twice := [path for index, path in enumerate(paths) if path in paths[:index]]:
+        raise UserError(f"{twice[0]} is named more than once")
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["_".join([*path.parts[1:][-depth:-1], path.stem]) for path in paths]
+        if len({*names}) == len(names):
+            return names
+    return ["_".join(path.parts[1:]) for path in paths]  # which differ in their suffixes only
