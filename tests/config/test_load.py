@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from timesformer.config import get_cfg, load_config, unread_keys
-from timesformer.config.defaults import KEYS, Key
+from timesformer.config.defaults import KEY_BY_NAME, KEYS, Key, get_value
+from timesformer.config.synonyms import _MEANT
 from timesformer.utils.errors import ConfigError, UserError
 
 
@@ -113,15 +115,15 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     expected = [
         f"{path}:2: TRAIN.BATCH_SIZ is not a key; did you mean TRAIN.BATCH_SIZE?",
         f"{path}:3: TRAIN.ENABLE: found 1; allowed: True or False.",
-        f"{path}:5: DATA.NUM_FRAMES: found True; allowed: a whole number, at least 1.",
+        f"{path}:5: DATA.NUM_FRAMES: found True; allowed: a whole number, from 1 to ",
         f"{path}:6: DATA.MEAN: found [0.4]; allowed: a list of 3 numbers, from 0 to 1, such as [0.45,0.45,0.45].",
         f"{path}:7: DATA.CROP_MODE: found 'ful'; allowed: one of crop, full. Did you mean full?",
         f"{path}:8: SOLVER.MOMENTUM: found 2; allowed: a number, from 0 to 1.",
-        f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, at least 0.",
-        f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, at least 0.",
+        f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, from 0 to 1,000,000.",
+        f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, from 0 to 1,000,000.",
         f"{path}:9: TEST is a section; its keys are TEST.BASELINES,",
         f"{path}:11: RNG_SEED is given twice, first in {path}:10; keep one.",
-        "command line: NUM_SHARDS: found 'two'; allowed: a whole number, at least 1.",
+        "command line: NUM_SHARDS: found 'two'; allowed: a whole number, from 1 to ",
         "command line: num_gpus is not a key; did you mean NUM_GPUS?",
     ]  # fmt: skip
     assert [line for line in expected if line not in text] == []
@@ -139,6 +141,111 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 )
 def test_did_you_mean(wrong: str, right: str) -> None:
     assert f"{wrong} is not a key; did you mean {right}?" in problems(None, wrong, "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TRAIN.EPOCHS", "SOLVER.MAX_EPOCH"),
+        ("SOLVER.LR", "SOLVER.BASE_LR"),
+        ("optimizer.weight_decay", "SOLVER.WEIGHT_DECAY"),
+        ("MODEL.PRETRAINED", "TIMESFORMER.PRETRAINED_MODEL"),
+        ("LIN_PROBE", "TRAIN.TRAINABLE_BLOCKS 0"),
+        ("per_device_train_batch_size", "TRAIN.BATCH_SIZE"),
+        ("VAL.BATCH_SIZE", "TEST.BATCH_SIZE"),
+        ("num-train-epochs", "SOLVER.MAX_EPOCH"),
+        ("MODEL.DROPPATH_RATE", "MODEL.DROP_PATH_RATE"),
+        ("TRAIN.MIXED_PRECISION", "PRECISION"),
+    ],
+)
+def test_names_of_other_programs(name: str, meant: str) -> None:
+    assert f"{name} is not a key; did you mean {meant}?" in problems(None, name, "1")
+
+
+def test_synonyms_lead_to_keys_and_hide_none() -> None:
+    for name, meant in _MEANT.items():
+        assert {word for word in meant.replace(",", "").split() if word.isupper()} & KEY_BY_NAME.keys(), meant
+        assert name.upper() not in KEY_BY_NAME
+
+
+ABSURD = [
+    "1e30",
+    "-1e30",
+    "1" + "0" * 400,
+    "9" * 5000,
+    ".inf",
+    ".nan",
+    "[" * 3000,
+    "{" * 3000,
+    "&a [*a]",
+    "0x" + "f" * 99,
+]
+
+
+@pytest.mark.parametrize("kind", sorted({key.kind for key in KEYS if key.high is not None}))
+def test_absurd_numbers_are_refused_in_a_short_message(kind: str) -> None:
+    for key in (key for key in KEYS if key.kind == kind):
+        for word in ABSURD:
+            text = problems(None, key.name, word)
+            assert f"{key.name}: found " in text and len(text) < 1500
+
+
+@pytest.mark.parametrize("letter", ["[", "{"])
+def test_nesting_without_end_is_refused_in_a_short_message(letter: str) -> None:
+    assert len(problems(None, "SOLVER.LRS", letter * 3000)) < 500
+
+
+def test_every_number_has_both_limits_with_the_default_between() -> None:
+    for key in KEYS:
+        if key.kind.split("|")[0] in ("int", "float", "ints", "floats", "size", "pairs"):
+            assert key.choices or (key.low is not None and key.high is not None), key.name
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 100000 values"),
+        ("A: &a\n  B: *a\n", "an alias that holds itself"),
+        ("RNG_SEED: " + "[" * 5000, "more than 20 levels"),
+        ("OUTPUT_DIR: " + "x" * 2_000_000, "no configuration is that large"),
+    ],
+    ids=["bomb", "circle", "depth", "size"],
+)
+def test_yaml_is_bounded(tmp_path: Path, text: str, message: str) -> None:
+    assert message in problems(write(tmp_path, text))
+
+
+PATHS = [key.name for key in KEYS if key.kind == "path"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_paths_are_expanded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    for written, path in {
+        "~/x": tmp_path / "x",
+        "$DATA_ROOT/x": tmp_path / "data/x",
+        "${DATA_ROOT}": tmp_path / "data",
+    }.items():
+        words = [name, written]
+        try:
+            assert get_value(load_config(None, words).cfg, name) == str(path)
+        except ConfigError as error:  # DATA.CLASS_NAMES_PATH must exist
+            assert f"{name} '{path}': there is no such file" in str(error)
+    assert "$NOWHERE is not known here" in problems(None, name, "$NOWHERE/x")
+    (tmp_path / "$5").touch()
+    assert get_value(load_config(None, [name, "$5"]).cfg, name) == "$5"  # it exists as written
+
+
+def test_every_key_of_a_path_is_one() -> None:
+    ends = ("_DIR", "_PATH", "_PREFIX", "PRETRAINED_MODEL", "PATH_TO_DATA_DIR")
+    assert PATHS == [key.name for key in KEYS if key.name.endswith(ends)]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +275,7 @@ def test_words_that_are_no_pairs(words: list[str], hint: str) -> None:
         ("DATA: {FLIP_LABEL_MAP: [[1, 2, 3]]}", "run.yaml:1: DATA.FLIP_LABEL_MAP: found [[1, 2, 3]]"),
         (
             "DATA: {FLIP_LABEL_MAP: [[on, '']]}",
-            "allowed: a list of pairs of class names or labels (numbers), at least 0",
+            "allowed: a list of pairs of class names or labels (numbers), from 0 to 1,000,000",
         ),
     ],
 )
@@ -211,8 +318,8 @@ def test_every_end_of_every_range() -> None:
             "found [1, 1]; allowed: a list of 3 numbers, from 1e-06 to 1, such as [0.225,0.225,0.225]",
         ),
         ("SOLVER.BETAS", "[0.9]", "allowed: a list of 2 numbers, from 0 to 0.99999, such as [0.9,0.999]"),
-        ("DATA.TRAIN_JITTER_SCALES", "[256]", "allowed: a list of 2 whole numbers, at least 1, such as [256,320]"),
-        ("GESTURES.NUM_SUBJECTS", "[1]", "allowed: a list of 3 whole numbers, at least 1, such as [60,10,20]"),
+        ("DATA.TRAIN_JITTER_SCALES", "[256]", "allowed: a list of 2 whole numbers, from 1 to 8,192, such as [256,320]"),
+        ("GESTURES.NUM_SUBJECTS", "[1]", "allowed: a list of 3 whole numbers, from 1 to 100,000, such as [60,10,20]"),
     ],
 )
 def test_lists_of_another_length(name: str, word: str, message: str) -> None:
@@ -246,15 +353,15 @@ def test_statistics_of_0_to_255_are_reported_with_what_to_do() -> None:
 
 
 def test_reads_are_tracked_and_dump_clone_pickle_are_not_reads(tmp_path: Path) -> None:
-    path = write(tmp_path, "RNG_SEED: 1\nDATA:\n  NUM_FRAMES: 4\nSOLVER:\n  BASE_LR: 0.1")
-    loaded = load_config(path, ["NUM_SHARDS", "1"])
+    path = write(tmp_path, "RNG_SEED: 1\nDATA:\n  NUM_FRAMES: 4\nSOLVER:\n  BASE_LR: 0.2")
+    loaded = load_config(path, ["LOG_PERIOD", "2"])
     everything = [f"RNG_SEED ({path}:1)", f"DATA.NUM_FRAMES ({path}:3)", f"SOLVER.BASE_LR ({path}:5)"]
-    everything.append("NUM_SHARDS (command line)")
+    everything.append("LOG_PERIOD (command line)")
     loaded.cfg.dump(), str(loaded.cfg), repr(loaded.cfg), loaded.cfg == get_cfg(), "RNG_SEED" in loaded.cfg
     copy, sent = loaded.cfg.clone(), pickle.loads(pickle.dumps(loaded))
     assert unread_keys(loaded) == unread_keys(sent) == everything
 
-    assert loaded.cfg.DATA.NUM_FRAMES == 4 and loaded.cfg["SOLVER"]["BASE_LR"] == 0.1
+    assert loaded.cfg.DATA.NUM_FRAMES == 4 and loaded.cfg["SOLVER"]["BASE_LR"] == 0.2
     assert unread_keys(loaded) == [everything[0], everything[3]]
     assert copy.RNG_SEED == 1 and unread_keys(loaded) == [everything[0], everything[3]]
     assert unread_keys(sent) == everything and sent.cfg.RNG_SEED == 1 and unread_keys(sent) == everything[1:]
@@ -313,6 +420,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         "int": whole,
         "float": number | whole.filter(lambda n: key.high is None or n <= key.high),
         "str": text.map(str.strip),
+        "path": text.map(str.strip).filter(lambda path: "$" not in path and path[:1] != "~"),
         "pattern": text.map(lambda name: f"({re.escape(name)})"),
         "int|auto": st.just("auto") | whole,
         "ints": st.lists(whole, min_size=key.length or 0, max_size=key.length or 3).map(sorted),

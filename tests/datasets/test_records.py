@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timesformer.datasets.files import list_pictures, natural_key
 from timesformer.datasets.kinetics import Kinetics, split_line
 from timesformer.datasets.list_files import find_list
 from timesformer.datasets.records import (
@@ -19,10 +20,8 @@ from timesformer.datasets.records import (
     VideoRecord,
     coverage_warnings,
     fingerprint,
-    list_pictures,
     load_class_names,
     missing_table,
-    natural_key,
     split_missing,
 )
 from timesformer.utils.errors import DataListError

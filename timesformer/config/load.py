@@ -14,10 +14,14 @@ from fvcore.common.config import CfgNode
 
 from timesformer.config import legacy
 from timesformer.config.check import advise_config, check_config
-from timesformer.config.defaults import DATASET_DEFAULTS, KEY_BY_NAME, Key, get_cfg, set_value
+from timesformer.config.defaults import DATASET_DEFAULTS, KEY_BY_NAME, Key, get_cfg, get_value, set_value
 from timesformer.config.locate import find_config
 from timesformer.config.read import COMMAND_LINE, Settings
+from timesformer.config.synonyms import meant_key
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.paths import expand_path
+
+MAX_FOUND = 200  # letters of a wrong value that a message shows
 
 
 class TrackingCfgNode(CfgNode):
@@ -50,7 +54,7 @@ class LoadedConfig:
 
 
 def unread_keys(loaded: LoadedConfig, *, ignore: Collection[str] = ()) -> list[str]:
-    """The keys the user set that nothing has read so far, as "KEY (file.yaml:12)".
+    """The keys that the user set to another value than the default and that nothing has read, as "KEY (file.yaml:12)".
 
     Args:
         loaded: the configuration.
@@ -59,7 +63,9 @@ def unread_keys(loaded: LoadedConfig, *, ignore: Collection[str] = ()) -> list[s
     return [
         f"{name} ({location})"
         for name, location in loaded.set_by_user.items()
-        if KEY_BY_NAME[name].used_by not in ignore and not loaded.cfg.was_read(name)
+        if KEY_BY_NAME[name].used_by not in ignore
+        and not loaded.cfg.was_read(name)
+        and get_value(loaded.cfg.clone(), name) != KEY_BY_NAME[name].default
     ]
 
 
@@ -161,13 +167,16 @@ def _fill_in(cfg: CfgNode, locations: Mapping[str, str], *, from_file: bool) -> 
 
 def _check_value(key: Key, value: Any, choices: Sequence[Any]) -> tuple[Any, str]:
     """The value in the key's kind, and what is wrong with it ("": nothing)."""
-    problem = f"{key.name}: found {value!r}; allowed: {key.allowed(choices)}."
+    found = repr(value)
+    found = found if len(found) <= MAX_FOUND else f"{found[:MAX_FOUND]} ..."
+    problem = f"{key.name}: found {found}; allowed: {key.allowed(choices)}."
     try:
         value = _convert(key, key.kind, value)
     except re.error as error:
         return value, f"{problem} The pattern is not valid: {error}."
-    except (ValueError, TypeError):
-        return value, f"{problem} It means: {key.meaning}."
+    except (ValueError, TypeError, OverflowError) as error:
+        detail = f" {error}." if key.kind == "path" and isinstance(value, str) else ""
+        return value, f"{problem}{detail} It means: {key.meaning}."
     if isinstance(value, str) and key.kind != "pattern" and key.name != "DATA.PATH_LABEL_SEPARATOR":
         value = value.strip()
     if not choices or value in choices:
@@ -198,6 +207,8 @@ def _convert(key: Key, kind: str, value: Any) -> Any:
         value = float(value)
     if kind == "pattern" and (value == "" or re.compile(value).groups):
         return value
+    if kind == "path" and isinstance(value, str):
+        return expand_path(value.strip())
     if type(value).__name__ != kind:  # exact: a bool is no int
         raise ValueError(value)
     if kind in ("int", "float"):
@@ -218,6 +229,8 @@ def _unknown(name: str) -> str:
     below = sorted(key for key in KEY_BY_NAME if key.startswith(f"{name}."))
     if below:
         return f"is a section; its keys are {', '.join(below)}."
+    if meant := meant_key(name):
+        return f"is not a key; did you mean {meant}?"
     leaf = name.upper().rpartition(".")[2]
     near = [key for key in KEY_BY_NAME if key.rpartition(".")[2] == leaf][:1]
     near = difflib.get_close_matches(name.upper(), KEY_BY_NAME, n=1, cutoff=0.9 if near else 0.6) or near

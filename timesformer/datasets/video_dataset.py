@@ -20,8 +20,9 @@ from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map  # torch's documented place for own types
 
 from timesformer.datasets.cache import FrameCache
+from timesformer.datasets.files import list_pictures
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.records import VideoRecord, in_memory, list_pictures
+from timesformer.datasets.records import VideoRecord, in_memory
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
@@ -149,7 +150,7 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
     """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3), also as a list.
 
     Raises:
-        VideoReadError: frames of another shape or type.
+        VideoReadError: frames of another shape or type, or a folder of several picture series.
     """
     if isinstance(video, VideoRecord):
         return video
@@ -160,7 +161,10 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
             raise VideoReadError("(frames in memory)", cause)
         return VideoRecord("(frames in memory)", label, "array", frames)
     path = str(video)
-    return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
+    try:
+        return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
+    except ValueError as error:
+        raise VideoReadError(path, str(error)) from error
 
 
 def open_record(record: VideoRecord, *, backend: str) -> VideoReader:

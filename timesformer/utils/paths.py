@@ -1,0 +1,20 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+
+def expand_path(path: str) -> str:
+    """`path` with `~` and `$NAME` expanded, as a shell does; as it is if something of that name exists.
+
+    Raises:
+        ValueError: the home folder or the variable is unknown.
+    """
+    if not re.match(r"~|.*\$", path) or os.path.lexists(path):
+        return path
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if left := re.search(r"^~[^/\\]*|\$\w+|\${.*?}", expanded):
+        raise ValueError(f"{left[0]} is not known here")
+    return expanded
