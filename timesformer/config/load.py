@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from fvcore.common.config import CfgNode
 from timesformer.config import legacy
 from timesformer.config.check import advise_config, check_config
 from timesformer.config.defaults import DATASET_DEFAULTS, KEY_BY_NAME, Key, get_cfg, get_value, set_value
-from timesformer.config.locate import find_config
+from timesformer.config.locate import bundled_configs, find_config
 from timesformer.config.read import COMMAND_LINE, Settings
 from timesformer.config.synonyms import meant_key
 from timesformer.utils.errors import ConfigError
@@ -60,10 +61,15 @@ def unread_keys(loaded: LoadedConfig, *, ignore: Collection[str] = ()) -> list[s
         loaded: the configuration.
         ignore: parts of a run, "training" or "test"; keys that only they use are left out.
     """
+    files = Counter(location.rpartition(":")[0] for location in loaded.set_by_user.values())
+    # Not the user's choice: what the package's files set, and the config.yaml of a run, which has every key.
+    others = tuple(file for file, count in files.items() if file and count > 0.8 * len(KEY_BY_NAME))
+    others += (f"{bundled_configs()}{os.sep}",)
     return [
         f"{name} ({location})"
         for name, location in loaded.set_by_user.items()
-        if KEY_BY_NAME[name].used_by not in ignore
+        if not location.startswith(others)
+        and KEY_BY_NAME[name].used_by not in ignore
         and not loaded.cfg.was_read(name)
         and get_value(loaded.cfg.clone(), name) != KEY_BY_NAME[name].default
     ]

@@ -107,6 +107,20 @@ class Settings:
         self.complete = False
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops at a depth that no configuration has, long before Python does."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
     """The nodes of a YAML text, bounded in size, depth and in what its aliases stand for; and the loader for them.
 
@@ -128,11 +142,8 @@ def compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
 
     if len(text) > MAX_LETTERS:
         raise yaml.YAMLError(f"more than {MAX_LETTERS} letters: no configuration is that large")
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-    except RecursionError as error:
-        raise yaml.YAMLError(f"more than {MAX_DEPTH} levels") from error
+    loader = _Loader(text)
+    root = loader.get_single_node()
     if root is not None:
         count(root, 0)
     return loader, root

@@ -61,7 +61,7 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
         return videos
     training = split == "train" and not testing
     count = f"{len(missing)} of the {len(videos.records)} videos of the {split} list do not exist"
-    remedy = near_miss([record.path for record in missing], [cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_TO_DATA_DIR])
+    remedy = near_miss([record.path for record in missing], [cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.PATH_PREFIX])
     message = f"{count}:\n{missing_table(missing, remedy)}"
     limit = cfg.DATA.MAX_FAILED_FRACTION
     if not present or (training and len(missing) > limit * len(videos.records)):

@@ -29,11 +29,11 @@ from timesformer.datasets.records import (
     VideoRecord,
     class_counts,
     load_class_names,
-    printable,
     shorten,
     wrong_num_classes,
 )
 from timesformer.datasets.splits import SPLITS, divide, divide_subjects, missing_classes, split_of_name
+from timesformer.utils.console import printable
 from timesformer.utils.errors import DataListError, VideoReadError
 from timesformer.utils.registry import DATASETS
 from timesformer.video.containers import first_video_stream, open_container
@@ -106,6 +106,10 @@ class VideoFolder:
                     raise DataListError(f"{self.root}: {folders[split]} and {name} both mean {split}: keep one")
                 folders[split] = name
         lists = {s: f for s in SPLITS if os.path.isfile(f := os.path.join(self.root, f"{s}.csv"))}
+        other_lists = [
+            name for name in list_folder(self.root) if is_list(name) and name not in map("{}.csv".format, lists)
+        ]
+        left_out.add("lists (the names that are read: train.csv, val.csv, test.csv)", *other_lists)
         if "train" in folders and (len(folders) > 1 or len(present) == 1):
             left_out.add("folders beside the splits", *(name for name in present if name not in folders.values()))
             tops = {split: os.path.join(self.root, name) for split, name in folders.items()}
@@ -261,6 +265,12 @@ def holds_videos(folder: str) -> bool:
         for parent, files in walk(folder, LeftOut())
         for file in files
     )
+
+
+def is_list(name: str) -> bool:
+    """Whether a name is that of a list of some split."""
+    stem, extension = os.path.splitext(name)
+    return extension.lower() in (".csv", ".txt", ".tsv", ".lst") and bool(split_of_name(stem))
 
 
 def readable_types(files: Mapping[str, str]) -> list[str]:

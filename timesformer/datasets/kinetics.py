@@ -141,7 +141,8 @@ class Kinetics:
 
         lines = [*table.lines]
         sample = lines[1:21] or lines  # without what may be a header
-        for names in (False, True):
+        in_doubt = not all(is_video(split_line(text, separator)[0]) for _, text in sample)  # else labels may be wrong
+        for names in (False, True) if in_doubt else ():
             share = {sep: sum(fits(text, sep, names) for _, text in sample) for sep in (separator, *SEPARATORS)}
             other = max(share, key=lambda sep: share[sep])
             if (

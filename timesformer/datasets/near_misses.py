@@ -57,7 +57,7 @@ def near_miss(paths: Sequence[str], roots: Sequence[str]) -> str:
 
     Args:
         paths: that do not exist.
-        roots: folders that may hold them: DATA.PATH_PREFIX, DATA.PATH_TO_DATA_DIR.
+        roots: folders that may hold them: DATA.PATH_TO_DATA_DIR, DATA.PATH_PREFIX.
     """
     sample = paths[:: -(-len(paths) // MOST_TRIED)]
     best: tuple[int, str] = (0, "")

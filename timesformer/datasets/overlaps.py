@@ -50,7 +50,9 @@ def _shared_people(a: str, b: str, ours: Sequence[VideoRecord], theirs: Sequence
     """A line for each word whose numbers are in every path of both lists, and partly the same ones."""
     words, others = _numbers(ours), _numbers(theirs)
     for word in sorted(words.keys() & others.keys(), key=len, reverse=True):
-        if shared := sorted(words[word] & others[word], key=int):
+        labels = [words[word].get(number, set()) | others[word].get(number, set()) for number in words[word]]
+        shared = sorted(words[word].keys() & others[word].keys(), key=int)
+        if shared and any(len(each) > 1 for each in labels):  # else the number may be that of the class
             shown = ", ".join(shorten([f"{word}{number}" for number in shared], 5))
             yield (
                 f"the {a} and {b} lists share {len(shared)} of {len(others[word])} names like {shown}. If these are "
@@ -60,16 +62,12 @@ def _shared_people(a: str, b: str, ours: Sequence[VideoRecord], theirs: Sequence
             return
 
 
-def _numbers(records: Sequence[VideoRecord]) -> dict[str, set[str]]:
-    """The numbers of each word that is in every path, unless all are equal or each is one class only."""
-    found: dict[str, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))  # word -> number -> labels
+def _numbers(records: Sequence[VideoRecord]) -> dict[str, dict[str, set[object]]]:
+    """The labels of each number of each word that is in every path, unless all numbers are equal."""
+    found: dict[str, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
     counts: dict[str, int] = defaultdict(int)
     for record in records:
         for word, number in {match[1].lower(): match[2] for match in _NUMBERED.finditer(record.path)}.items():
             found[word][number].add(record.label)
             counts[word] += 1
-    return {
-        word: {*numbers}
-        for word, numbers in found.items()
-        if counts[word] == len(records) and len(numbers) > 1 and any(len(labels) > 1 for labels in numbers.values())
-    }
+    return {word: numbers for word, numbers in found.items() if counts[word] == len(records) and len(numbers) > 1}

@@ -114,12 +114,6 @@ def fingerprint(records: Sequence[VideoRecord]) -> str:
     return f"sha256 {digest.hexdigest()}, {len(records)} videos, class:count {histogram}"
 
 
-def printable(name: str) -> str:
-    """`name` as text for any file, terminal or picture: bytes that are not UTF-8 and control characters are escaped."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() or letter == " " else repr(letter)[1:-1] for letter in text)
-
-
 def wrong_num_classes(name: str, found: int, num_classes: int) -> DataListError:
     """The error of a model that has another number of classes than the data."""
     return DataListError(

@@ -79,7 +79,7 @@ def missing_classes(counts: Mapping[str, Counter[int]], division: Mapping[str, s
 
 def hashed_order(keys: Collection[str], seed: str) -> list[str]:
     """The keys in order of the sha256 of "SEED KEY"."""
-    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode(errors="surrogateescape")).digest())
 
 
 def held_out(count: int, fraction: float, *, most: int) -> int:

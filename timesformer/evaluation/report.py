@@ -16,6 +16,7 @@ from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import confusion, per_class_accuracy, show_metrics, summarize
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.paths import AS_NAMED
 
 log = get_logger(__name__)
 
@@ -55,7 +56,11 @@ def write_report(
     names = videos.class_names or [str(label) for label in range(scores.shape[1])]
     metrics = summarize(scores, labels, multi_label=multi_label)
     write_predictions(folder / "predictions.csv", videos, predictions)
-    write_failures(folder / "missing_videos.csv", predictions.missing)
+    missing = folder / "missing_videos.csv"
+    if predictions.missing:
+        write_failures(missing, predictions.missing)
+    else:
+        missing.unlink(missing_ok=True)
     lines = [
         title,
         f"videos scored     {len(labels)} of {predictions.num_videos}",
@@ -96,7 +101,7 @@ def write_report(
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:
     """One row per scored video: path, label, prediction, then the score of each class."""
     num_classes = predictions.scores.shape[1]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "prediction", *(f"score_{k}" for k in range(num_classes))])
         for index, label, scores in zip(predictions.indices, predictions.labels, predictions.scores, strict=True):
@@ -107,7 +112,7 @@ def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write the videos that could not be read as csv with the columns path, line and cause."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "line", "cause"])
         writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
@@ -149,7 +154,7 @@ def wrong_clips(predictions: Predictions, videos: VideoList, names: Sequence[str
 
 def write_wrong_clips(path: Path, clips: Sequence[WrongClip]) -> None:
     """One row per wrong clip: path, label and prediction by name, and their scores."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(WrongClip._fields[1:])
         writer.writerows([*clip[1:4], *(f"{score:.6g}" for score in clip[4:])] for clip in clips)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
+
+# How to open a text file that holds names of files: what is not UTF-8 in them stays as it is on the disk.
+AS_NAMED: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def expand_path(path: str) -> str:
