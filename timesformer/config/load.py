@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections import Counter
@@ -213,15 +212,11 @@ def _convert(key: Key, kind: str, value: Any) -> Any:
         value = float(value)
     if kind == "pattern" and (value == "" or re.compile(value).groups):
         return value
-    if kind == "path" and isinstance(value, str):
-        return expand_path(value.strip())
-    if type(value).__name__ != kind:  # exact: a bool is no int
+    if type(value).__name__ != ("str" if kind == "path" else kind):  # exact: a bool is no int
         raise ValueError(value)
-    if kind in ("int", "float"):
-        low, high = -math.inf if key.low is None else key.low, math.inf if key.high is None else key.high
-        if not (low <= value <= high and math.isfinite(value)):
-            raise ValueError(value)
-    return value
+    if kind in ("int", "float") and not key.choices and not key.low <= value <= key.high:  # type: ignore[operator]
+        raise ValueError(value)
+    return expand_path(value.strip()) if kind == "path" else value
 
 
 def _items(value: Any, length: int | None = None) -> Sequence[Any]:

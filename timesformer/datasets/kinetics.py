@@ -133,17 +133,17 @@ class Kinetics:
             DataListError: another separator fits, or the header has not two columns or no line below it.
         """
 
-        def fits(line: str, separator: str, names: bool = False) -> bool:
+        def fits(line: str, separator: str, named: bool = False) -> bool:
             path, label = split_line(line, separator)
-            if names and label and not is_video(label):  # labels may be names, where the path is known by its ending
+            if named and label and not is_video(label):  # labels may be names, where the path is known by its ending
                 return is_video(path)
             return bool(path) and all(_is_label(text, known) for text in self._label_texts(label))
 
         lines = [*table.lines]
         sample = lines[1:21] or lines  # without what may be a header
         in_doubt = not all(is_video(split_line(text, separator)[0]) for _, text in sample)  # else labels may be wrong
-        for names in (False, True) if in_doubt else ():
-            share = {sep: sum(fits(text, sep, names) for _, text in sample) for sep in (separator, *SEPARATORS)}
+        for named in (False, True) if in_doubt else ():
+            share = {sep: sum(fits(text, sep, named) for _, text in sample) for sep in (separator, *SEPARATORS)}
             other = max(share, key=lambda sep: share[sep])
             if (
                 share[other] == len(sample) > share[separator]

@@ -25,7 +25,7 @@ def overlaps(lists: Mapping[str, VideoList], same: Sequence[str] = ()) -> list[s
         lists: by the name of the split.
         same: two of these names are one list on purpose.
     """
-    lines = []
+    lines: list[str] = []
     for a, b in combinations(lists, 2):
         if {a, b} != {*same}:
             records = [[r for r in lists[split].records if not in_memory(r)] for split in (a, b)]

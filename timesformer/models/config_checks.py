@@ -51,18 +51,7 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
     auto_width, auto_heads = defaults["embed_dim"].default, defaults["num_heads"].default
     width = auto_width if vit.EMBED_DIM == "auto" else vit.EMBED_DIM
     heads = auto_heads if vit.NUM_HEADS == "auto" else vit.NUM_HEADS
-    height, side = (math.ceil(each / patch) for each in height_width(test))
-    tokens, depth = cfg.DATA.NUM_FRAMES * height * side, 12 if vit.DEPTH == "auto" else vit.DEPTH
-    if tokens > MOST_TOKENS:
-        yield (
-            f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} and DATA.TEST_CROP_SIZE {test} in patches of "
-            f"TIMESFORMER.PATCH_SIZE {patch} are {tokens:,} tokens. Type TIMESFORMER.PATCH_SIZE 16 or fewer frames"
-        )
-    if (size := depth * (8 + 2 * vit.MLP_RATIO) * width**2) > MOST_PARAMETERS:
-        yield (
-            f"TIMESFORMER.EMBED_DIM {width} and TIMESFORMER.DEPTH {depth} are {size / 1e9:.0f} billion parameters. "
-            "Type TIMESFORMER.EMBED_DIM 768 TIMESFORMER.DEPTH 12"
-        )
+    yield from _size_problems(cfg, width)
     if width % heads:
         fitting = max(n for n in range(1, heads) if width % n == 0)
         yield (
@@ -74,4 +63,22 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
         yield (
             f"TIMESFORMER.EMBED_DIM {width} over TIMESFORMER.NUM_HEADS {heads} is an odd width of a head "
             f"({width // heads}), and time rotates pairs of channels. Type TIMESFORMER.EMBED_DIM {width + heads}"
+        )
+
+
+def _size_problems(cfg: CfgNode, width: int) -> Iterator[str]:
+    """Models and clips that are larger than any machine."""
+    vit, crop = cfg.TIMESFORMER, cfg.DATA.TEST_CROP_SIZE
+    patches = math.prod(math.ceil(side / vit.PATCH_SIZE) for side in height_width(crop))
+    if (tokens := cfg.DATA.NUM_FRAMES * patches) > MOST_TOKENS:
+        yield (
+            f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} and DATA.TEST_CROP_SIZE {crop} in patches of "
+            f"TIMESFORMER.PATCH_SIZE {vit.PATCH_SIZE} are {tokens:,} tokens. "
+            "Type TIMESFORMER.PATCH_SIZE 16 or fewer frames"
+        )
+    depth = 12 if vit.DEPTH == "auto" else vit.DEPTH
+    if (size := depth * (8 + 2 * vit.MLP_RATIO) * width**2) > MOST_PARAMETERS:
+        yield (
+            f"TIMESFORMER.EMBED_DIM {width} and TIMESFORMER.DEPTH {depth} are {size / 1e9:.0f} billion parameters. "
+            "Type TIMESFORMER.EMBED_DIM 768 TIMESFORMER.DEPTH 12"
         )
