@@ -17,7 +17,7 @@ def test_every_key_with_default_choices_and_meaning() -> None:
     text = " ".join(describe_keys().split())
     assert all(key.name in text and key.meaning in text for key in KEYS)
     assert "0.0 a number, from 0 to 0.99" in text
-    assert "one of sgd, adam, adamw" in text and "auto or a whole number, at least 1" in text
+    assert "one of sgd, adam, adamw" in text and "auto or a whole number, from 1 to 1,000" in text
 
 
 def test_filters_and_choices() -> None:

@@ -113,15 +113,15 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     expected = [
         f"{path}:2: TRAIN.BATCH_SIZ is not a key; did you mean TRAIN.BATCH_SIZE?",
         f"{path}:3: TRAIN.ENABLE: found 1; allowed: True or False.",
-        f"{path}:5: DATA.NUM_FRAMES: found True; allowed: a whole number, at least 1.",
+        f"{path}:5: DATA.NUM_FRAMES: found True; allowed: a whole number, from 1 to ",
         f"{path}:6: DATA.MEAN: found [0.4]; allowed: a list of 3 numbers, from 0 to 1, such as [0.45,0.45,0.45].",
         f"{path}:7: DATA.CROP_MODE: found 'ful'; allowed: one of crop, full. Did you mean full?",
         f"{path}:8: SOLVER.MOMENTUM: found 2; allowed: a number, from 0 to 1.",
-        f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, at least 0.",
-        f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, at least 0.",
+        f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, from 0 to 1,000,000.",
+        f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, from 0 to 1,000,000.",
         f"{path}:9: TEST is a section; its keys are TEST.BASELINES,",
         f"{path}:11: RNG_SEED is given twice, first in {path}:10; keep one.",
-        "command line: NUM_SHARDS: found 'two'; allowed: a whole number, at least 1.",
+        "command line: NUM_SHARDS: found 'two'; allowed: a whole number, from 1 to ",
         "command line: num_gpus is not a key; did you mean NUM_GPUS?",
     ]  # fmt: skip
     assert [line for line in expected if line not in text] == []
@@ -168,7 +168,7 @@ def test_words_that_are_no_pairs(words: list[str], hint: str) -> None:
         ("DATA: {FLIP_LABEL_MAP: [[1, 2, 3]]}", "run.yaml:1: DATA.FLIP_LABEL_MAP: found [[1, 2, 3]]"),
         (
             "DATA: {FLIP_LABEL_MAP: [[on, '']]}",
-            "allowed: a list of pairs of class names or labels (numbers), at least 0",
+            "allowed: a list of pairs of class names or labels (numbers), from 0 to 1,000,000",
         ),
     ],
 )
@@ -211,8 +211,8 @@ def test_every_end_of_every_range() -> None:
             "found [1, 1]; allowed: a list of 3 numbers, from 1e-06 to 1, such as [0.225,0.225,0.225]",
         ),
         ("SOLVER.BETAS", "[0.9]", "allowed: a list of 2 numbers, from 0 to 0.99999, such as [0.9,0.999]"),
-        ("DATA.TRAIN_JITTER_SCALES", "[256]", "allowed: a list of 2 whole numbers, at least 1, such as [256,320]"),
-        ("GESTURES.NUM_SUBJECTS", "[1]", "allowed: a list of 3 whole numbers, at least 1, such as [60,10,20]"),
+        ("DATA.TRAIN_JITTER_SCALES", "[256]", "allowed: a list of 2 whole numbers, from 1 to 8,192, such as [256,320]"),
+        ("GESTURES.NUM_SUBJECTS", "[1]", "allowed: a list of 3 whole numbers, from 1 to 100,000, such as [60,10,20]"),
     ],
 )
 def test_lists_of_another_length(name: str, word: str, message: str) -> None:
@@ -246,15 +246,15 @@ def test_statistics_of_0_to_255_are_reported_with_what_to_do() -> None:
 
 
 def test_reads_are_tracked_and_dump_clone_pickle_are_not_reads(tmp_path: Path) -> None:
-    path = write(tmp_path, "RNG_SEED: 1\nDATA:\n  NUM_FRAMES: 4\nSOLVER:\n  BASE_LR: 0.1")
-    loaded = load_config(path, ["NUM_SHARDS", "1"])
+    path = write(tmp_path, "RNG_SEED: 1\nDATA:\n  NUM_FRAMES: 4\nSOLVER:\n  BASE_LR: 0.2")
+    loaded = load_config(path, ["LOG_PERIOD", "2"])
     everything = [f"RNG_SEED ({path}:1)", f"DATA.NUM_FRAMES ({path}:3)", f"SOLVER.BASE_LR ({path}:5)"]
-    everything.append("NUM_SHARDS (command line)")
+    everything.append("LOG_PERIOD (command line)")
     loaded.cfg.dump(), str(loaded.cfg), repr(loaded.cfg), loaded.cfg == get_cfg(), "RNG_SEED" in loaded.cfg
     copy, sent = loaded.cfg.clone(), pickle.loads(pickle.dumps(loaded))
     assert unread_keys(loaded) == unread_keys(sent) == everything
 
-    assert loaded.cfg.DATA.NUM_FRAMES == 4 and loaded.cfg["SOLVER"]["BASE_LR"] == 0.1
+    assert loaded.cfg.DATA.NUM_FRAMES == 4 and loaded.cfg["SOLVER"]["BASE_LR"] == 0.2
     assert unread_keys(loaded) == [everything[0], everything[3]]
     assert copy.RNG_SEED == 1 and unread_keys(loaded) == [everything[0], everything[3]]
     assert unread_keys(sent) == everything and sent.cfg.RNG_SEED == 1 and unread_keys(sent) == everything[1:]
@@ -313,6 +313,7 @@ def values(key: Key) -> st.SearchStrategy[Any]:
         "int": whole,
         "float": number | whole.filter(lambda n: key.high is None or n <= key.high),
         "str": text.map(str.strip),
+        "path": text.map(str.strip).filter(lambda path: "$" not in path and path[:1] != "~"),
         "pattern": text.map(lambda name: f"({re.escape(name)})"),
         "int|auto": st.just("auto") | whole,
         "ints": st.lists(whole, min_size=key.length or 0, max_size=key.length or 3).map(sorted),

@@ -23,7 +23,7 @@ def test_columns_are_found_by_name_for_every_separator(tmp_path: Path, separator
     found = table(tmp_path, "\r\n".join(lines).replace(" ", separator))
     assert found.separator == separator and found.header == lines[0].replace(" ", separator)
     assert [*found.rows()] == [(4, ["7", "a.mp4", ""]), (5, ["8", f"b{separator}c.mp4", ""])]
-    assert found.problems == []
+    assert [f"{where}: {text}" for where, text, _ in found.problems] == []
 
 
 def test_the_preferred_name_of_a_column_is_used(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_table_without_known_columns_has_all_its_lines(tmp_path: Path) -> None
 def test_problems_do_not_hide_the_rows_below(tmp_path: Path) -> None:
     found = table(tmp_path, b'id,path\n1,"a.mp4\n2,b.mp4\n3\n\xff,c.mp4\n5,d.mp4\n')
     assert [line for line, _ in found.rows()] == [3, 6]
-    assert found.problems == [
+    assert [f"{where}: {text}" for where, text, _ in found.problems] == [
         "list.csv:2: a quote is not closed: '1,\"a.mp4'",
         "list.csv:4: 1 fields where the header has 2: '3'",
         "list.csv:5: not UTF-8 text (save the list as plain UTF-8): '\\udcff,c.mp4'",

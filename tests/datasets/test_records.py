@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timesformer.datasets.files import list_pictures, natural_key
 from timesformer.datasets.kinetics import Kinetics, split_line
 from timesformer.datasets.list_files import find_list
 from timesformer.datasets.records import (
@@ -19,10 +20,8 @@ from timesformer.datasets.records import (
     VideoRecord,
     coverage_warnings,
     fingerprint,
-    list_pictures,
     load_class_names,
     missing_table,
-    natural_key,
     split_missing,
 )
 from timesformer.utils.errors import DataListError
@@ -87,9 +86,10 @@ def test_an_empty_label_is_reported(tmp_path: Path) -> None:
     assert "a.csv:2: label ''" in error_of(write(tmp_path / "a.csv", "a.mp4,1\nb.mp4,\n"), separator=",")
 
 
-def test_at_most_twenty_problems_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
+def test_problems_of_one_cause_are_one_message_with_their_number_and_examples(tmp_path: Path) -> None:
     message = error_of(write(tmp_path / "train.csv", "".join(f"{i}.mp4 99\n" for i in range(50))))
-    assert "50 problems" in message and "and 30 more" in message and "train.csv:21" not in message
+    assert "50 problems" in message and "50 times: a label is out of range 0..11, such as" in message
+    assert "train.csv:3: label 99" in message and "train.csv:4" not in message
 
 
 def test_labels_that_count_from_one_are_recognised(tmp_path: Path) -> None:

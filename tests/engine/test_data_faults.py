@@ -72,6 +72,8 @@ class Outcome:
 
     def table(self, name: str) -> dict[str, dict[str, str]]:
         """Rows of a csv file of the run, by the name of the video."""
+        if not (self.folder / name).exists():  # nothing to say
+            return {}
         with (self.folder / name).open() as file:
             return {Path(row["path"]).name: row for row in csv.DictReader(file)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ def _setting(cfg: CfgNode, name: str) -> str:
     value, key = get_value(cfg, name), KEY_BY_NAME[name]
     if isinstance(value, float):
         return f"{name} {value:g}"
-    return f"{name} {value!r}" if key.kind == "str" and not key.choices else f"{name} {value}"
+    return f"{name} {value!r}" if key.kind in ("str", "path") and not key.choices else f"{name} {value}"
 
 
 def _is_rand_augment(notation: str) -> bool:
@@ -106,6 +107,10 @@ RULES = (
          lambda multi_label, loss: multi_label and loss != "bce_logit" and "Type MODEL.LOSS_FUNC bce_logit"),
     Rule("{SOLVER.LABEL_SMOOTHING} does not work with {MODEL.LOSS_FUNC}",
          lambda smoothing, loss: smoothing > 0 and loss == "bce_logit" and "Type SOLVER.LABEL_SMOOTHING 0"),
+    Rule("{DATA.NUM_FRAMES} of {DATA.TEST_CROP_SIZE} and {DATA.DIFFERENCE_FRAMES} are more than a gigabyte a clip",
+         lambda frames, crop, differences, shown:
+         frames * (1 if shown == "rgb" else differences) * math.prod(height_width(crop)) * 3 > 2**30
+         and "Type fewer frames, such as DATA.NUM_FRAMES 8", "DATA.INPUT"),
     Rule("{MIXUP.ALPHA} and {MIXUP.CUTMIX_ALPHA} mix nothing",
          lambda mixup, cutmix, enabled: enabled and mixup == cutmix == 0 and "Type MIXUP.ENABLED False",
          "MIXUP.ENABLED"),
@@ -128,6 +133,9 @@ TRAINING_RULES = (
     Rule("{SOLVER.STEPS} must start at 0 and go up",
          lambda steps, policy: policy != "cosine" and steps
          and (steps[0] != 0 or any(later <= step for step, later in pairwise(steps))) and _STEPS, "SOLVER.LR_POLICY"),
+    Rule("{MODEL.NUM_CLASSES} with {MODEL.LOSS_FUNC} is always 100% right, and learns nothing",
+         lambda classes, loss: classes == 1 and loss == "cross_entropy"
+         and "Type MODEL.NUM_CLASSES 2 and give videos of another class, or MODEL.LOSS_FUNC bce_logit"),
     Rule("{SOLVER.WARMUP_EPOCHS} is longer than {SOLVER.MAX_EPOCH}",
          lambda warmup, epochs: warmup > epochs and f"Type SOLVER.WARMUP_EPOCHS {epochs * 0.05:g}"),
     Rule("{SOLVER.NESTEROV} needs momentum and no dampening, found {SOLVER.MOMENTUM} and {SOLVER.DAMPENING}",

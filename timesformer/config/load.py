@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,14 @@ from fvcore.common.config import CfgNode
 
 from timesformer.config import legacy
 from timesformer.config.check import advise_config, check_config
-from timesformer.config.defaults import DATASET_DEFAULTS, KEY_BY_NAME, Key, get_cfg, set_value
-from timesformer.config.locate import find_config
+from timesformer.config.defaults import DATASET_DEFAULTS, KEY_BY_NAME, Key, get_cfg, get_value, set_value
+from timesformer.config.locate import bundled_configs, find_config
 from timesformer.config.read import COMMAND_LINE, Settings
+from timesformer.config.synonyms import meant_key
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.paths import expand_path
+
+MAX_FOUND = 200  # letters of a wrong value that a message shows
 
 
 class TrackingCfgNode(CfgNode):
@@ -50,16 +54,23 @@ class LoadedConfig:
 
 
 def unread_keys(loaded: LoadedConfig, *, ignore: Collection[str] = ()) -> list[str]:
-    """The keys the user set that nothing has read so far, as "KEY (file.yaml:12)".
+    """The keys that the user set to another value than the default and that nothing has read, as "KEY (file.yaml:12)".
 
     Args:
         loaded: the configuration.
         ignore: parts of a run, "training" or "test"; keys that only they use are left out.
     """
+    files = Counter(location.rpartition(":")[0] for location in loaded.set_by_user.values())
+    # Not the user's choice: what the package's files set, and the config.yaml of a run, which has every key.
+    others = tuple(file for file, count in files.items() if file and count > 0.8 * len(KEY_BY_NAME))
+    others += (f"{bundled_configs()}{os.sep}",)
     return [
         f"{name} ({location})"
         for name, location in loaded.set_by_user.items()
-        if KEY_BY_NAME[name].used_by not in ignore and not loaded.cfg.was_read(name)
+        if not location.startswith(others)
+        and KEY_BY_NAME[name].used_by not in ignore
+        and not loaded.cfg.was_read(name)
+        and get_value(loaded.cfg.clone(), name) != KEY_BY_NAME[name].default
     ]
 
 
@@ -161,13 +172,16 @@ def _fill_in(cfg: CfgNode, locations: Mapping[str, str], *, from_file: bool) -> 
 
 def _check_value(key: Key, value: Any, choices: Sequence[Any]) -> tuple[Any, str]:
     """The value in the key's kind, and what is wrong with it ("": nothing)."""
-    problem = f"{key.name}: found {value!r}; allowed: {key.allowed(choices)}."
+    found = repr(value)
+    found = found if len(found) <= MAX_FOUND else f"{found[:MAX_FOUND]} ..."
+    problem = f"{key.name}: found {found}; allowed: {key.allowed(choices)}."
     try:
         value = _convert(key, key.kind, value)
     except re.error as error:
         return value, f"{problem} The pattern is not valid: {error}."
-    except (ValueError, TypeError):
-        return value, f"{problem} It means: {key.meaning}."
+    except (ValueError, TypeError, OverflowError) as error:
+        detail = f" {error}." if key.kind == "path" and isinstance(value, str) else ""
+        return value, f"{problem}{detail} It means: {key.meaning}."
     if isinstance(value, str) and key.kind != "pattern" and key.name != "DATA.PATH_LABEL_SEPARATOR":
         value = value.strip()
     if not choices or value in choices:
@@ -198,13 +212,11 @@ def _convert(key: Key, kind: str, value: Any) -> Any:
         value = float(value)
     if kind == "pattern" and (value == "" or re.compile(value).groups):
         return value
-    if type(value).__name__ != kind:  # exact: a bool is no int
+    if type(value).__name__ != ("str" if kind == "path" else kind):  # exact: a bool is no int
         raise ValueError(value)
-    if kind in ("int", "float"):
-        low, high = -math.inf if key.low is None else key.low, math.inf if key.high is None else key.high
-        if not (low <= value <= high and math.isfinite(value)):
-            raise ValueError(value)
-    return value
+    if kind in ("int", "float") and not key.choices and not key.low <= value <= key.high:  # type: ignore[operator]
+        raise ValueError(value)
+    return expand_path(value.strip()) if kind == "path" else value
 
 
 def _items(value: Any, length: int | None = None) -> Sequence[Any]:
@@ -218,6 +230,8 @@ def _unknown(name: str) -> str:
     below = sorted(key for key in KEY_BY_NAME if key.startswith(f"{name}."))
     if below:
         return f"is a section; its keys are {', '.join(below)}."
+    if meant := meant_key(name):
+        return f"is not a key; did you mean {meant}?"
     leaf = name.upper().rpartition(".")[2]
     near = [key for key in KEY_BY_NAME if key.rpartition(".")[2] == leaf][:1]
     near = difflib.get_close_matches(name.upper(), KEY_BY_NAME, n=1, cutoff=0.9 if near else 0.6) or near

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.paths import expand_path
 
 
 def bundled_configs() -> Path:
@@ -25,7 +26,10 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: there is no such file; the message lists similar names.
     """
-    path, folder = Path(name), bundled_configs()
+    try:
+        path, folder = Path(expand_path(os.fspath(name))), bundled_configs()
+    except ValueError as error:
+        raise ConfigError(f"cannot read config file {str(name)!r}: {error}") from error
     if path.exists():
         return path
     short = path.as_posix().removeprefix("configs/").removesuffix(".yaml")

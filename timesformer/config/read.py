@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.utils.paths import expand_path
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "command line"
+MAX_LETTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 100_000, 20  # of a YAML text: many times what a configuration has
 _SECTIONS = {name.rpartition(".")[0] for name in KEY_BY_NAME} - {""}
 
 
@@ -39,9 +41,8 @@ class Settings:
             circle = " -> ".join(map(os.path.basename, (*chain, path)))
             return self.fail(f"{named_by}: {BASE_KEY} goes round in a circle: {circle}.")
         try:
-            with open(path, encoding="utf-8") as stream:
-                loader = yaml.SafeLoader(stream)
-                root = loader.get_single_node()
+            with open(path, encoding="utf-8-sig") as stream:
+                loader, root = compose(stream.read(MAX_LETTERS + 1))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             return self.fail(f"{named_by}: cannot read config file {path!r}: {reason}.")
@@ -59,7 +60,11 @@ class Settings:
                 self.fail(f"{location}: {BASE_KEY} must be a path or a list of paths, found {bases!r}.")
                 continue
             for base in bases:
-                base = os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(base)))
+                try:
+                    base = os.path.normpath(os.path.join(os.path.dirname(path), expand_path(base)))
+                except ValueError as error:
+                    self.fail(f"{location}: {BASE_KEY} {base}: {error}.")
+                    continue
                 self.add_file(base, location, (*chain, os.path.realpath(path)))
         return self._add_section(root, "", path, loader, {})
 
@@ -102,12 +107,59 @@ class Settings:
         self.complete = False
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops at a depth that no configuration has, long before Python does."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
+    """The nodes of a YAML text, bounded in size, depth and in what its aliases stand for; and the loader for them.
+
+    Raises:
+        yaml.YAMLError: it is not valid, or larger.
+    """
+
+    def count(node: yaml.Node, depth: int) -> int:
+        """Nodes from `node` down, those of an alias at each place where it stands."""
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} levels, or an alias that holds itself")
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        nodes = 1
+        for part in parts:
+            nodes += sum(count(each, depth + 1) for each in (part if isinstance(part, tuple) else (part,)))
+            if nodes > MAX_NODES:
+                raise yaml.YAMLError(f"more than {MAX_NODES} values (with those that aliases stand for)")
+        return nodes
+
+    if len(text) > MAX_LETTERS:
+        raise yaml.YAMLError(f"more than {MAX_LETTERS} letters: no configuration is that large")
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    if root is not None:
+        count(root, 0)
+    return loader, root
+
+
+def _read_yaml(text: str) -> Any:
+    loader, root = compose(text)
+    return None if root is None else loader.construct_document(root)
+
+
 def _location(path: str, node: yaml.Node) -> str:
     return f"{path}:{node.start_mark.line + 1}"
 
 
 def _is_text(name: str) -> bool:
-    return name in KEY_BY_NAME and KEY_BY_NAME[name].kind in ("str", "pattern")
+    return name in KEY_BY_NAME and KEY_BY_NAME[name].kind in ("str", "path", "pattern")
 
 
 def _construct(loader: yaml.SafeLoader, node: yaml.Node, *, is_text: bool) -> Any:
@@ -120,10 +172,10 @@ def _parse_word(word: str, *, is_text: bool) -> Any:
     """A word of the command line, read as in YAML, tuples as lists; text stays as it is, without quotes around it."""
     if is_text:
         return word[1:-1] if re.fullmatch(r"'.*'|\".*\"", word, re.DOTALL) else word
-    for read in (yaml.safe_load, ast.literal_eval):
+    for read in (_read_yaml, ast.literal_eval):
         try:
             value = read(word)
-        except (yaml.YAMLError, ValueError, SyntaxError):
+        except (yaml.YAMLError, ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if not (isinstance(value, str) and word.startswith("(")):
             return value

@@ -20,7 +20,9 @@ from timesformer.datasets.gestures import wide  # noqa: F401
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.mixing import ClipMixer
+from timesformer.datasets.near_misses import near_miss
 from timesformer.datasets.opening import open_record, sample_record
+from timesformer.datasets.overlaps import overlaps
 from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
@@ -60,7 +62,8 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
         return videos
     training = split == "train" and not testing
     count = f"{len(missing)} of the {len(videos.records)} videos of the {split} list do not exist"
-    message = f"{count}:\n{missing_table(missing)}"
+    remedy = near_miss([record.path for record in missing], [cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.PATH_PREFIX])
+    message = f"{count}:\n{missing_table(missing, remedy)}"
     limit = cfg.DATA.MAX_FAILED_FRACTION
     if not present or (training and len(missing) > limit * len(videos.records)):
         advice = f"\nThat is more than DATA.MAX_FAILED_FRACTION {limit:g} allows." if present else ""
@@ -83,6 +86,9 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
         flip_label_map(cfg.DATA.FLIP_LABEL_MAP, lists["train"].class_names)
     if cfg.TEST.ENABLE:
         lists["test"] = load_list(cfg, cfg.TEST.SPLIT, testing=True)
+    same = ["test", cfg.TEST.SPLIT] if cfg.TEST.DATASET == cfg.TRAIN.DATASET else []
+    for line in overlaps(lists, same):
+        next(iter(lists.values())).warnings.append(line)
     return lists
 
 

@@ -59,7 +59,7 @@ def memory_folder(run: str) -> Path:
             f"DATA_LOADER.CACHE memory needs {SHARED_MEMORY}, which cannot be written here. Type DATA_LOADER.CACHE disk"
         )
     prefix = _prefix()
-    folder = SHARED_MEMORY / (prefix + hashlib.sha256(os.path.abspath(run).encode()).hexdigest()[:16])
+    folder = SHARED_MEMORY / (prefix + hashlib.sha256(os.fsencode(os.path.abspath(run))).hexdigest()[:16])
     if folder not in _held:
         with FileLock(SHARED_MEMORY / f"{prefix}lock"):  # nobody joins a folder while it is removed
             for other in {*SHARED_MEMORY.glob(f"{prefix}*")} - _held.keys():

@@ -6,8 +6,8 @@ import os
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
+from timesformer.datasets.files import is_video, videos_by_stem
 from timesformer.datasets.kinetics import Kinetics
-from timesformer.datasets.records import VIDEO_EXTENSIONS, videos_by_stem
 from timesformer.utils.registry import DATASETS
 
 
@@ -28,7 +28,7 @@ class HowTo100M(Kinetics):
     def locate(self, folder: str, path: str) -> str:
         """The path to open; for a video id without a file, that of an .mp4 file."""
         full = super().locate(folder, path)
-        if path.lower().endswith(VIDEO_EXTENSIONS) or os.path.isdir(full):
+        if is_video(path) or os.path.isdir(full):
             return full
         return self._videos(os.path.dirname(full)).get(os.path.basename(full), f"{full}.mp4")
 

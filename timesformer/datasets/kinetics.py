@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import SEPARATORS, Table, base_folder, find_list, raise_problems
-from timesformer.datasets.records import (
-    VIDEO_EXTENSIONS,
-    VideoList,
-    VideoRecord,
-    list_pictures,
-    load_class_names,
-    shorten,
+from timesformer.datasets.files import LeftOut, RealPaths, is_system_file, is_video, list_folder, list_pictures
+from timesformer.datasets.list_files import (
+    NOT_UTF8,
+    SEPARATORS,
+    Problem,
+    Table,
+    base_folder,
+    find_list,
+    is_utf8,
+    raise_problems,
 )
+from timesformer.datasets.records import VideoList, VideoRecord, load_class_names, shorten
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
 
@@ -110,7 +113,10 @@ class Kinetics:
         separator = "\t" if self.separator == r"\t" else self.separator
         if not separator:
             raise DataListError("DATA.PATH_LABEL_SEPARATOR is empty: give what stands between path and label")
-        table, known = Table(path, self.columns, optional=("start", "end")), self.label_names(names)
+        bases = (self.prefix or "", os.path.dirname(path), self.data_dir)
+        hash_names = {name for base in bases for name in list_folder(base) if name[0] == "#"}
+        table = Table(path, self.columns, optional=("start", "end"), hash_names=hash_names, keep_bytes=True)
+        known = self.label_names(names)
         rows, warnings = (_named_rows(table), []) if table.header else self._plain_rows(table, separator, known)
         paths, join = [row.path for row in rows], self.locate if table.header else os.path.join
         base, doubts = base_folder(paths, list_path=path, prefix=self.prefix, roots=[self.data_dir], join=join)
@@ -127,19 +133,26 @@ class Kinetics:
             DataListError: another separator fits, or the header has not two columns or no line below it.
         """
 
-        def fits(line: str, separator: str) -> bool:
+        def fits(line: str, separator: str, named: bool = False) -> bool:
             path, label = split_line(line, separator)
+            if named and label and not is_video(label):  # labels may be names, where the path is known by its ending
+                return is_video(path)
             return bool(path) and all(_is_label(text, known) for text in self._label_texts(label))
 
         lines = [*table.lines]
         sample = lines[1:21] or lines  # without what may be a header
-        if not all(fits(text, separator) for _, text in sample):
-            for other, typed in SEPARATORS.items():
-                if all(fits(text, other) for _, text in sample):
-                    raise DataListError(
-                        f"{table.file}:{sample[0][0]}: {separator!r} does not split {sample[0][1]!r} into path "
-                        f"and label, but {other!r} does. Add: DATA.PATH_LABEL_SEPARATOR {typed}"
-                    )
+        in_doubt = not all(is_video(split_line(text, separator)[0]) for _, text in sample)  # else labels may be wrong
+        for named in (False, True) if in_doubt else ():
+            share = {sep: sum(fits(text, sep, named) for _, text in sample) for sep in (separator, *SEPARATORS)}
+            other = max(share, key=lambda sep: share[sep])
+            if (
+                share[other] == len(sample) > share[separator]
+                or share[other] > 0.9 * len(sample) > 9 * share[separator]
+            ):
+                raise DataListError(
+                    f"{table.file}:{sample[0][0]}: {separator!r} does not split {sample[0][1]!r} into path "
+                    f"and label, but {other!r} does. Add: DATA.PATH_LABEL_SEPARATOR {SEPARATORS[other]}"
+                )
         line, first = lines[0]
         names = [text.strip(' "') for text in first.split(separator)]
         are_words = len(names) > 1 and all(re.fullmatch(r"[^\W\d][\w ()-]*", name) for name in names)
@@ -161,20 +174,27 @@ class Kinetics:
         if odd and (commas or len(odd) == len(rows)) and not os.path.exists(os.path.join(base, odd[0].path)):
             advice = "several labels? put ; between them" if commas else "three columns? keep two, path and label"
             line = f"{odd[0].path}{separator}{odd[0].label}"
-            table.problems.append(f"{table.file}:{odd[0].line}: {advice}: {line!r}")
+            table.problems.append(Problem(f"{table.file}:{odd[0].line}", f"{advice}: {line!r}"))
 
     def _label_texts(self, text: str) -> list[str]:
         return [part.strip() for part in re.split("[,;]", text)] if self.multi_label else [text]
 
     def _labels(self, row: Row, known: Mapping[str, int]) -> tuple[int, ...]:
-        """The labels of a row, sorted; a ValueError says what is wrong with them."""
+        """The labels of a row, sorted; a ValueError says what is wrong with them, and the cause without details."""
+        if not is_utf8(row.path) and not os.path.lexists(row.path):
+            raise ValueError(f"{NOT_UTF8}: {row.path[:80]!r}", NOT_UTF8)
         if not row.path:
-            raise ValueError(f"no separator between path and label: {row.label[:80]!r}")
+            cause = "no separator between path and label"
+            raise ValueError(f"{cause}: {row.label[:80]!r}", cause)
         texts = self._label_texts(row.label)
         if bad := [text for text in texts if not _is_label(text, known)]:
             kind = "a whole number or a class name" if known else "a whole number"
-            raise ValueError(f"label {bad[0]!r} is not {kind} ({row.path})")
-        return tuple(sorted({known[text] if text in known else int(text) for text in texts}))
+            raise ValueError(f"label {bad[0][:80]!r} is not {kind} ({row.path})", f"a label is not {kind}")
+        labels = tuple(sorted({known[text] if text in known else int(text) for text in texts}))
+        if outside := [label for label in labels if not 0 <= label < self.num_classes]:
+            allowed = f"out of range 0..{self.num_classes - 1}"
+            raise ValueError(f"label {outside[0]} is {allowed} ({row.path})", f"a label is {allowed}", max(labels))
+        return labels
 
     def _records(self, table: Table, rows: Sequence[Row], known: Mapping[str, int]) -> VideoList:
         """Records of rows whose paths can be opened; equal rows are kept once, those of one video joined (multi-label).
@@ -182,42 +202,78 @@ class Kinetics:
         Raises:
             DataListError: the table has problems, labels are bad, or one video has two labels.
         """
-        problems, repeated, warnings = table.problems, [], []
+        problems, repeated, left_out, warnings = table.problems, [], LeftOut(), []
         seen: dict[tuple[str, float, float], VideoRecord] = {}
+        real_path = RealPaths()
         numbers: set[int] = set()
         for row in rows:
-            source, key = f"{table.file}:{row.line}", (row.path, row.start_sec, row.end_sec)
+            source, key = f"{table.file}:{row.line}", (real_path(row.path), row.start_sec, row.end_sec)
+            if is_system_file(row.path):
+                left_out.add("rows of hidden or system files", os.path.basename(row.path))
+                continue
             try:
                 labels = self._labels(row, known)
-                numbers.update(labels)
-                if outside := [label for label in labels if not 0 <= label < self.num_classes]:
-                    raise ValueError(f"label {outside[0]} is out of range 0..{self.num_classes - 1} ({row.path})")
+                frames: tuple[str, ...] = ()
+                if key not in seen and not is_video(row.path) and os.path.isdir(row.path):
+                    frames = list_pictures(row.path, left_out)
+                    warnings += [] if frames else [f"{source}: a folder without pictures: {row.path}"]
             except ValueError as error:
-                problems.append(f"{source}: {error}")
+                text, *details = error.args
+                numbers.update(details[1:])
+                problems.append(Problem(source, text, *details[:1]))
                 continue
+            numbers.update(labels)
             label = labels if self.multi_label else labels[0]
             if (first := seen.get(key)) is None:
-                frames: tuple[str, ...] = ()
-                if not row.path.lower().endswith(VIDEO_EXTENSIONS) and os.path.isdir(row.path):
-                    frames = list_pictures(row.path)
-                    warnings += [] if frames else [f"{source}: a folder without pictures: {row.path}"]
                 fps = self.frame_fps if frames else 0.0
                 seen[key] = VideoRecord(row.path, label, source, frames, fps, "", row.start_sec, row.end_sec)
-            elif isinstance(first.label, tuple):
+                continue
+            path = row.path if row.path == first.path else f"{row.path}, {first.path}"
+            if isinstance(first.label, tuple):
                 seen[key] = replace(first, label=tuple(sorted({*labels, *first.label})))
-                repeated.append(f"{source}: same video as {first.source}, joined ({row.path})")
+                repeated.append(f"{source}: same video as {first.source}, joined ({path})")
             elif first.label == label:
-                repeated.append(f"{source}: same video as {first.source}, kept once ({row.path})")
+                repeated.append(f"{source}: same video as {first.source}, kept once ({path})")
             else:
-                other = f"{first.source} gives the same video label {first.label}"
-                problems.append(f"{source}: label {label}, but {other} ({row.path})")
-        advice = ""
+                text = f"label {label}, but {first.source} gives the same video label {first.label} ({path})"
+                problems.append(Problem(source, text, "one video has two labels"))
+        advice = _label_advice([row for row in rows if row.path], known, self.num_classes)
         if numbers and max(numbers) >= self.num_classes:
             advice = f"If the list is right, add: MODEL.NUM_CLASSES {max(numbers) + 1}"
             if min(numbers) == 1 and max(numbers) == self.num_classes:
                 advice = "The labels seem to count from 1; they must count from 0."
         raise_problems(table.path, problems, advice)
-        return VideoList([*seen.values()], warnings=warnings + shorten(repeated))
+        if not seen:
+            raise DataListError(f"{table.path}: no row is left. {' '.join(left_out.lines(table.file))}")
+        return VideoList([*seen.values()], warnings=warnings + shorten(repeated) + left_out.lines(table.file))
+
+
+def _label_advice(rows: Sequence[Row], known: Mapping[str, int], num_classes: int) -> str:
+    """What mends labels that are mostly wrong for one reason."""
+    bad = [row for row in rows if not _is_label(row.label, known)]
+    if 2 * len(bad) <= len(rows):
+        return ""
+    names = sorted({row.label for row in bad})
+
+    def most(fits: Callable[[str], object]) -> bool:
+        return sum(bool(fits(row.label)) for row in bad) > 0.9 * len(bad)
+
+    if most(is_video):
+        return "The columns seem to be swapped: each line should be a path, then its label."
+    if most(lambda label: re.fullmatch(r"-?\d+\.0*", label)):
+        return f"Labels are whole numbers: write {names[0].partition('.')[0]}, not {names[0]}."
+    if most(lambda label: re.fullmatch("['`\u2018\u2019\u201c].*['`\u2019\u201d]", label)):
+        return f"Only double quotes can stand around a label or a path, or none, found {names[0]}."
+    if most(lambda label: re.fullmatch(r"\d+([,;]\s*\d+)*", label)):
+        return "If videos have several labels, add: DATA.MULTI_LABEL True MODEL.LOSS_FUNC bce_logit"
+    if known or not most(lambda label: re.search(r"[^\W\d]", label)):
+        return ""
+    count = f" MODEL.NUM_CLASSES {len(names)}" if len(names) != num_classes else ""
+    shown = ", ".join(shorten(names, 10))
+    return (
+        f"The labels are {len(names)} names ({shown}). Write the names into a text file, one a line, in the order of "
+        f"their labels, and add: DATA.CLASS_NAMES_PATH FILE{count}"
+    )
 
 
 def _named_rows(table: Table) -> list[Row]:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
+from timesformer.datasets.files import list_folder
 from timesformer.datasets.records import shorten
+from timesformer.datasets.splits import split_of_name
 from timesformer.utils.errors import DataListError
 
-SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'"}  # separator -> how it is typed in a shell
+SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'", "|": "'|'"}  # separator -> how it is typed in a shell
+NOT_UTF8 = "not UTF-8 text (save the list as plain UTF-8)"
+MAX_LINE = 50_000  # letters; more is no list
+MAX_ALIKE = 3  # problems of one cause that are shown; more of it are counted
+
+
+class Problem(NamedTuple):
+    """What is wrong with one line of a list, or one file."""
+
+    where: str
+    text: str
+    cause: str = ""  # equal for problems of one kind; "": the text
 
 
 def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (".", "metadata"), advice: str) -> str:
@@ -31,6 +47,14 @@ def find_list(data_dir: str, names: Sequence[str], *, folders: Sequence[str] = (
         return path
     lists = [f for folder in folders for kind in ("csv", "json") for f in Path(data_dir, folder).glob(f"*.{kind}")]
     there = ", ".join(shorten(sorted(str(f.relative_to(data_dir)) for f in lists))) or "none"
+    split = split_of_name(Path(names[0]).stem)
+    inside = (
+        os.path.join(data_dir, folder, name) for folder in folders for name in list_folder(f"{data_dir}/{folder}")
+    )
+    files = (os.path.normpath(path) for path in inside if split_of_name(Path(path).stem) == split)
+    if split and (other := next(filter(os.path.isfile, files), "")):
+        wanted = os.path.join(os.path.dirname(other), names[0])
+        advice = f"If {other} is that list, rename it: mv {shlex.quote(other)} {shlex.quote(wanted)}"
     raise DataListError(f"no {' or '.join(paths)}; lists there: {there}. {advice}")
 
 
@@ -63,9 +87,11 @@ class Table:
     """A text file with one row a line; blank lines and comments ('#') do not count.
 
     Args:
-        path: UTF-8 text with line ends of any system.
+        path: UTF-8 text (UTF-16 with its mark, too) with line ends of any system.
         columns: what is needed -> the names it may have in a header, in lower case, the preferred one first.
         optional: those of `columns` that may be missing.
+        hash_names: names of files and folders that start with '#': lines that start with one are no comments.
+        keep_bytes: yield lines that are not UTF-8 (with surrogates), rather than report them.
 
     Attributes:
         header: the first line if it names any column that must be there, else "".
@@ -77,10 +103,17 @@ class Table:
     """
 
     def __init__(
-        self, path: str, columns: Mapping[str, Sequence[str]] | None = None, *, optional: Collection[str] = ()
+        self,
+        path: str,
+        columns: Mapping[str, Sequence[str]] | None = None,
+        *,
+        optional: Collection[str] = (),
+        hash_names: Collection[str] = (),
+        keep_bytes: bool = False,
     ) -> None:
         self.path, self.file = path, os.path.basename(path)
-        self.problems: list[str] = []
+        self._hash_names, self._keep_bytes = tuple(hash_names), keep_bytes
+        self.problems: list[Problem] = []
         self.lines = self._read()
         first = next(self.lines, None)
         if first is None:
@@ -113,15 +146,19 @@ class Table:
 
     def report(self, cause: str) -> None:
         """Add a problem of the line that was read last."""
-        self.problems.append(f"{self.file}:{self._line}: {cause}: {self._text.strip()[:80]!r}")
+        self.problems.append(Problem(f"{self.file}:{self._line}", f"{cause}: {self._text.strip()[:80]!r}", cause))
 
     def _read(self) -> Iterator[tuple[int, str]]:
-        with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open(self.path, "rb") as file:
+            encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        with open(self.path, encoding=encoding, errors="surrogateescape") as file:
             for self._line, self._text in enumerate(file, 1):
                 text = self._text.strip()
-                if not text.isascii() and re.search("[\udc80-\udcff]", text):
-                    self.report("not UTF-8 text (save the list as plain UTF-8)")
-                elif text and text[0] != "#":
+                if len(text) > MAX_LINE:
+                    self.report(f"more than {MAX_LINE} letters in a line")
+                elif "\0" in text or not (self._keep_bytes or is_utf8(text)):
+                    self.report(NOT_UTF8)
+                elif text and (text[0] != "#" or text.startswith(self._hash_names)):
                     yield self._line, text
 
     def _texts(self) -> Iterator[str]:
@@ -133,8 +170,21 @@ class Table:
                 yield text
 
 
-def raise_problems(path: str, problems: Sequence[str], advice: str = "") -> None:
-    """Raise one DataListError that reports all `problems` of a file, if there are any."""
-    if problems:
+def is_utf8(text: str) -> bool:
+    """Whether no byte of `text` was kept as a surrogate because it is not UTF-8."""
+    return text.isascii() or not re.search("[\udc80-\udcff]", text)
+
+
+def raise_problems(path: str, problems: Sequence[Problem], advice: str = "") -> None:
+    """Raise one DataListError that reports all `problems` of a file, if there are any; those of one cause together."""
+    groups: dict[str, list[str]] = {}
+    for where, text, cause in problems:
+        groups.setdefault(cause or text, []).append(f"{where}: {text}")
+    lines = []
+    for cause, alike in groups.items():
+        if many := len(alike) > MAX_ALIKE:
+            lines.append(f"{len(alike)} times: {cause}, such as")
+        lines += [f"  {line}" if many else line for line in alike[:MAX_ALIKE]]
+    if lines:
         head = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {path}:"
-        raise DataListError("\n".join(["\n  ".join([head, *shorten(problems)]), *filter(None, [advice])]))
+        raise DataListError("\n".join(["\n  ".join([head, *shorten(lines)]), *filter(None, [advice])]))

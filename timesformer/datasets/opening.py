@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from timesformer.datasets.records import VideoRecord, in_memory, list_pictures
+from timesformer.datasets.files import list_pictures
+from timesformer.datasets.records import VideoRecord, in_memory
 from timesformer.utils.errors import VideoReadError
 from timesformer.video.frame_samplers import FrameSampler
 from timesformer.video.readers import VideoReader, open_array, open_frames, open_video
@@ -22,7 +23,7 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
     """A record of a video file, a folder of pictures, or frames in memory, uint8 RGB (T, H, W, 3), also as a list.
 
     Raises:
-        VideoReadError: frames of another shape or type.
+        VideoReadError: frames of another shape or type, or a folder of several picture series.
     """
     if isinstance(video, VideoRecord):
         return video
@@ -33,7 +34,10 @@ def as_record(video: Any, label: Label = -1) -> VideoRecord:
             raise VideoReadError("(frames in memory)", cause)
         return VideoRecord("(frames in memory)", label, "array", frames)
     path = str(video)
-    return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
+    try:
+        return VideoRecord(path, label, "path", list_pictures(path) if os.path.isdir(path) else ())
+    except ValueError as error:
+        raise VideoReadError(path, str(error)) from error
 
 
 def open_record(record: VideoRecord, *, backend: str) -> VideoReader:

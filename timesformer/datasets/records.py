@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from timesformer.datasets.files import list_folder
 from timesformer.utils.errors import DataListError
 
-VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
-PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_SHOWN = 20  # lines of one kind in a message; the others are counted
 
 
@@ -51,28 +49,6 @@ class VideoList:
 def in_memory(record: VideoRecord) -> bool:
     """Whether the frames of `record` are an array, or made when they are read, rather than files."""
     return hasattr(record.frames, "shape")
-
-
-def natural_key(text: str) -> tuple[list[int | str], str]:
-    """Sorting key that puts `frame_2` before `frame_10`."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split("([0-9]+)", text)], text
-
-
-def list_pictures(folder: str) -> tuple[str, ...]:
-    """Paths of the pictures in `folder`, hidden files excluded, in natural order."""
-    names = (n for n in os.listdir(folder) if n.lower().endswith(PICTURE_EXTENSIONS) and n[0] != ".")
-    return tuple(os.path.join(folder, name) for name in sorted(names, key=natural_key))
-
-
-def list_folder(folder: str) -> list[str]:
-    """Sorted names in `folder` ("": the working folder); none if it does not exist."""
-    return sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-
-
-def videos_by_stem(folder: str) -> dict[str, str]:
-    """Path of each video file in `folder` by its name without extension."""
-    videos = (name for name in list_folder(folder) if name.lower().endswith(VIDEO_EXTENSIONS))
-    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in videos}
 
 
 def shorten(lines: Sequence[str], limit: int = MAX_SHOWN) -> list[str]:
@@ -115,11 +91,13 @@ def split_missing(records: Iterable[VideoRecord]) -> tuple[list[VideoRecord], li
     return present, missing
 
 
-def missing_table(missing: Sequence[VideoRecord]) -> str:
-    """One table of missing files (where each is listed, the path that was tried) and what to check."""
+def missing_table(missing: Sequence[VideoRecord], remedy: str = "") -> str:
+    """One table of missing files (where each is listed, the path that was tried) and the `remedy`, or what to check."""
     rows = [("listed in", "path tried"), *((r.source, r.path) for r in missing)]
     width = max(len(source) for source, _ in rows[: MAX_SHOWN + 1])
     lines = shorten([f"{source:{width}}  {path}" for source, path in rows], MAX_SHOWN + 1)
+    if remedy:
+        return "\n".join([*lines, remedy])
     lines.append("Relative paths are put below DATA.PATH_PREFIX: check it, and that all files were copied.")
     if not any(os.path.splitext(r.path)[1] for r in missing):
         lines.append("None of these paths has an extension: if they are video ids, make them files (ID.mp4).")

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 SPLITS = ("train", "val", "test")
+_SPELLINGS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
 MOST_ORDERS = 200  # of the subjects, that are tried
 MOST_STEPS = 5_000_000  # subjects times classes times orders: seconds
+
+
+def split_of_name(name: str) -> str:
+    """The split that the name of a folder or list stands for (`Train`, `validation_set`, `test-list01`), else ""."""
+    letters = re.sub(r"[\W\d_]", "", name.lower())
+    return _SPELLINGS.get(re.sub("(set|split|list|data|files|videos|clips)$", "", letters), "")
 
 
 def divide(keys: Collection[str], *, val_fraction: float, test_fraction: float, seed: int) -> dict[str, str]:
@@ -67,7 +79,7 @@ def missing_classes(counts: Mapping[str, Counter[int]], division: Mapping[str, s
 
 def hashed_order(keys: Collection[str], seed: str) -> list[str]:
     """The keys in order of the sha256 of "SEED KEY"."""
-    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode(errors="surrogateescape")).digest())
 
 
 def held_out(count: int, fraction: float, *, most: int) -> int:

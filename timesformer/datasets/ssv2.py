@@ -12,13 +12,13 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.list_files import Table, base_folder, find_list, raise_problems
+from timesformer.datasets.files import videos_by_stem
+from timesformer.datasets.list_files import Problem, Table, base_folder, find_list, raise_problems
 from timesformer.datasets.records import (
     VideoList,
     VideoRecord,
     load_class_names,
     shorten,
-    videos_by_stem,
 )
 from timesformer.utils.errors import DataListError
 from timesformer.utils.registry import DATASETS
@@ -113,9 +113,9 @@ class Ssv2:
         for video_id, template in entries:
             text = template.replace("[", "").replace("]", "").strip()
             if text not in labels:
-                problems.append(f"id {video_id}: no label {text!r} in the labels' file")
+                problems.append(Problem(f"id {video_id}", f"no label {text!r} in the labels' file", "no such label"))
             elif found.setdefault(video_id, labels[text]) != labels[text]:
-                problems.append(f"id {video_id} is there twice, with two labels")
+                problems.append(Problem(f"id {video_id}", "it is there twice, with two labels"))
         raise_problems(path, problems)
         return path, found
 

@@ -18,6 +18,7 @@ from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 from timesformer.config.check import batch_problems
 from timesformer.distributed import group as distributed
 from timesformer.distributed.stop import handling_stop_signals, ignore_stop_signals
+from timesformer.utils.console import count
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
 
@@ -59,7 +60,7 @@ class Processes:
     @property
     def summary(self) -> str:
         """How many on how many nodes, on what, and who started them, in one line."""
-        threads = f"{torch.get_num_threads()} CPU thread(s)"
+        threads = count(torch.get_num_threads(), "CPU thread")
         if self.world_size == 1:
             return f"one process on {self.device}, {threads}"
         where = f"{self.gpus} visible GPU(s)" if self.gpus else "CPU"

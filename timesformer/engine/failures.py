@@ -10,6 +10,7 @@ from timesformer.datasets.video_dataset import Failure
 from timesformer.evaluation.report import write_failures
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.paths import AS_NAMED
 
 log = get_logger(__name__)
 
@@ -30,7 +31,7 @@ class FailureLog:
         self.path = path
         self.known: dict[str, Failure] = {}
         if keep and path is not None and path.exists():
-            with path.open(newline="") as file:
+            with path.open(newline="", **AS_NAMED) as file:
                 rows = [Failure(-1, row["path"], row["line"], row["cause"]) for row in csv.DictReader(file)]
             self.known = {failure.path: failure for failure in rows}
         self.start_epoch()

@@ -161,7 +161,9 @@ def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:
     (folder / f"{prefix}versions.json").write_text(json.dumps(collect_versions(), indent=2) + "\n")
     names = next((videos.class_names for videos in lists.values() if videos.class_names), [])
     if names:
-        (folder / "class_names.txt").write_text("".join(f"{' '.join(name.splitlines())}\n" for name in names))
+        (folder / "class_names.txt").write_text(
+            "".join(f"{' '.join(name.splitlines())}\n" for name in names), encoding="utf-8"
+        )
     (folder / f"{prefix}dataset.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
 
 

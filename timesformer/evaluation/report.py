@@ -17,6 +17,7 @@ from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import by_person, confusion, per_class_accuracy, show_metrics, summarize
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.paths import AS_NAMED
 
 log = get_logger(__name__)
 
@@ -57,7 +58,11 @@ def write_report(
     people = videos.people(predictions.indices)
     metrics = summarize(scores, labels, multi_label=multi_label, people=people)
     write_predictions(folder / "predictions.csv", videos, predictions)
-    write_failures(folder / "missing_videos.csv", predictions.missing)
+    missing = folder / "missing_videos.csv"
+    if predictions.missing:
+        write_failures(missing, predictions.missing)
+    else:
+        missing.unlink(missing_ok=True)
     lines = [
         title,
         f"videos scored     {len(labels)} of {predictions.num_videos}",
@@ -112,7 +117,7 @@ def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -
     num_classes = predictions.scores.shape[1]
     names = ("subject", "start_sec", "end_sec")
     known = [name for name in names if any(getattr(record, name) for record in videos.records)]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "prediction", *known, *(f"score_{k}" for k in range(num_classes))])
         for index, label, scores in zip(predictions.indices, predictions.labels, predictions.scores, strict=True):
@@ -130,7 +135,7 @@ def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[Vid
     """
     records, scores = [], []
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", **AS_NAMED) as file:
             reader = csv.DictReader(file)
             classes = [name for name in reader.fieldnames or () if name.startswith("score_")]
             for line, row in enumerate(reader, start=2):
@@ -153,7 +158,7 @@ def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[Vid
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write the videos that could not be read as csv with the columns path, line and cause."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "line", "cause"])
         writer.writerows([failure.path, failure.source, failure.cause] for failure in failures)
@@ -207,7 +212,7 @@ def _scored_clips(
 
 def write_wrong_clips(path: Path, clips: Sequence[ScoredClip]) -> None:
     """One row per wrong clip: path, label and prediction by name, and their scores."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(ScoredClip._fields[1:])
         writer.writerows([*clip[1:4], *(f"{score:.6g}" for score in clip[4:])] for clip in clips)

@@ -10,10 +10,11 @@ from typing import Any
 
 from timesformer.config import config_from_settings
 from timesformer.datasets.build import load_list
+from timesformer.datasets.files import VIDEO_EXTENSIONS, LeftOut, is_picture, is_video, natural_key, walk
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.list_files import SEPARATORS, Table, base_folder
 from timesformer.datasets.opening import as_record
-from timesformer.datasets.records import PICTURE_EXTENSIONS, VIDEO_EXTENSIONS, VideoRecord, natural_key
+from timesformer.datasets.records import VideoRecord
 from timesformer.utils.errors import DataListError, UserError
 
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt", ".lst", ".list")
@@ -98,12 +99,10 @@ def _in_folder(folder: str, class_names: Sequence[str]) -> list[VideoRecord]:
 
 def _below(folder: str) -> Iterator[str]:
     """Videos and folders of pictures in `folder` and below it, in natural order; hidden ones are left out."""
-    for parent, below, files in os.walk(folder, followlinks=True):
-        below[:] = sorted((name for name in below if name[0] != "."), key=natural_key)
-        shown = sorted((name for name in files if name[0] != "."), key=natural_key)
-        videos = [name for name in shown if name.lower().endswith(VIDEO_EXTENSIONS)]
+    for parent, files in walk(folder, LeftOut()):
+        videos = [name for name in files if is_video(name)]
         yield from (os.path.join(parent, name) for name in videos)
-        if not videos and any(name.lower().endswith(PICTURE_EXTENSIONS) for name in shown):
+        if not videos and any(map(is_picture, files)):
             yield parent
 
 
@@ -112,7 +111,7 @@ def _in_list(path: str, class_names: Sequence[str], multi_label: bool) -> tuple[
     names = [text.strip('"') for _, text in lines]
     base, remarks = base_folder(names, list_path=path, prefix="")
     there = [os.path.exists(os.path.join(base, name)) for name in names]
-    if any(there) or all(name.lower().endswith(VIDEO_EXTENSIONS) for name in names[1:] or names):  # lines are paths
+    if any(there) or all(map(is_video, names[1:] or names)):  # lines are paths
         first = 1 if len(lines) > 1 and not there[0] and names[0].lower() in _LabelledList.columns["path"] else 0
         file = os.path.basename(path)
         pairs = zip(lines[first:], names[first:], strict=True)

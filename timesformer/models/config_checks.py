@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 
 from fvcore.common.config import CfgNode
@@ -13,6 +14,8 @@ from timesformer.models import light, stream  # noqa: F401  (imported so that it
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.utils.registry import MODELS
 from timesformer.utils.sizes import height_width
+
+MOST_TOKENS, MOST_PARAMETERS = 1_000_000, 20e9  # of a clip, of a model: what no machine of today trains
 
 
 def transformer_problems(cfg: CfgNode) -> Iterator[str]:
@@ -48,6 +51,7 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
     auto_width, auto_heads = defaults["embed_dim"].default, defaults["num_heads"].default
     width = auto_width if vit.EMBED_DIM == "auto" else vit.EMBED_DIM
     heads = auto_heads if vit.NUM_HEADS == "auto" else vit.NUM_HEADS
+    yield from _size_problems(cfg, width)
     if width % heads:
         fitting = max(n for n in range(1, heads) if width % n == 0)
         yield (
@@ -59,4 +63,22 @@ def transformer_problems(cfg: CfgNode) -> Iterator[str]:
         yield (
             f"TIMESFORMER.EMBED_DIM {width} over TIMESFORMER.NUM_HEADS {heads} is an odd width of a head "
             f"({width // heads}), and time rotates pairs of channels. Type TIMESFORMER.EMBED_DIM {width + heads}"
+        )
+
+
+def _size_problems(cfg: CfgNode, width: int) -> Iterator[str]:
+    """Models and clips that are larger than any machine."""
+    vit, crop = cfg.TIMESFORMER, cfg.DATA.TEST_CROP_SIZE
+    patches = math.prod(math.ceil(side / vit.PATCH_SIZE) for side in height_width(crop))
+    if (tokens := cfg.DATA.NUM_FRAMES * patches) > MOST_TOKENS:
+        yield (
+            f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} and DATA.TEST_CROP_SIZE {crop} in patches of "
+            f"TIMESFORMER.PATCH_SIZE {vit.PATCH_SIZE} are {tokens:,} tokens. "
+            "Type TIMESFORMER.PATCH_SIZE 16 or fewer frames"
+        )
+    depth = 12 if vit.DEPTH == "auto" else vit.DEPTH
+    if (size := depth * (8 + 2 * vit.MLP_RATIO) * width**2) > MOST_PARAMETERS:
+        yield (
+            f"TIMESFORMER.EMBED_DIM {width} and TIMESFORMER.DEPTH {depth} are {size / 1e9:.0f} billion parameters. "
+            "Type TIMESFORMER.EMBED_DIM 768 TIMESFORMER.DEPTH 12"
         )

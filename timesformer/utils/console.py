@@ -11,8 +11,10 @@ from typing import TextIO
 def fit(text: str, stream: TextIO) -> str:
     """`text` with lines broken at words to the terminal's width; files and pipes get whole lines.
 
-    Words longer than a line, such as paths, stay whole.
+    Words longer than a line, such as paths, stay whole; letters that the stream does not take are escaped.
     """
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns
@@ -32,6 +34,11 @@ def _broken(line: str, width: int) -> list[str]:
         drop_whitespace=True,
         replace_whitespace=False,
     )
+
+
+def printable(name: str) -> str:
+    """The name of a file as text for any file, terminal or picture: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

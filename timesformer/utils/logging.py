@@ -59,7 +59,7 @@ def setup_logging(output_dir: str | Path | None = None, is_main: bool = True) ->
     if is_main and output_dir is not None:
         try:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+            file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             message = f"cannot write into OUTPUT_DIR {output_dir}: {error.strerror}. Set another OUTPUT_DIR"
             raise UserError(message) from error

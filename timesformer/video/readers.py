@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from timesformer.utils.console import printable
 from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.video.containers import first_video_stream, open_container
 from timesformer.video.pyav_reader import PyAVReader
@@ -55,7 +56,7 @@ def open_video(path: str, *, backend: str = "pyav") -> VideoReader:
         VideoReadError: the file is missing, empty, no video, without pictures, or none can be decoded.
         UserError: `backend` is unknown or does not work here.
     """
-    if resolve_backend(backend) == "torchcodec":
+    if resolve_backend(backend) == "torchcodec" and printable(path) == path:  # torchcodec takes UTF-8 names only
         with open_container(path) as container:  # names faults; torchcodec itself takes the "best" stream
             stream_index = first_video_stream(container, path).index
             if container.format.name != "avi":  # there, with B-frames, torchcodec 0.17 is not exact
@@ -195,7 +196,11 @@ def _read_picture(file: str) -> np.ndarray:
         import cv2
     except ImportError as error:  # the runner without torch needs it for nothing else
         raise VideoReadError(file, "OpenCV reads pictures; pip install opencv-python-headless") from error
-    picture = cv2.imread(file, cv2.IMREAD_COLOR_RGB)
+    if printable(file) == file:
+        picture = cv2.imread(file, cv2.IMREAD_COLOR_RGB)
+    else:  # OpenCV crashes on names that are not UTF-8
+        content = np.fromfile(file, np.uint8)
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if picture is None:
         raise VideoReadError(file, "it is not a picture that OpenCV can read: empty, truncated or of another kind")
     return picture

@@ -9,6 +9,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from timesformer.utils.console import printable
+
 # Okabe and Ito, "Color Universal Design" (2008)
 BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"
 GREY = "#777777"
@@ -30,6 +32,7 @@ def png(figure: Figure) -> bytes:
 
 def plain(text: str, width: int = 40) -> str:
     """`text` for a label: no formulas between dollar signs, and the middle left out when it is too long."""
+    text = printable(text)
     if len(text) > width:
         half = (width - 1) // 2
         text = f"{text[:half]}…{text[-half:]}"
