@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 
-from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
+from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.evaluation.evaluate import Predictions
-from timesformer.evaluation.report import write_wrong_clips, wrong_clips
+from timesformer.evaluation.report import distinct_names, write_report, write_wrong_clips, wrong_clips
+from timesformer.video.clip_spec import ClipSpec
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.0625, 0.4375], [0.2, 0.2, 0.6]])
 
@@ -37,3 +40,19 @@ def test_wrong_clips_come_with_their_path_the_worst_first(tmp_path: Path) -> Non
     }
     assert rows[1]["prediction"] == "up, then down" and len(rows) == 3
     assert wrong_clips(predictions([0, 1, 0, 2]), videos, names) == []
+
+
+def test_classes_of_one_name_are_kept_apart() -> None:
+    assert distinct_names(["left", "wave", "left", ""]) == ["left (label 0)", "wave", "left (label 2)", ""]
+
+
+def test_results_name_the_list_and_every_class(tmp_path: Path) -> None:
+    records = [VideoRecord(f"{i}.mp4", 0, "test.csv:1", subject=f"person {i % 2}") for i in range(5)]
+    videos = VideoList(records, ["left", "left", "right"])
+    dataset = VideoDataset(records, spec=ClipSpec(num_frames=2))
+    found = predictions([0, 1, 0, 2])
+    write_report(tmp_path, title="", split="test", videos=videos, dataset=dataset, predictions=found)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["per_class"]) == ["left (label 0)", "left (label 1)", "right"]
+    assert results["list"] == fingerprint(records) and "5 videos" in results["list"]
+    assert results["top1"] == 100 and results["top1_low"] < 60 and results["top1_high"] == 100
