@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -165,43 +164,6 @@ def test_a_teacher_is_an_average(tmp_path: Path) -> None:
     for ema, expected in ((True, teacher), (False, student)):
         weights = read_weights(tmp_path / "w.pyth", ema=ema)
         assert weights.is_ema == ema and equal(weights.tensors, expected)
-
-
-def in_mmaction(name: str, *, divided: bool) -> str:
-    """The name that mmaction2 gives a tensor of a TimeSformer."""
-    table = {
-        "patch_embed.proj": "backbone.patch_embed.projection",
-        "head": "cls_head.fc_cls",
-        "temporal_norm1": "attentions.0.norm",
-        "temporal_attn.qkv.": "attentions.0.attn.in_proj_",
-        "temporal_attn.proj": "attentions.0.attn.out_proj",
-        "temporal_fc": "attentions.0.temporal_fc",
-        "norm1": "attentions.1.norm" if divided else "norms.0",
-        "attn.qkv.": f"attentions.{int(divided)}.attn.in_proj_",
-        "attn.proj": f"attentions.{int(divided)}.attn.out_proj",
-        "norm2": "ffns.0.norm" if divided else "norms.1",
-        "mlp.fc1": "ffns.0.layers.0.0",
-        "mlp.fc2": "ffns.0.layers.1",
-    }
-    block = re.match(r"blocks\.(\d+)\.", name)
-    prefix = f"backbone.transformer_layers.layers.{block[1]}." if block else ""
-    rest = name[block.end() :] if block else name
-    start = next((start for start in table if rest.startswith(start)), None)
-    return f"backbone.{name}" if start is None else prefix + table[start] + rest.removeprefix(start)
-
-
-@pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
-def test_mmaction2(tmp_path: Path, attention_type: str) -> None:
-    torch.manual_seed(0)
-    model = TimeSformer(**{**SMALL, "attention_type": attention_type}, init="scratch")
-    tensors, divided = model.model.state_dict(), attention_type == "divided_space_time"
-    theirs = {in_mmaction(name, divided=divided): tensor for name, tensor in tensors.items()}
-    assert "backbone.transformer_layers.layers.0.attentions.0.attn.in_proj_weight" in theirs
-    torch.save({"meta": {"epoch": 15}, "state_dict": theirs}, tmp_path / "timesformer.pth")
-    report = load_weights(TimeSformer(**{**SMALL, "attention_type": attention_type}), tmp_path / "timesformer.pth")
-    assert report.share == 1 and not report.unexpected and "mmaction2" in str(report)
-    weights = read_weights(tmp_path / "timesformer.pth")
-    assert equal(weights.tensors, dict(tensors)) and weights.attention_type == attention_type
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _shown(folder: Path, results: dict[str, Any], cfg: dict[str, Any]) -> dict[str, Any]:
+def _shown(folder: Path, results: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     metric = "mAP" if "mAP" in results else "top1"
-    frames, rate = cfg["DATA"]["NUM_FRAMES"], cfg["DATA"]["SAMPLING_RATE"]
+    frames, rate = settings["DATA"]["NUM_FRAMES"], settings["DATA"]["SAMPLING_RATE"]
     return {
         "name": folder.name,
         "metric": metric,
@@ -77,7 +77,7 @@ def _shown(folder: Path, results: dict[str, Any], cfg: dict[str, Any]) -> dict[s
         "high": results.get("top1_high"),
         "list": results.get("list", ""),  # which earlier versions did not write
         "videos": f"{results['scored']}/{results['videos']}",
-        "model": cfg["MODEL"]["MODEL_NAME"],
+        "model": settings["MODEL"]["MODEL_NAME"],
         "input": f"{frames}x{rate}",
         "note": f"{frames} frames, " + ("whole video" if rate == "auto" else f"sampling rate {rate}"),
     }

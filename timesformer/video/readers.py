@@ -24,7 +24,9 @@ BACKENDS = ("auto", "pyav", "torchcodec")
 class VideoReader(Protocol):
     """An open video; a context manager. It belongs to the process that opened it."""
 
-    info: VideoInfo
+    @property
+    def info(self) -> VideoInfo:
+        """What is known of the video; reading may add warnings."""
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Frames by their place in display order.
