@@ -21,8 +21,8 @@ from timesformer.datasets.records import VideoRecord
 from timesformer.evaluation.evaluate import join_views
 from timesformer.evaluation.metrics import summarize
 from timesformer.inference.predictor import Predictor
-from timesformer.runtime import ENTRY, Description, Runner
-from timesformer.runtime import load as load_onnx
+from timesformer.runtime.runner import ENTRY, Description, Runner
+from timesformer.runtime.runner import load as load_onnx
 from timesformer.utils.errors import CheckpointError, UserError, VideoReadError
 from timesformer.video.crop_graph import crop_views
 
