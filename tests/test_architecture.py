@@ -27,7 +27,7 @@ FLOORS = (
     {"visualization", "config", "video"},
     {"distributed", "optim", "weights"},
     {"datasets", "models"},
-    {"evaluation"},
+    {"evaluation", "runtime"},
     {"engine"},
     {"cost", "inference"},
     {"cli"},

@@ -14,7 +14,7 @@ from timesformer.utils.errors import UserError
 if TYPE_CHECKING:
     from timesformer.datasets.records import VideoRecord
     from timesformer.inference.predictor import Predictor
-    from timesformer.runtime import Runner
+    from timesformer.runtime.runner import Runner
 
 EPILOG = """\
 timesformer export run best.onnx --to onnx

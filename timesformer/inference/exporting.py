@@ -21,8 +21,8 @@ from timesformer.datasets.records import VideoRecord
 from timesformer.evaluation.evaluate import join_views
 from timesformer.evaluation.metrics import summarize
 from timesformer.inference.predictor import Predictor
-from timesformer.runtime import ENTRY, Description, Runner
-from timesformer.runtime import load as load_onnx
+from timesformer.runtime.runner import ENTRY, Description, Runner
+from timesformer.runtime.runner import load as load_onnx
 from timesformer.utils.errors import CheckpointError, UserError, VideoReadError
 from timesformer.video.crop_graph import crop_views
 
@@ -94,6 +94,7 @@ def export(
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"{out} is there already. Nothing was written; give another path")
+    expected = _expected(predictor, videos)
     program = trace(predictor)
     about = Description(
         spec=predictor.spec,
@@ -107,7 +108,7 @@ def export(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             path = Path(folder) / f"model.{to}"
             runner = (_write_onnx if to == "onnx" else _write_pt2)(program, path, about)
-            parity = compare(predictor, runner, videos)
+            parity = compare(runner, expected)
             if not parity.largest <= TOLERANCE:
                 raise CheckpointError(
                     f"{out} was not written: a score of the exported model differs by {parity.largest:.1e} from the "
@@ -137,21 +138,26 @@ def trace(predictor: Predictor) -> torch.export.ExportedProgram:
     return program
 
 
-def compare(predictor: Predictor, runner: Runner, videos: Sequence[Any]) -> Parity:
-    """The scores of `runner` against those of `predictor`; videos that cannot be read are left out.
+def _expected(predictor: Predictor, videos: Sequence[Any]) -> list[tuple[Any, np.ndarray]]:
+    """Those of `videos` that can be read, with the predictor's scores (K,).
 
     Raises:
         UserError: none can be read.
     """
-    expected = [predictor.score([video]) for video in videos]
-    pairs = [(video, found.scores[0]) for video, found in zip(videos, expected, strict=True) if len(found.scores)]
+    found = [(video, predictor.score([video]).scores) for video in videos]
+    pairs = [(video, scores[0]) for video, scores in found if len(scores)]
     if not pairs:
         raise UserError(f"none of the {len(videos)} clips to compare on can be read. Name others: --clips")
-    scores = [(runner.score(video), truth) for video, truth in pairs]
+    return pairs
+
+
+def compare(runner: Runner, expected: Sequence[tuple[Any, np.ndarray]]) -> Parity:
+    """The scores of `runner` against those `expected` of videos."""
+    scores = [(runner.score(video), truth) for video, truth in expected]
     largest = [float(np.nan_to_num(np.abs(found - truth), nan=np.inf).max()) for found, truth in scores]
-    worst = int(np.argmax(largest))
     agreeing = sum(int(found.argmax() == truth.argmax()) for found, truth in scores)
-    return Parity(largest[worst], agreeing, len(scores), as_record(pairs[worst][0]).path)
+    worst = int(np.argmax(largest))
+    return Parity(largest[worst], agreeing, len(scores), as_record(expected[worst][0]).path)
 
 
 def score_labelled(runner: Runner, records: Sequence[VideoRecord], *, multi_label: bool) -> tuple[str, float, int]:
