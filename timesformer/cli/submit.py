@@ -109,6 +109,7 @@ def is_preempted(task: submitit.JobEnvironment) -> bool:
 def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
     """The environment by which the tasks of a job on this machine find one another, as torchrun would set it."""
     return {
+        "TORCHELASTIC_RUN_ID": task.job_id,  # the tasks end when submitit's process is killed
         "RANK": str(task.global_rank),
         "LOCAL_RANK": str(task.local_rank),
         "WORLD_SIZE": str(task.num_tasks),

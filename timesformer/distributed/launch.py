@@ -17,7 +17,7 @@ from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 
 from timesformer.config.check import batch_problems
 from timesformer.distributed import group as distributed
-from timesformer.distributed.stop import handling_stop_signals, ignore_stop_signals
+from timesformer.distributed.stop import end_with_parent, handling_stop_signals, ignore_stop_signals
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
 
@@ -195,6 +195,8 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
             f"{plan.world_size} processes need torch.distributed, which this build of torch does not have. "
             "Add: DIST.PROCESSES_PER_NODE 1"
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.name == "posix":  # of torchrun, or of this program's local jobs
+        end_with_parent(os.getppid())
     if plan.started_by or plan.world_size == 1:
         _run(plan, seconds, main, args)
         return
@@ -202,7 +204,7 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
     if not plan.address:  # all on this machine: this process keeps a free port, and the others meet there
         store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         plan = replace(plan, address=f"tcp://localhost:{store.port}", hosted=True)
-    context = spawn(_spawned, (plan, seconds, main, args), plan.local_world_size, join=False)
+    context = spawn(_spawned, (os.getpid(), plan, seconds, main, args), plan.local_world_size, join=False)
     assert isinstance(context, ProcessContext)
     _wait(context, plan.rank)
     del store  # the others needed it until now
@@ -236,9 +238,10 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
         ) from None
 
 
-def _spawned(local_rank: int, plan: Processes, *rest: Any) -> None:
+def _spawned(local_rank: int, parent: int, plan: Processes, *rest: Any) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C comes once, from the process that started this one
+        end_with_parent(parent)
     plan = replace(plan, rank=plan.rank + local_rank, local_rank=local_rank)
     if status := exit_status(lambda: _run(plan, *rest)):
         sys.exit(status)
@@ -274,7 +277,9 @@ def _run(plan: Processes, seconds: int, main: Callable[..., None], args: tuple[A
     error = work()
     if error:
         ignore_stop_signals()  # srun sends SIGTERM to all once one has ended: the exit status must stay what it is
-    if isinstance(error, Stopped):  # all of them, at the same step: the first has written the checkpoint
+    if (
+        isinstance(error, Stopped) and not error.alone
+    ):  # all of them, at the same step: the first has written the checkpoint
         distributed.barrier()
     elif error:  # the group stays until this process ends: leaving it would fail the others before that
         raise error

@@ -39,7 +39,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     load_test_weights(run, model, videos)
     model.to(run.device)
     views = Views.from_config(cfg)
-    loader = build_eval_loader(cfg, videos, views=views, **processes.ranks)
+    loader = build_eval_loader(cfg, videos, views=views, stop=run.stop, **processes.ranks)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, ignore=("training",))

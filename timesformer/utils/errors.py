@@ -37,11 +37,14 @@ class CheckpointError(UserError):
 
 
 class Stopped(UserError):
-    """The signal of number `signal` has ended the run between two steps; the message says where and how to resume."""
+    """The signal of number `signal` has ended the run between two steps; the message says where and how to resume.
 
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(signal_number, message)
-        self.signal = signal_number
+    `alone`: inside a step, where this process waits for data; the others of the run do not know.
+    """
+
+    def __init__(self, signal_number: int, message: str, alone: bool = False) -> None:
+        super().__init__(signal_number, message, alone)
+        self.signal, self.alone = signal_number, alone
 
     def __str__(self) -> str:
         return str(self.args[1])
