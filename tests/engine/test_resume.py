@@ -99,8 +99,8 @@ def signal_everything_about(word: str, number: int) -> None:
 
 
 def folder_of(line: list[str]) -> str:
-    """The output folder in a command line."""
-    return line[line.index("OUTPUT_DIR") + 1]
+    """The output folder in a command line; without one, the last word."""
+    return line[line.index("OUTPUT_DIR") + 1] if "OUTPUT_DIR" in line else line[-1]
 
 
 def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Path, *, most_kills: int) -> list[float]:

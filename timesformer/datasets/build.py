@@ -133,8 +133,8 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     )
 
 
-def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views) -> VideoDataset:
-    """Fixed clips of `videos`."""
+def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views, cached: bool = True) -> VideoDataset:
+    """Fixed clips of `videos`; `cached`: as DATA_LOADER.CACHE asks for."""
     spec = ClipSpec.from_config(cfg)
     whole = spec.crop_mode != "crop"
     short_side = spec.short_side if views.num_crops == 1 else 0
@@ -143,7 +143,7 @@ def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views) -> Vide
         videos.records,
         spec=spec,
         views=views,
-        cache=build_cache(cfg, videos, spec, stored_size, views=views),
+        cache=build_cache(cfg, videos, spec, stored_size, views=views) if cached else None,
         **_reading_settings(cfg),
     )
 
@@ -239,12 +239,13 @@ def build_eval_loader(
     world_size: int = 1,
     local_world_size: int = 1,
     stop: StopRequest | None = None,
+    cached: bool = True,
 ) -> EvalLoader:
-    """Every video once, with its `views`; the other arguments are those of `build_train_loader`."""
+    """Every video once, with its `views`; for the other arguments see `build_train_loader`, `build_eval_dataset`."""
     per_process, per_video = cfg.TEST.BATCH_SIZE // local_world_size, views.num_crops
     if views.num_clips != "auto":
         per_video *= views.num_clips
-    dataset = build_eval_dataset(cfg, videos, views=views)
+    dataset = build_eval_dataset(cfg, videos, views=views, cached=cached)
     videos_per_batch = 1 if views.num_clips == "auto" else max(1, per_process // per_video)
     clips = videos_per_batch * per_video
     return EvalLoader(

@@ -39,8 +39,9 @@ def disk_folder(folder: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         for unfinished in path.glob("*.writing"):  # by processes that were killed; others are still writing
-            if time.time() - unfinished.stat().st_mtime > ABANDONED_AFTER_SEC:
-                unfinished.unlink()
+            with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                if time.time() - unfinished.stat().st_mtime > ABANDONED_AFTER_SEC:
+                    unfinished.unlink()
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         problem = f"DATA_LOADER.CACHE disk cannot write into {path}: {error.strerror}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from timesformer.datasets.records import shorten
 from timesformer.utils.errors import DataListError
+from timesformer.utils.files import not_a_file
 
 SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'"}  # separator -> how it is typed in a shell
 
@@ -80,6 +81,8 @@ class Table:
         self, path: str, columns: Mapping[str, Sequence[str]] | None = None, *, optional: Collection[str] = ()
     ) -> None:
         self.path, self.file = path, os.path.basename(path)
+        if kind := not_a_file(path):
+            raise DataListError(f"{path}: a list must be a text file; this is {kind}")
         self.problems: list[str] = []
         self.lines = self._read()
         first = next(self.lines, None)

@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 from timesformer.config.check import batch_problems
 from timesformer.distributed import group as distributed
 from timesformer.distributed.stop import end_with_parent, handling_stop_signals, ignore_stop_signals
-from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
+from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus, whole_number
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
@@ -85,7 +85,7 @@ def plan_launch(
     """
     task = None if init_method else SlurmTask.read(environ)
     gpus = visible_gpus if cfg.NUM_GPUS == "auto" else cfg.NUM_GPUS
-    if "RANK" in environ and "WORLD_SIZE" in environ:
+    if environ.get("RANK") and environ.get("WORLD_SIZE"):
         plan = _torchrun_plan(environ, task, cfg.NUM_SHARDS)
     elif task:
         address = _tcp(environ.get("MASTER_ADDR") or task.host, environ.get("MASTER_PORT") or task.port)
@@ -98,7 +98,7 @@ def plan_launch(
     local = plan.local_world_size
     even = plan.world_size % local == 0 and (plan.started_by != "srun" or task is None or task.even)
     own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
-    own_gpu = own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", local)) >= local
+    own_gpu = own_gpu and whole_number(environ, "SLURM_GPUS_ON_NODE", local) >= local
     if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu)]:
         raise ConfigError("\n".join(problems))
     return plan
@@ -112,9 +112,15 @@ def _torchrun_plan(environ: Mapping[str, str], task: SlurmTask | None, num_shard
             "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT, where the processes meet. Start them "
             "with torchrun or srun, or set all four"
         )
-    world = int(environ["WORLD_SIZE"])
-    local = int(environ.get("LOCAL_WORLD_SIZE", task.tasks_on_node if task else max(1, world // num_shards)))
-    ranks = (int(environ["RANK"]), int(environ.get("LOCAL_RANK", 0)), world, local)
+    world = whole_number(environ, "WORLD_SIZE")
+    by_default = task.tasks_on_node if task else max(1, world // num_shards)
+    local = whole_number(environ, "LOCAL_WORLD_SIZE", by_default)
+    ranks = (whole_number(environ, "RANK"), whole_number(environ, "LOCAL_RANK", 0), world, local)
+    if not 0 <= ranks[0] < world or not 0 <= ranks[1] < local <= world:
+        raise ConfigError(
+            f"RANK {ranks[0]}, LOCAL_RANK {ranks[1]}, LOCAL_WORLD_SIZE {local} and WORLD_SIZE {world} contradict one "
+            "another. Start with torchrun or srun, or unset them"
+        )
     hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Processes(*ranks, started_by="torchrun", address=_tcp(host, port), hosted=hosted)
 

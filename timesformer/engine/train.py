@@ -63,9 +63,11 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         run.remarks.append(training.overfitting)
     if run.processes.rank == 0:
         from timesformer.visualization.curves import save_curves
+        from timesformer.visualization.figures import optional
 
-        save_curves(run.events.history(), run.output_dir / "curves.png")
-        log.info("trained; learning curves in %s", run.output_dir / "curves.png")
+        with optional(picture := run.output_dir / "curves.png"):
+            save_curves(run.events.history(), picture)
+            log.info("trained; learning curves in %s", picture)
     distributed.barrier()  # the test of every process reads the checkpoint that the first has written
 
 
@@ -119,12 +121,14 @@ def show_input(run: Run, batches: Iterator[Batch], videos: VideoList) -> Iterato
     batch = next(batches)
     if batch.clips is not None:
         from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
+        from timesformer.visualization.figures import optional
 
         clips, rows = run.spec.shown(batch.clips[:NUM_SHOWN_CLIPS]).numpy(), []  # (b, C, T, H, W)
         for clip, label, index in zip(clips, batch.labels, batch.indices, strict=False):
             name = label_name(label, videos.class_names)
             rows.append((f"{name}: {videos.records[index].path}", clip_frames(clip)))
-        save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model gets them")
+        with optional(picture := run.output_dir / "input_clips.png"):
+            save_contact_sheet(rows, picture, "Training clips as the model gets them")
         run.events.clips("train/input", clips, step=0)
     return itertools.chain([batch], batches)
 

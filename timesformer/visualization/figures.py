@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
 
 # Okabe and Ito, "Color Universal Design" (2008)
 BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"
@@ -18,6 +24,15 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG, making its folder; no global state of matplotlib is touched."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=120)
+
+
+@contextlib.contextmanager
+def optional(path: str | Path) -> Iterator[None]:
+    """Draw the picture `path` if it can be written; a full disk is a warning, for the run's results do not need it."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error.strerror or error)
 
 
 def plain(text: str, width: int = 40) -> str:
