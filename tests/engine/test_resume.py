@@ -110,7 +110,7 @@ def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Pa
         The moments of the kills.
     """
     kills: list[float] = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     while True:
         with log.open("ab") as output:
             process = subprocess.Popen(line, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)

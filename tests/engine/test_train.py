@@ -15,9 +15,9 @@ import pytest
 import torch
 import yaml
 
+from timesformer.datasets import build
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import Batch, collate
-from timesformer.datasets import build
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.train import show_input

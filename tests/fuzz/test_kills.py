@@ -22,8 +22,10 @@ from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from tests.engine.test_resume import ROOT, assert_same_run, command, train_with_kills, words
 
 pytestmark = pytest.mark.slow
-SETTINGS = {"TEST__ENABLE": True, "DATA__MAX_FAILED_FRACTION": 0.5, "LOG_PERIOD": 1, "TRAIN__CHECKPOINT_PERIOD_STEPS": 1, "TRAIN__DATASET": "kinetics",
-            "TEST__DATASET": "kinetics", "DATA_LOADER__CACHE": "disk"}  # fmt: skip
+SETTINGS = {
+    "TEST__ENABLE": True, "DATA__MAX_FAILED_FRACTION": 0.5, "LOG_PERIOD": 1, "TRAIN__CHECKPOINT_PERIOD_STEPS": 1,
+    "TRAIN__DATASET": "kinetics", "TEST__DATASET": "kinetics", "DATA_LOADER__CACHE": "disk",
+}  # fmt: skip
 
 
 def render(folder: Path) -> list[str]:

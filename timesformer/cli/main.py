@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("compare.main", "compare the results of tested runs"),
     "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
     "submit": ("submit.main", "train and test as a Slurm job"),
+    "jobs": ("jobs.main", "show the state of submitted jobs"),
 }
 USAGE = f"""\
 usage: timesformer COMMAND [options]

@@ -52,7 +52,7 @@ class Processes:
         return torch.device(self.accelerator, self.local_rank % self.gpus) if self.gpus else torch.device("cpu")
 
     @property
-    def ranks(self) -> dict[str, int]:
+    def ranks(self) -> dict[str, Any]:
         """What a loader needs to know of them."""
         return {"rank": self.rank, "world_size": self.world_size, "local_world_size": self.local_world_size}
 
@@ -99,7 +99,8 @@ def plan_launch(
     even = plan.world_size % local == 0 and (plan.started_by != "srun" or task is None or task.even)
     own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
     own_gpu = own_gpu and whole_number(environ, "SLURM_GPUS_ON_NODE", local) >= local
-    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu)]:
+    slurm_gpus = whole_number(environ, "SLURM_GPUS_ON_NODE", 0) if environ.get("SLURM_JOB_ID") else 0
+    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu, slurm_gpus=slurm_gpus)]:
         raise ConfigError("\n".join(problems))
     return plan
 
@@ -149,14 +150,24 @@ def _backend(requested: str, device_type: str) -> str:
     return "gloo" if requested == "gloo" else by_device.get(device_type, "gloo")
 
 
-def _problems(cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool) -> Iterator[str]:
+def _problems(
+    cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool, slurm_gpus: int
+) -> Iterator[str]:
     """What is impossible in a plan, with what to type.
 
     Args:
         even: every node has equally many processes.
+        slurm_gpus: those that Slurm gave to this job on this node.
         own_gpu: this process is a task that sees the one GPU that is its own, and the others see theirs.
     """
     starter, local, gpus = plan.started_by, plan.local_world_size, plan.gpus
+    if slurm_gpus and cfg.NUM_GPUS != 0 and not visible_gpus:
+        yield (
+            f"Slurm gave this job {slurm_gpus} GPU(s) on this node, but torch {torch.__version__} sees none: look at "
+            "nvidia-smi, CUDA_VISIBLE_DEVICES and whether this torch is a build for CPUs. To train on the CPU add: "
+            "NUM_GPUS 0"
+        )
+        return
     if not even:
         yield (
             f"every node must start equally many processes: give {starter} a number per node "
