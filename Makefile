@@ -21,11 +21,11 @@ help: ## list the targets
 
 install: $(INSTALLED) ## set up .venv with everything the other targets need
 
-demo: $(INSTALLED) ## train and test three models on generated gestures, and compare them (about 6 minutes on 2 cores)
-	rm -rf $(DEMO)
-	$(BIN)/python tools/run_net.py --cfg configs/Gestures/StreamTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/StreamTimeSformer $(DEMO_ARGS)
-	$(BIN)/python tools/run_net.py --cfg configs/Gestures/LightTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/LightTimeSformer $(DEMO_ARGS)
-	$(BIN)/python tools/run_net.py --cfg configs/Gestures/TimeSformer_8x32_demo.yaml OUTPUT_DIR $(DEMO)/TimeSformer_8x32 $(DEMO_ARGS)
+# Interrupted, it resumes where it was. To start from scratch: rm -r output/demo
+demo: $(INSTALLED) ## train three models on generated gestures, compare them (about 6 minutes on 2 cores)
+	$(BIN)/python tools/run_net.py --cfg configs/Gestures/StreamTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/StreamTimeSformer TRAIN.AUTO_RESUME True $(DEMO_ARGS)
+	$(BIN)/python tools/run_net.py --cfg configs/Gestures/LightTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/LightTimeSformer TRAIN.AUTO_RESUME True $(DEMO_ARGS)
+	$(BIN)/python tools/run_net.py --cfg configs/Gestures/TimeSformer_8x32_demo.yaml OUTPUT_DIR $(DEMO)/TimeSformer_8x32 TRAIN.AUTO_RESUME True $(DEMO_ARGS)
 	$(BIN)/python tools/compare_runs.py $(DEMO)/StreamTimeSformer $(DEMO)/LightTimeSformer $(DEMO)/TimeSformer_8x32 --out $(DEMO)/comparison.png
 
 test: $(INSTALLED) ## run the tests on up to 2 processes

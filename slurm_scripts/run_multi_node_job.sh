@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train and test on several nodes:  sbatch --nodes=4 slurm_scripts/run_multi_node_job.sh [--cfg FILE.yaml] [KEY VALUE ...]
-# Submit it from the checkout. Options of sbatch go before the script and win over the lines below, for example:
+# Options of sbatch go before the script and win over the lines below, for example:
 #   sbatch --nodes=4 --partition=long slurm_scripts/run_multi_node_job.sh TRAIN.BATCH_SIZE 16
 # TRAIN.BATCH_SIZE is the clips of one node in one pass: times the nodes it may not exceed GLOBAL_BATCH_SIZE.
 
@@ -35,4 +35,7 @@ RESTARTS=${RESTARTS-20}                         # the job requeues itself at mos
 # Nodes with several networks: the interface that the processes shall use, such as ib0 (nothing is guessed).
 # export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
 
-source slurm_scripts/train_and_requeue.sh
+# The checkout is where Slurm got this script from, wherever you stand; relative paths start from where you stand.
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*/slurm_scripts/[^/ ]*\.sh\).*|\1|p')
+CHECKOUT=$(dirname "$(dirname "${script:-$PWD/slurm_scripts/job.sh}")")
+source "$CHECKOUT/slurm_scripts/train_and_requeue.sh"

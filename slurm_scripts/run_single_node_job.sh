@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train and test on one node:  sbatch slurm_scripts/run_single_node_job.sh [--cfg FILE.yaml] [KEY VALUE ...]
-# Submit it from the checkout. Options of sbatch go before the script and win over the lines below, for example:
+# Options of sbatch go before the script and win over the lines below, for example:
 #   sbatch --partition=short --time=1:00:00 --ntasks-per-node=4 --gpus-per-node=4 slurm_scripts/run_single_node_job.sh
 
 # ---- What to ask of Slurm. One task is one process on one GPU: --ntasks-per-node is the number of GPUs.
@@ -31,4 +31,7 @@ CONFIG=${CONFIG-configs/Kinetics/TimeSformer_divST_8x32_224.yaml}
 OUTPUT_DIR=${OUTPUT_DIR-output/$SLURM_JOB_NAME-$SLURM_JOB_ID}  # on a file system that all nodes share
 RESTARTS=${RESTARTS-20}                         # the job requeues itself at most so many times
 
-source slurm_scripts/train_and_requeue.sh
+# The checkout is where Slurm got this script from, wherever you stand; relative paths start from where you stand.
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*/slurm_scripts/[^/ ]*\.sh\).*|\1|p')
+CHECKOUT=$(dirname "$(dirname "${script:-$PWD/slurm_scripts/job.sh}")")
+source "$CHECKOUT/slurm_scripts/train_and_requeue.sh"

@@ -123,6 +123,15 @@ def test_a_dry_run_prints_the_command_and_the_script(
         (["--num_gpus", 0, "--num_shards", 2, "--cluster", "local"], BATCHES, "local has one node"),
         (["--num_gpus", 2, "--cluster", "debug"], BATCHES, "debug one process"),
         (["--num_gpus", 0], BATCHES, "there is no sbatch here"),
+        (
+            ["--num_gpus", 0, "--name", "a\n#SBATCH --exclusive"],
+            BATCHES,
+            "--name: 'a\\n#SBATCH --exclusive' has a line",
+        ),
+        (["--num_gpus", 0, "--comment", "a\rb"], BATCHES, "--comment: 'a\\rb' has a line break"),
+        (["--num_gpus", 0, "--array-of", "RNG_SEED"], [], "--array-of needs a key and its values"),
+        (["--num_gpus", 0, "--array-of", "SEED", 0, 1], BATCHES, "--array-of needs a key and its values"),
+        (["--num_gpus", 0, "--array-of", "RNG_SEED", 1, 1], BATCHES, "each value needs its own folder"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_submitted(
@@ -158,10 +167,11 @@ def test_it_says_how_to_follow_the_job_or_why_there_is_none(
     log = tmp_path / "job/logs/4711_0_log.out"
     assert printed.out.splitlines() == [
         f"submitted job 4711 (timesformer): 2 nodes x 1 task, CPU, results in {tmp_path / 'job'}",
-        f"code    {tmp_path / 'job/code/1'}",
         f"log     {log}",
-        f"follow  tail -F {log}; squeue --job 4711",
-        "state   scontrol show job 4711; later: sacct --job 4711 --format State,ExitCode,Reason%30",
+        f"code    {tmp_path / 'job/code/1'}",
+        f"state   timesformer jobs {tmp_path / 'job'}",
+        f"follow  tail -F {log}",
+        "more    scontrol show job 4711; later: sacct --job 4711 --format State,ExitCode,Reason%30",
         "stop    scancel 4711",
     ]
     assert (log.parent / "4711_submitted.pkl").is_file()
@@ -181,15 +191,15 @@ def test_a_job_is_a_copy_of_code_and_settings(tmp_path: Path) -> None:
     cfg = tmp_path / "own.yaml"
     cfg.write_text(f"_BASE_: {CFG}\nSOLVER: {{BASE_LR: 3e-3}}\nDATA: {{PATH_LABEL_SEPARATOR: ' '}}\n")
     loaded = load_run_config(str(cfg), [*BATCHES, "NUM_GPUS", "0", "SOLVER.STEPS", "[0, 1]"])
-    submit.snapshot(tmp_path / "code/1", loaded)
-    copied = load_run_config(str(tmp_path / "code/1/job.yaml"))
+    submit.snapshot(tmp_path / "code/1")
+    copied = load_run_config(submit.write_settings(tmp_path / "code/1/job.yaml", loaded))
     assert copied.cfg == loaded.cfg and copied.set_by_user.keys() == loaded.set_by_user.keys()
     for name in ("timesformer/engine/train.py", "tools/run_net.py", "configs/Gestures/LightTimeSformer_demo.yaml"):
         assert (tmp_path / "code/1" / name).read_text() == (ROOT / name).read_text()
     assert "revision" in (tmp_path / "code/1/revision.json").read_text()
     assert not list(tmp_path.rglob("__pycache__"))
     with pytest.raises(FileExistsError):  # what a waiting job will run is never written over
-        submit.snapshot(tmp_path / "code/1", loaded)
+        submit.snapshot(tmp_path / "code/1")
 
 
 def test_an_installed_package_is_copied_without_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +209,8 @@ def test_an_installed_package_is_copied_without_its_neighbours(tmp_path: Path, m
         (package / path).touch()
     monkeypatch.setattr(submit, "PACKAGE", package)
     monkeypatch.setattr(submit, "bundled_configs", lambda: package / "configs")
-    submit.snapshot(tmp_path / "code/1", load_run_config(str(CFG)))
-    assert sorted(path.name for path in (tmp_path / "code/1").iterdir()) == ["job.yaml", "revision.json", "timesformer"]
+    submit.snapshot(tmp_path / "code/1")
+    assert sorted(path.name for path in (tmp_path / "code/1").iterdir()) == ["revision.json", "timesformer"]
     assert (tmp_path / "code/1/timesformer/configs/Gestures/demo.yaml").is_file()
     assert (tmp_path / "code/1/revision.json").read_text() == "null\n"
 

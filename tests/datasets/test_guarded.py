@@ -25,6 +25,7 @@ from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import SampleKey
 from timesformer.utils.errors import VideoReadError
+from timesformer.video.readers import open_video
 
 
 @pytest.fixture(params=["fork", "spawn"])
@@ -141,12 +142,16 @@ def test_a_process_and_its_forks_do_not_share_their_helper(guard: Guard) -> None
 
 
 def hanging(folder: Path) -> VideoRecord:
-    """A file that nothing ever comes from."""
-    os.mkfifo(folder / "hangs.mp4")
+    """A file that a decoder hangs on."""
+    (folder / "hangs.mp4").write_text("hang")
     return VideoRecord(str(folder / "hangs.mp4"), 1, "list.csv:9")
 
 
-def test_a_run_continues_without_a_video_that_hangs(tmp_path: Path) -> None:
+def test_a_run_continues_without_a_video_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(path: str, backend: str) -> Any:
+        return functions.nap(600) if Path(path).read_bytes() == b"hang" else open_video(path, backend=backend)
+
+    monkeypatch.setattr("timesformer.datasets.video_dataset.open_video", opened)
     videos = [*records(tmp_path, 0, 1, 0), hanging(tmp_path)]
     loader = TrainLoader(train_set(videos, timeout_sec=1.0), global_batch=2, micro_batch=2, num_workers=1)
     for epoch in range(2):

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -10,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from timesformer.datasets.loader import EvalLoader, Step, StepBatchSampler, TrainLoader
+from timesformer.datasets.loader import EvalLoader, Step, StepBatchSampler, TrainLoader, worker_faults_explained
 from timesformer.datasets.video_dataset import Batch, Failure, Sample, SampleKey, collate
+from timesformer.distributed.stop import StopRequest
+from timesformer.utils.errors import Stopped, UserError
 
 small = st.integers(1, 12)
 
@@ -19,8 +29,8 @@ small = st.integers(1, 12)
 class NumberedClips(Dataset[Sample]):
     """Record i gives a clip of value i with 1 + i % 2 views; multiples of `bad` cannot be read."""
 
-    def __init__(self, length: int, bad: int = 0, broken: bool = False) -> None:
-        self.length, self.bad, self.broken = length, bad, broken
+    def __init__(self, length: int, bad: int = 0, broken: bool = False, side: int = 4) -> None:
+        self.length, self.bad, self.broken, self.side = length, bad, broken, side
 
     def __len__(self) -> int:
         return self.length
@@ -32,7 +42,7 @@ class NumberedClips(Dataset[Sample]):
         if self.bad and key.index % self.bad == 0:
             sample.failures.append(Failure(key.index, f"{key.index}.mp4", f"list.csv:{key.index + 1}", "is empty"))
         else:
-            sample.views = torch.full((1 + key.index % 2, 3, 2, 4, 4), key.index, dtype=torch.uint8)
+            sample.views = torch.full((1 + key.index % 2, 3, 2, self.side, self.side), key.index, dtype=torch.uint8)
         return sample
 
 
@@ -192,3 +202,58 @@ def test_a_mistake_in_the_program_surfaces(num_workers: int) -> None:
     loader = EvalLoader(NumberedClips(2, broken=True), videos_per_batch=1, num_workers=num_workers)
     with pytest.raises(ZeroDivisionError, match="a mistake in the program"):
         list(loader)
+
+
+class NeverReady(NumberedClips):
+    """Clips that never come."""
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        time.sleep(600)
+        raise AssertionError
+
+
+def test_a_signal_ends_a_wait_for_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.distributed.stop.DATA_WAIT_SECONDS", 0.5)
+    stop = StopRequest()
+    loader = TrainLoader(NeverReady(4), global_batch=2, micro_batch=2, num_workers=1, stop=stop)
+    with stop.heard(), pytest.raises(Stopped, match="SIGTERM.*No data came for") as caught:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        next(next(iter(loader))[1])
+    assert caught.value.alone and caught.value.exit_status == 143
+
+
+def test_a_wait_for_loader_processes_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.datasets.loader.POLL_SECONDS", 0.2)
+    loader = EvalLoader(NeverReady(4), videos_per_batch=2, num_workers=1, limit_sec=0.5)
+    with pytest.raises(UserError, match="no batch of clips came for"):
+        next(iter(loader))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch reports it once more
+def test_a_killed_loader_process_is_reported() -> None:
+    loader = EvalLoader(NeverReady(4), videos_per_batch=2, num_workers=1)
+    with pytest.raises(UserError, match="a loader process ended"), worker_faults_explained():
+        threading.Timer(0.5, lambda: [child.kill() for child in multiprocessing.active_children()]).start()
+        next(iter(loader))
+
+
+def test_batches_that_do_not_fit_into_shared_memory_are_reported_before_and_while_they_are_made() -> None:
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=300k none /dev/shm"
+    if shutil.which("unshare") is None or subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("unshare cannot mount here")
+    code = """if True:
+        from tests.datasets.test_loader import NumberedClips
+        from timesformer.datasets.cache_folders import check_shared_memory
+        from timesformer.datasets.loader import EvalLoader
+        from timesformer.utils.errors import exit_status
+        loader = EvalLoader(NumberedClips(8, side=200), videos_per_batch=8, num_workers=1)
+        print(exit_status(lambda: check_shared_memory(2**20, 0, "2 loader processes x 8 clips")))
+        print(exit_status(lambda: print(len(list(loader)))))
+    """
+    done = subprocess.run(
+        [*inside, f'{mount} && exec "$0" -c "$1"', sys.executable, code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["1", "1"], done.stderr
+    assert "2 loader processes x 8 clips need 1.0 MB" in done.stderr and "--shm-size 2m" in done.stderr
+    assert "a loader process got no shared memory for its clips" in done.stderr

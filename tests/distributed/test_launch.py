@@ -73,6 +73,11 @@ def test_one_process_and_one_per_gpu() -> None:
     assert plan("NUM_GPUS", "auto", "DIST_BACKEND", "gloo", gpus=2).backend == "gloo"
 
 
+def test_empty_variables_are_not_set() -> None:
+    empty = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "", "SLURM_STEP_NUM_TASKS": "", "SLURM_GPUS_ON_NODE": ""}
+    assert plan(**empty) == plan()
+
+
 def test_devices() -> None:
     auto = ("NUM_GPUS", "auto")
     assert plan(*auto, gpus=4, **TORCHRUN).device == torch.device("cuda", 1)
@@ -123,6 +128,9 @@ def test_a_torch_without_processes_runs_one(monkeypatch: pytest.MonkeyPatch) -> 
         (("NUM_GPUS", "auto"), 2, TORCHRUN, "--nproc-per-node=2"),
         (("NUM_GPUS", "auto"), 2, SRUN, "--ntasks-per-node=2"),
         (("NUM_GPUS", "auto"), 1, SRUN | {"SLURM_GPUS_ON_NODE": "1"}, "--ntasks-per-node=1"),
+        (("NUM_GPUS", "auto"), 0, {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}, "add: NUM_GPUS 0"),
+        ((), 0, {"RANK": "one", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "unset RANK"),
+        ((), 0, {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "contradict one another"),
         ((), 0, SRUN | {"SLURM_STEP_TASKS_PER_NODE": "5,3"}, "srun --ntasks-per-node"),
         (("DIST.PROCESSES_PER_NODE", 2), 0, TORCHRUN, "Add: DIST.PROCESSES_PER_NODE auto"),
         (("NUM_SHARDS", 4, "GLOBAL_BATCH_SIZE", 256), 0, TORCHRUN, "Add: NUM_SHARDS 2"),

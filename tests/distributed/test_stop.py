@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from timesformer.distributed.stop import StopRequest, chosen, stopped
@@ -29,6 +32,39 @@ def test_the_first_signal_counts_and_the_second_ctrl_c_stops_at_once(capfd: pyte
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGUSR2) is before
     assert "Ctrl-C: stopping after this step; again: at once" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR2, 75)])
+def test_a_process_that_waits_for_data_in_a_call_that_never_returns_ends(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    os.mkfifo(tmp_path / "never")
+    code = f"""if True:
+        from timesformer.distributed import stop
+        stop.DATA_WAIT_SECONDS = 0.1
+        with stop.StopRequest().heard() as request, request.waiting_for_data():
+            print("waits", flush=True)
+            open({str(tmp_path / "never")!r}).read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdout and it.stdout.readline() == "waits\n"
+        it.send_signal(number)
+        it.send_signal(number)
+        _, message = it.communicate(timeout=60)
+    assert it.returncode == status and "stopped at once" in message
+
+
+def test_a_rank_ends_with_the_process_that_started_it() -> None:
+    rank = "import os, time; from timesformer.distributed.stop import end_with_parent as e; e(os.getppid())"
+    rank = f"{rank}; print(os.getpid(), flush=True); time.sleep(60)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout
+        process = int(started.stdout.readline())
+        started.kill()
+    assert not psutil.pid_exists(process) or psutil.Process(process).wait(10) is None
 
 
 def test_of_several_processes_the_gravest_signal_is_chosen_and_has_its_exit_status() -> None:

@@ -1,10 +1,14 @@
-"""What a run says of its own speed."""
+"""What a run says of its own speed, and rows of metrics that outlive crashes and full disks."""
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
+
 import pytest
 
-from timesformer.engine.events import Progress, data_advice
+from timesformer.engine.events import Progress, RunEvents, data_advice
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,32 @@ def test_the_share_is_reported_once_and_without_the_start(monkeypatch: pytest.Mo
             progress.rates()
         shares.append(progress.settled_wait_share())
     assert [(step, share) for step, share in enumerate(shares, start=1) if share is not None] == [(50, 0.25)]
+
+
+def test_half_a_line_glues_no_rows_and_the_same_test_is_recorded_once(tmp_path: Path) -> None:
+    events = RunEvents(tmp_path, tensorboard_dir=None, is_main=True)
+    events.record("train", epoch=1, step=3, loss=1.0)
+    for _ in range(2):
+        events.record("test", epoch=1, step=3, top1=50.0)
+    events.record("test", epoch=1, step=3, top1=75.0)  # of another checkpoint
+    with events.path.open("a") as file:
+        file.write('{"kind": "train", "ep')
+    events.record("train", epoch=2, step=6, loss=0.5)
+    rows = [(row["kind"], row["step"]) for row in events.history()]
+    assert rows == [("train", 3), ("test", 3), ("test", 3), ("train", 6)]
+    events.start_at(epoch=1, step=3)
+    assert [json.loads(line)["kind"] for line in events.path.read_text().splitlines()] == ["train"]
+
+
+def test_rows_that_cannot_be_written_are_reported_once_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("timesformer"), "propagate", True)
+    events = RunEvents(tmp_path / "run", tensorboard_dir=None, is_main=True)
+    (tmp_path / "run").write_text("a file where the folder was")
+    for step in (1, 2):
+        events.record("train", epoch=1, step=step, loss=1.0)
+    assert caplog.text.count("cannot be written") == 1
+    (tmp_path / "run").unlink()
+    events.close()
+    assert [row["step"] for row in events.history()] == [1, 2]

@@ -26,6 +26,20 @@ def test_each_video_is_listed_once_with_its_line_and_cause(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", []),
+        ("path,li", []),
+        ("path,line,cause\nv3.mp4,train.csv:4,empty file\nv4.mp4,tr", ["v3.mp4"]),
+        ("path,line,cause\n\0\udcff,train.csv:4,empty file\n", ["\0\udcff"]),
+    ],
+)
+def test_a_damaged_list_of_an_earlier_start_is_no_obstacle(tmp_path: Path, text: str, kept: list[str]) -> None:
+    (tmp_path / "failed.csv").write_text(text, errors="surrogateescape")
+    assert [*FailureLog(max_fraction=0.5, path=tmp_path / "failed.csv", keep=True).known] == kept
+
+
 def test_too_many_are_judged_after_a_hundred_clips_or_at_the_end_of_the_epoch() -> None:
     log = FailureLog(max_fraction=0.1, path=None)
     log.add(failures(0, 1, 2, 90, 91), requested=range(8))  # 3 of 8, but too early to say; 90 and 91 were replacements

@@ -102,8 +102,8 @@ def signal_everything_about(word: str, number: int) -> None:
 
 
 def folder_of(line: list[str]) -> str:
-    """The output folder in a command line."""
-    return line[line.index("OUTPUT_DIR") + 1]
+    """The output folder in a command line; without one, the last word."""
+    return line[line.index("OUTPUT_DIR") + 1] if "OUTPUT_DIR" in line else line[-1]
 
 
 def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Path, *, most_kills: int) -> list[float]:
@@ -113,7 +113,7 @@ def train_with_kills(line: list[str], kill_now: Callable[[float], bool], log: Pa
         The moments of the kills.
     """
     kills: list[float] = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     while True:
         with log.open("ab") as output:
             process = subprocess.Popen(line, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -15,11 +15,13 @@ import pytest
 import torch
 import yaml
 
+from timesformer.datasets import build
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import Batch, collate
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.train import show_input
+from timesformer.utils.errors import ConfigError
 from timesformer.video.clip_spec import ClipSpec
 
 ROOT = Path(__file__).parents[2]
@@ -267,3 +269,20 @@ def test_a_loss_that_is_not_finite_names_its_clips(
         and ".avi (train.csv:" in printed
         and "SOLVER.CLIP_GRAD_NORM 1" in printed
     )
+
+
+def test_a_cache_that_has_no_room_at_the_end_costs_a_training_nothing(
+    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_space = build.check_space
+
+    def full_later(folder: Path, summary: str, *numbers: int, **limit: float) -> None:
+        if (tmp_path / "curves.png").exists():
+            raise ConfigError("DATA_LOADER.CACHE disk: 1 GB, where 0 GB are free")
+        check_space(folder, summary, *numbers, **limit)
+
+    monkeypatch.setattr(build, "check_space", full_later)
+    words = ("DATA_LOADER.CACHE", "disk", "DATA_LOADER.CACHE_DIR", tmp_path / "cache", "SOLVER.MAX_EPOCH", 1)
+    assert run(tmp_path, *words) == 0
+    assert "reads its videos without a cache" in capsys.readouterr().out
+    assert run(tmp_path, *words, "TRAIN.ENABLE", False) == 1  # here nothing is lost

@@ -203,7 +203,7 @@ def test_the_first_video_stream_is_read_and_cover_art_is_none(tmp_path: Path) ->
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert cause_of(tmp_path / "none.mp4") == "no such file"
-    assert "directory" in cause_of(tmp_path)
+    assert cause_of(tmp_path) == "it is a folder, not a file"
 
 
 @pytest.mark.parametrize(
@@ -369,3 +369,21 @@ def test_torchcodec_gives_the_same_frames(tmp_path: Path, name: str) -> None:
         assert reader.info.num_frames == reference.info.num_frames
         wanted = [49, 3, 3, 20]
         assert np.abs(reader.read(wanted).astype(int) - reference.read(wanted)).max() <= 2
+
+
+@pytest.mark.parametrize("error", [ValueError("time data '0' does not match"), IndexError(), OSError(5, "I/O error")])
+def test_whatever_a_library_raises_is_the_failure_of_that_file(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_video(tmp_path / "a.mp4", num_frames=3))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with open_video(path) as reader:
+        monkeypatch.setattr(PyAVReader, "read", fail)
+        with pytest.raises(VideoReadError, match=f"a.mp4: reading it fails with {type(error).__name__}: "):
+            reader.read([0])
+    monkeypatch.setattr(PyAVReader, "__init__", fail)
+    with pytest.raises(VideoReadError, match=f"a.mp4: reading it fails with {type(error).__name__}: "):
+        open_video(path)

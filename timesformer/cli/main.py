@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("report.main", "write one HTML file about a run"),
     "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
     "submit": ("submit.main", "train and test as a Slurm job"),
+    "jobs": ("jobs.main", "show the state of submitted jobs"),
 }
 USAGE = f"""\
 usage: timesformer COMMAND [options]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -38,6 +39,7 @@ def run_command(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], None]
 ) -> int:
     """Parse the command line (None: that of this process) and do the work; returns the exit status."""
+    os.environ["MPLBACKEND"] = "Agg"  # pictures are files; a notebook's backend may not exist here
     arguments = parser.parse_intermixed_args(argv)
     first = next(iter(getattr(arguments, "overrides", [])), "")
     if first.endswith((".yaml", ".yml")) and arguments.cfg is None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 
 import submitit
@@ -26,9 +27,10 @@ from fvcore.common.config import CfgNode
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
 import timesformer
+from timesformer.cli.jobs import note_job, show_job
 from timesformer.cli.parsers import config_parser, run_command
 from timesformer.config import LoadedConfig
-from timesformer.config.defaults import get_value, set_value
+from timesformer.config.defaults import KEY_BY_NAME, get_value, set_value
 from timesformer.config.locate import bundled_configs
 from timesformer.utils.console import count
 from timesformer.utils.env import git_state
@@ -44,16 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = config_parser("submit", description, needs="--cfg FILE --job_dir DIR", cfg_required=True)
     add = parser.add_argument
     add("--job_dir", metavar="DIR", type=Path, required=True, help="folder that all nodes see; default OUTPUT_DIR")
-    add("--num_shards", metavar="N", type=int, help="number of nodes (same as NUM_SHARDS)")
+    add("--num_shards", metavar="N", type=int, help=argparse.SUPPRESS)  # the key NUM_SHARDS
     add("--num_gpus", metavar="G", type=int, help="tasks, each with a GPU, per node; 0: a task on the CPU")
     add("--name", default="timesformer", help="of the job (%(default)s)")
     add("--timeout", metavar="MIN", type=int, default=4320, help="time limit in minutes (%(default)s)")
     add("--requeue", metavar="N", type=int, default=3, help="restarts after the time limit (%(default)s)")
     clusters = ("slurm", "local", "debug")
     add("--cluster", choices=clusters, default="slurm", metavar="KIND", help="slurm, local (a process here) or debug")
+    add("--array-of", nargs="+", metavar=("K", "V"), default=[], help="a job for each value: RNG_SEED 0 1 2")
+    add("--no-check", action="store_true", help="submit without reading the lists")
     add("--dry-run", "--dry_run", action="store_true", help="print what would be submitted, and stop")
-    for option in ("partition", "comment", "account", "qos", "constraint"):
+    for option in ("partition", "account", "qos", "constraint"):
         add(f"--{option}", metavar=option[0].upper(), help=f"sbatch's --{option}")
+    add("--comment", help=argparse.SUPPRESS)  # sbatch's too
     add("--use_volta32", action="store_true", help=argparse.SUPPRESS)  # the original's: --constraint volta32gb
     add("--cpus_per_gpu", metavar="N", type=int, help="CPUs per task: DATA_LOADER.NUM_WORKERS + 1")
     add("--mem_gb", metavar="GB", type=int, help="memory per node")
@@ -89,6 +94,9 @@ class TrainingJob:
             try:
                 requeue(number, None)
             except (UncompletedJobError, subprocess.CalledProcessError) as error:
+                if is_requeued(task):
+                    print("\nSlurm has requeued the job; it resumes from the checkpoint")
+                    sys.exit(status)
                 print(f"\nerror: {error} The checkpoint is saved: the same command resumes from it", file=sys.stderr)
         sys.exit(status)
 
@@ -99,16 +107,21 @@ class TrainingJob:
 
 def is_preempted(task: submitit.JobEnvironment) -> bool:
     """Whether Slurm has stopped this job by SIGTERM, with a grace time; without a requeue it would count as failed."""
-    if task.cluster != "slurm":
-        return False
-    show = ["scontrol", "--oneliner", "show", "job", task.job_id]
-    state = subprocess.run(show, capture_output=True, text=True, check=False).stdout
+    state = show_job(task.job_id) if task.cluster == "slurm" else ""
     return " JobState=RUNNING " in state and re.search(r"\bPreemptTime=\d", state) is not None
+
+
+def is_requeued(task: submitit.JobEnvironment) -> bool:
+    """Whether Slurm itself has put this job back into its queue, or will once it has ended."""
+    state = show_job(task.job_id) if task.cluster == "slurm" else ""
+    ended = re.search(r" JobState=(PENDING|PREEMPTED|REQUEUED|COMPLETING) ", state)
+    return bool(ended) and " Requeue=1 " in state
 
 
 def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
     """The environment by which the tasks of a job on this machine find one another, as torchrun would set it."""
     return {
+        "TORCHELASTIC_RUN_ID": task.job_id,  # the tasks end when submitit's process is killed
         "RANK": str(task.global_rank),
         "LOCAL_RANK": str(task.local_rank),
         "WORLD_SIZE": str(task.num_tasks),
@@ -118,18 +131,57 @@ def rendezvous(task: submitit.JobEnvironment) -> dict[str, str]:
     }
 
 
-def snapshot(code: Path, loaded: LoadedConfig) -> None:
-    """Copy into the new folder `code` what the job runs: the package, tools and configs of a checkout, the settings."""
+def snapshot(code: Path) -> None:
+    """Copy into the new folder `code` what the job runs: the package, tools and configs of a checkout."""
     code.mkdir(parents=True)
     configs = bundled_configs()
     beside = [] if configs.is_relative_to(PACKAGE) else [configs, configs.with_name("tools")]  # none when installed
     for folder in (PACKAGE, *beside):
         shutil.copytree(folder, code / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "revision.json").write_text(json.dumps(git_state(PACKAGE.parent)) + "\n")
+
+
+def write_settings(file: Path, loaded: LoadedConfig) -> str:
+    """Write what the user has set; the file's path."""
     settings = CfgNode()
     for name in loaded.set_by_user:
         set_value(settings, name, get_value(loaded.cfg, name))
-    (code / "job.yaml").write_text(settings.dump())
-    (code / "revision.json").write_text(json.dumps(git_state(PACKAGE.parent)) + "\n")
+    file.write_text(settings.dump())
+    return str(file)
+
+
+def check_inputs(cfg: CfgNode) -> None:
+    """Read the lists and look for the files that a job needs: what is wrong is not to wait for a node.
+
+    Raises:
+        UserError: what the job would stop at; nothing was submitted.
+    """
+    from timesformer.datasets.build import load_lists
+    from timesformer.weights.sources import is_hub_name
+
+    wanted = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.ENABLE, "TIMESFORMER.PRETRAINED_MODEL": cfg.TRAIN.ENABLE}
+    wanted["TEST.CHECKPOINT_FILE_PATH"] = cfg.TEST.ENABLE
+    files = {key: get_value(cfg, key) for key, used in wanted.items() if used}
+    local = {key: path for key, path in files.items() if path and not is_hub_name(path)}
+    if absent := [f"{key} {path}" for key, path in local.items() if not exists(path)]:
+        raise ConfigError(f"{'; '.join(absent)}: no such file. To submit all the same: --no-check")
+    if cfg.TRAIN.DATASET.startswith("gestures"):  # the job renders them
+        return
+    for split, videos in load_lists(cfg).items():
+        print(f"{split}: {count(len(videos.records), 'video')}", *videos.warnings, sep="\n  ")
+
+
+def check_text(arguments: argparse.Namespace) -> None:
+    """Refuse control characters: a line break in a name would be a line of the script.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for option, value in vars(arguments).items():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if re.search(r"[\x00-\x1f\x7f]", text):
+                where = "KEY VALUE" if option == "overrides" else f"--{option}"
+                raise ConfigError(f"{where}: {text!r} has a line break or another control character. Leave it out")
 
 
 class Slurm(submitit.SlurmExecutor):
@@ -201,12 +253,20 @@ def submit(arguments: argparse.Namespace) -> None:
     """
     from timesformer.engine.setup import load_run_config
 
+    check_text(arguments)
     job_dir = arguments.job_dir.resolve()
-    overrides = ["OUTPUT_DIR", str(job_dir), *arguments.overrides, "TRAIN.AUTO_RESUME", "True"]
-    for key, value in (("NUM_SHARDS", arguments.num_shards), ("NUM_GPUS", arguments.num_gpus)):
-        overrides += [] if value is None else [key, str(value)]
-    loaded = load_run_config(arguments.cfg, overrides)
-    cfg = loaded.cfg
+    key, values, overrides = split_array(arguments.array_of, arguments.overrides)
+    overrides = ["OUTPUT_DIR", str(job_dir), *overrides, "TRAIN.AUTO_RESUME", "True"]
+    for name, value in (("NUM_SHARDS", arguments.num_shards), ("NUM_GPUS", arguments.num_gpus)):
+        overrides += [] if value is None else [name, str(value)]
+    first = load_run_config(arguments.cfg, overrides)
+    words = [overrides]
+    if key:
+        words = [[*overrides, key, value, "OUTPUT_DIR", folder_of(first.cfg, key, value)] for value in values]
+    all_loaded = [load_run_config(arguments.cfg, each) for each in words]
+    cfg = all_loaded[0].cfg
+    if len({loaded.cfg.OUTPUT_DIR for loaded in all_loaded}) < len(all_loaded):
+        raise ConfigError(f"--array-of {key}: each value needs its own folder; found {' '.join(values)}")
     if cfg.NUM_GPUS == "auto":
         raise ConfigError("NUM_GPUS is auto, but a job needs a number of GPUs. Add: --num_gpus 1 (0: the CPU)")
     numbers = (int(path.name) for path in job_dir.glob("code/*") if path.name.isdigit())
@@ -217,24 +277,57 @@ def submit(arguments: argparse.Namespace) -> None:
     )
     if arguments.dry_run:
         print(f"{shape}: each task does what this command does; nothing is submitted:\n")
-        print(shlex.join(["timesformer", "train", "--cfg", arguments.cfg, *overrides]))
+        for each in words:
+            print(shlex.join(["timesformer", "train", "--cfg", arguments.cfg, *each]))
         print(f"\n{executor.text()}" if isinstance(executor, Slurm) else f"\non cluster {arguments.cluster}")
         return
     if arguments.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("there is no sbatch here: submit from a machine of the cluster, or add --cluster local")
-    snapshot(code, loaded)
+    if not arguments.no_check:
+        for loaded in all_loaded:
+            check_inputs(loaded.cfg)
+    snapshot(code)
+    files = [code / "job.yaml"] if not key else [code / f"job{number}.yaml" for number in range(len(words))]
+    work = [TrainingJob(write_settings(*pair), os.getcwd()) for pair in zip(files, all_loaded, strict=True)]
     try:
-        submitted = executor.submit(TrainingJob(str(code / "job.yaml"), os.getcwd()))
+        submitted = executor.submit_array(work) if key else [executor.submit(work[0])]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"Slurm refused the job: {error}") from error
-    number, log = submitted.job_id, shlex.quote(str(submitted.paths.stdout))
-    print(f"submitted job {number} ({arguments.name}): {shape}, results in {cfg.OUTPUT_DIR}")
-    print(f"code    {code}\nlog     {submitted.paths.stdout}")
+    for job, loaded in zip(submitted, all_loaded, strict=True):
+        output_dir, log = loaded.cfg.OUTPUT_DIR, str(job.paths.stdout)
+        note_job(job_dir, job=job.job_id, cluster=arguments.cluster, output_dir=os.path.abspath(output_dir), log=log)
+        print(f"submitted job {job.job_id} ({arguments.name}): {shape}, results in {output_dir}")
+        print(f"log     {log}")
+    number = submitted[0].job_id.partition("_")[0]
+    print(f"code    {code}")
+    print(f"state   timesformer jobs {shlex.quote(str(job_dir))}")
+    if arguments.cluster == "debug":
+        submitted[0].result()
+        return
+    print(f"follow  tail -F {shlex.quote(str(submitted[0].paths.stdout))}")
     if arguments.cluster == "slurm":
-        print(f"follow  tail -F {log}; squeue --job {number}")
-        print(f"state   scontrol show job {number}; later: sacct --job {number} --format State,ExitCode,Reason%30")
+        print(f"more    scontrol show job {number}; later: sacct --job {number} --format State,ExitCode,Reason%30")
         print(f"stop    scancel {number}")
-    elif arguments.cluster == "local":
-        print(f"follow  tail -F {log}\nstop    kill {number}")
     else:
-        submitted.result()
+        print("stop    kill " + " ".join(job.job_id for job in submitted))
+
+
+def split_array(words: list[str], overrides: list[str]) -> tuple[str, list[str], list[str]]:
+    """Key and values of --array-of, and the settings: those too that stand after the values.
+
+    Raises:
+        ConfigError: no key, or no value.
+    """
+    if not words:
+        return "", [], overrides
+    key, *rest = words
+    end = next((index for index, word in enumerate(rest) if word in KEY_BY_NAME), len(rest))
+    if key not in KEY_BY_NAME or not end:
+        raise ConfigError(f"--array-of needs a key and its values, such as RNG_SEED 0 1 2; found: {' '.join(words)}")
+    return key, rest[:end], [*overrides, *rest[end:]]
+
+
+def folder_of(cfg: CfgNode, key: str, value: str) -> str:
+    """The output folder of one value of an array: RNG_SEED_1, or PATH_TO_DATA_DIR_fold1."""
+    name = re.sub(r"[^\w.+-]+", "_", os.path.basename(value.rstrip("/")))
+    return os.path.join(cfg.OUTPUT_DIR, f"{key.rpartition('.')[2]}_{name}")

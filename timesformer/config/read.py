@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.utils.files import not_a_file
 from timesformer.utils.paths import expand_path
 
 BASE_KEY = "_BASE_"
@@ -40,6 +41,8 @@ class Settings:
         if os.path.realpath(path) in chain:
             circle = " -> ".join(map(os.path.basename, (*chain, path)))
             return self.fail(f"{named_by}: {BASE_KEY} goes round in a circle: {circle}.")
+        if kind := not_a_file(path):
+            return self.fail(f"{named_by}: cannot read config file {path!r}: it is {kind}.")
         try:
             with open(path, encoding="utf-8-sig") as stream:
                 loader, root = compose(stream.read(MAX_LETTERS + 1))

@@ -14,17 +14,20 @@ from fvcore.common.config import CfgNode
 # Importing a dataset registers it.
 from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # noqa: F401
 from timesformer.datasets.cache import FrameCache, StoredSize
-from timesformer.datasets.cache_folders import GB, check_space, disk_folder, memory_folder
+from timesformer.datasets.cache_folders import GB, check_shared_memory, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
 from timesformer.datasets.gestures import wide  # noqa: F401
-from timesformer.datasets.loader import EvalLoader, TrainLoader
+from timesformer.datasets.guarded import START_LIMIT_SEC
+from timesformer.datasets.loader import EvalLoader, TrainLoader, shared_memory_needed
 from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.near_misses import near_miss
 from timesformer.datasets.opening import open_record, sample_record
 from timesformer.datasets.overlaps import overlaps
 from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
-from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, VideoDataset
+from timesformer.distributed.stop import StopRequest
+from timesformer.utils.console import count
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import DataListError
 from timesformer.utils.logging import get_logger
@@ -137,8 +140,8 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
     )
 
 
-def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views) -> VideoDataset:
-    """Fixed clips of `videos`."""
+def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views, cached: bool = True) -> VideoDataset:
+    """Fixed clips of `videos`; `cached`: as DATA_LOADER.CACHE asks for."""
     spec = ClipSpec.from_config(cfg)
     whole = spec.crop_mode != "crop"
     short_side = spec.short_side if views.num_crops == 1 else 0
@@ -147,7 +150,7 @@ def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views) -> Vide
         videos.records,
         spec=spec,
         views=views,
-        cache=build_cache(cfg, videos, spec, stored_size, views=views),
+        cache=build_cache(cfg, videos, spec, stored_size, views=views) if cached else None,
         **_reading_settings(cfg),
     )
 
@@ -189,6 +192,7 @@ def build_cache(
     size, num_bytes, stored_bytes, num_inexact = cache.measure(records, opened, count_frames)
     message = f"DATA_LOADER.CACHE {kind}: {size} of frames in {stored_in}"
     check_space(stored_in, message, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
+    cache = replace(cache, pending_bytes=max(0, num_bytes - stored_bytes) if kind == "memory" else 0)
     log.info("%s, %.2f GB of them stored already", message, stored_bytes / GB)
     if num_inexact:
         log.info(
@@ -200,7 +204,13 @@ def build_cache(
 
 
 def build_train_loader(
-    cfg: CfgNode, videos: VideoList, *, rank: int = 0, world_size: int = 1, local_world_size: int = 1
+    cfg: CfgNode,
+    videos: VideoList,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    local_world_size: int = 1,
+    stop: StopRequest | None = None,
 ) -> TrainLoader:
     """Training batches: GLOBAL_BATCH_SIZE clips a step in pieces of TRAIN.BATCH_SIZE per node.
 
@@ -209,32 +219,48 @@ def build_train_loader(
         videos: the list to train on.
         rank, world_size: this process and how many there are.
         local_world_size: how many of them share this node's piece and CPUs.
+        stop: the signal that ends a wait for clips.
+
+    Raises:
+        ConfigError: the batches do not fit into shared memory.
     """
+    dataset, micro_batch = build_train_dataset(cfg, videos), max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
     return TrainLoader(
-        build_train_dataset(cfg, videos),
+        dataset,
         global_batch=cfg.GLOBAL_BATCH_SIZE,
-        micro_batch=max(1, cfg.TRAIN.BATCH_SIZE // local_world_size),
+        micro_batch=micro_batch,
         pairs=cfg.MIXUP.ENABLED,
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
-        **_worker_settings(cfg, local_world_size),
+        **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop),
     )
 
 
 def build_eval_loader(
-    cfg: CfgNode, videos: VideoList, *, views: Views, rank: int = 0, world_size: int = 1, local_world_size: int = 1
+    cfg: CfgNode,
+    videos: VideoList,
+    *,
+    views: Views,
+    rank: int = 0,
+    world_size: int = 1,
+    local_world_size: int = 1,
+    stop: StopRequest | None = None,
+    cached: bool = True,
 ) -> EvalLoader:
-    """Every video once, with its `views`; the process arguments are those of `build_train_loader`."""
+    """Every video once, with its `views`; for the other arguments see `build_train_loader`, `build_eval_dataset`."""
     per_process, per_video = cfg.TEST.BATCH_SIZE // local_world_size, views.num_crops
     if views.num_clips != "auto":
         per_video *= views.num_clips
+    dataset = build_eval_dataset(cfg, videos, views=views, cached=cached)
+    videos_per_batch = 1 if views.num_clips == "auto" else max(1, per_process // per_video)
+    clips = videos_per_batch * per_video
     return EvalLoader(
-        build_eval_dataset(cfg, videos, views=views),
-        videos_per_batch=1 if views.num_clips == "auto" else max(1, per_process // per_video),
+        dataset,
+        videos_per_batch=videos_per_batch,
         rank=rank,
         world_size=world_size,
-        **_worker_settings(cfg, local_world_size),
+        **_loader_settings(cfg, dataset, videos_per_batch, clips, local_world_size, stop),
     )
 
 
@@ -275,6 +301,20 @@ def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
     local_processes = processes_that_share_cpus(local_world_size)
     workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
     return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}
+
+
+def _loader_settings(
+    cfg: CfgNode, dataset: VideoDataset, videos: int, clips: int, local_world_size: int, stop: StopRequest | None
+) -> dict[str, Any]:
+    """Settings of a loader whose batches have so many `videos` and `clips`, whose memory is checked."""
+    settings = _worker_settings(cfg, local_world_size)
+    workers = min(settings["num_workers"], math.ceil(len(dataset) / videos))
+    needed = local_world_size * shared_memory_needed(workers, clips * math.prod(dataset.spec.input_shape))
+    pending = dataset.cache.pending_bytes if dataset.cache else 0
+    check_shared_memory(needed, pending, f"{workers} loader processes x {count(clips, 'clip')}")
+    # A video is tried, and each replacement; the first batch also waits for the start of the processes.
+    limit_sec = dataset.timeout_sec * (1 + MAX_REPLACEMENTS) * videos
+    return settings | {"stop": stop, "limit_sec": limit_sec + START_LIMIT_SEC if limit_sec else 0.0}
 
 
 def _reading_settings(cfg: CfgNode) -> dict[str, Any]:

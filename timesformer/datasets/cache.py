@@ -103,6 +103,7 @@ class FrameCache:
     stored_size: StoredSize
     all_frames: bool  # store every frame of a video, for random clips; otherwise those that the first clips show
     settings: str = ""  # what else decides which frames are stored and how they look
+    pending_bytes: int = 0  # that shared memory is still to take
 
     def open(self, record: VideoRecord, open_reader: Callable[[], VideoReader]) -> VideoReader:
         """A reader of `record` that calls `open_reader` only for what is not stored yet.

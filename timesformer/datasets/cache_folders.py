@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import math
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +21,8 @@ from timesformer.utils.errors import ConfigError
 
 SHARED_MEMORY = Path("/dev/shm")
 GB = 1e9
+MB = 1e6
+LOCK_LIMIT_SEC = 60.0  # another process holds the common lock for milliseconds
 ABANDONED_AFTER_SEC = 3600.0  # an unfinished file that has not grown for so long
 
 _held: dict[Path, FileLock] = {}  # folders in shared memory that this process uses, and its lock in each
@@ -35,8 +39,9 @@ def disk_folder(folder: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         for unfinished in path.glob("*.writing"):  # by processes that were killed; others are still writing
-            if time.time() - unfinished.stat().st_mtime > ABANDONED_AFTER_SEC:
-                unfinished.unlink()
+            with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                if time.time() - unfinished.stat().st_mtime > ABANDONED_AFTER_SEC:
+                    unfinished.unlink()
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         problem = f"DATA_LOADER.CACHE disk cannot write into {path}: {error.strerror}"
@@ -61,7 +66,7 @@ def memory_folder(run: str) -> Path:
     prefix = _prefix()
     folder = SHARED_MEMORY / (prefix + hashlib.sha256(os.fsencode(os.path.abspath(run))).hexdigest()[:16])
     if folder not in _held:
-        with FileLock(SHARED_MEMORY / f"{prefix}lock"):  # nobody joins a folder while it is removed
+        with _common_lock():  # nobody joins a folder while it is removed
             for other in {*SHARED_MEMORY.glob(f"{prefix}*")} - _held.keys():
                 _remove_unless_used(other)
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -90,14 +95,55 @@ def check_space(folder: Path, summary: str, num_bytes: int, stored_bytes: int, *
         raise ConfigError(f"{summary}, where {free / GB:.2f} GB are free. Type {other}, or DATA_LOADER.CACHE none")
 
 
+def check_shared_memory(num_bytes: int, pending_bytes: int, what: str) -> None:
+    """Check that batches of `what`, with the frames still to be cached there, fit into shared memory.
+
+    Raises:
+        ConfigError: they do not; loader processes would have to stop.
+    """
+    if not num_bytes or not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if num_bytes + pending_bytes > free:
+        cached = f", and the cached frames {pending_bytes / MB:,.1f} MB," if pending_bytes else ""
+        size = math.ceil(1.2 * (num_bytes + pending_bytes) / MB)
+        raise ConfigError(
+            f"the batches of {what} need {num_bytes / MB:,.1f} MB of shared memory{cached} and {SHARED_MEMORY} has "
+            f"{free / MB:,.1f} MB free. In Docker add: --shm-size {size}m (or --ipc=host); else fewer loader processes "
+            "or clips: DATA_LOADER.NUM_WORKERS 0 needs none"
+        )
+
+
+def shared_memory_error() -> str:
+    """Why a loader process could not pass on its clips."""
+    free = f"{shutil.disk_usage(SHARED_MEMORY).free / MB:,.1f} MB" if SHARED_MEMORY.is_dir() else "nothing"
+    return (
+        f"a loader process got no shared memory for its clips: {SHARED_MEMORY} has {free} free. In Docker add: "
+        "--shm-size 8g (or --ipc=host); else lower DATA_LOADER.NUM_WORKERS (0 needs none) or the batch size"
+    )
+
+
 def _prefix() -> str:
     """Of the names in shared memory, which are those of this user."""
     return f"timesformer-cache-{getattr(os, 'getuid', lambda: 0)()}-"
 
 
+@contextlib.contextmanager
+def _common_lock() -> Iterator[None]:
+    file = SHARED_MEMORY / f"{_prefix()}lock"
+    try:
+        with FileLock(file, timeout=LOCK_LIMIT_SEC):
+            yield
+    except (Timeout, OSError) as error:
+        raise ConfigError(
+            f"DATA_LOADER.CACHE memory: cannot use {SHARED_MEMORY} ({error}). Another process may hold it, see: "
+            f"fuser {file}. Or type DATA_LOADER.CACHE disk"
+        ) from error
+
+
 def _leave(folder: Path, owner: int) -> None:
     if os.getpid() == owner and folder in _held:  # not in a process that the owner has forked
-        with FileLock(SHARED_MEMORY / f"{_prefix()}lock"):
+        with contextlib.suppress(ConfigError), _common_lock():
             _held.pop(folder).release()
             _remove_unless_used(folder)
 

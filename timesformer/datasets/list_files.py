@@ -16,6 +16,7 @@ from timesformer.datasets.files import list_folder
 from timesformer.datasets.records import shorten
 from timesformer.datasets.splits import split_of_name
 from timesformer.utils.errors import DataListError
+from timesformer.utils.files import not_a_file
 
 SEPARATORS = {" ": "' '", ",": ",", "\t": r"'\t'", ";": "';'", "|": "'|'"}  # separator -> how it is typed in a shell
 NOT_UTF8 = "not UTF-8 text (save the list as plain UTF-8)"
@@ -112,6 +113,8 @@ class Table:
         keep_bytes: bool = False,
     ) -> None:
         self.path, self.file = path, os.path.basename(path)
+        if kind := not_a_file(path):
+            raise DataListError(f"{path}: a list must be a text file; this is {kind}")
         self._hash_names, self._keep_bytes = tuple(hash_names), keep_bytes
         self.problems: list[Problem] = []
         self.lines = self._read()

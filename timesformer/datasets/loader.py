@@ -16,6 +16,7 @@ So the clips of a step are the same for every number of processes and every micr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,11 +29,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.datasets.video_dataset import Batch, Sample, SampleKey, collate
-from timesformer.distributed.stop import ignore_stop_signals, kill_children_at_exit
+from timesformer.distributed.stop import StopRequest, ignore_stop_signals, kill_children_at_exit, stopped
 from timesformer.utils.compute import choose_device
+from timesformer.utils.errors import UserError
+from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 
+log = get_logger(__name__)
+
 T = TypeVar("T")
+
+PREFETCHED = 2  # batches of each loader process, torch's own number
+POLL_SECONDS = 1.0  # between two looks, while a batch does not come
+WARN_SECONDS = 60.0  # without a batch
 
 
 @dataclass(frozen=True)
@@ -125,10 +134,19 @@ class TrainLoader:
     """
 
     def __init__(
-        self, dataset: Dataset[Sample], *, num_workers: int = 0, pin_memory: bool = False, **plan: Any
+        self,
+        dataset: Dataset[Sample],
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        stop: StopRequest | None = None,
+        limit_sec: float = 0.0,
+        **plan: Any,
     ) -> None:
         self.dataset, self.num_workers = dataset, num_workers
         self.waited_sec = 0.0  # spent waiting for batches; whoever reads it sets it back
+        self.inside_step = False  # batches of the step under way were given already
+        self._stop, self._limit_sec = stop or StopRequest(), limit_sec
         self.sampler = StepBatchSampler(len(dataset), **plan)  # type: ignore[arg-type]
         self._loader = _data_loader(dataset, self.sampler, num_workers, pin_memory, persistent=True)
 
@@ -142,8 +160,9 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[tuple[Step, Iterator[Batch]]]:
         steps = self.sampler.steps()
-        batches = self._timed(self._loader)
+        batches = self._timed(arriving(self._loader, self._stop, self._limit_sec))
         for step in steps:
+            self.inside_step = False
             of_this_step = islice(batches, len(step.micro_batches))
             yield step, of_this_step
             for _ in of_this_step:  # what the caller left
@@ -154,6 +173,7 @@ class TrainLoader:
         since = time.perf_counter()
         for batch in batches:
             self.waited_sec += time.perf_counter() - since
+            self.inside_step = True
             yield batch
             since = time.perf_counter()
         self.waited_sec += time.perf_counter() - since
@@ -175,8 +195,11 @@ class EvalLoader:
         world_size: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
+        stop: StopRequest | None = None,
+        limit_sec: float = 0.0,
     ) -> None:
         self.dataset = dataset
+        self._stop, self._limit_sec = stop or StopRequest(), limit_sec
         share = contiguous_share(range(len(dataset)), rank, world_size)  # type: ignore[arg-type]
         self.num_videos = len(share)
         batches = [
@@ -190,7 +213,73 @@ class EvalLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        return arriving(self._loader, self._stop, self._limit_sec)
+
+
+def arriving(loader: DataLoader[Any], stop: StopRequest, limit_sec: float = 0.0) -> Iterator[Batch]:
+    """The batches of `loader`, without an endless wait for one.
+
+    Args:
+        loader: of this module.
+        stop: the signal of this process.
+        limit_sec: of the wait for a batch of loader processes; 0: none.
+
+    Raises:
+        Stopped: a signal came, and no batch for some seconds.
+        UserError: no batch came within the limit.
+    """
+    batches = iter(loader)
+    while True:
+        since, warned = time.monotonic(), False
+        while True:
+            try:
+                with stop.waiting_for_data():
+                    batch = next(batches)
+                break
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not loader.num_workers or not str(error).startswith("DataLoader timed out"):
+                    raise
+            waited = time.monotonic() - since
+            if stop.is_stuck():
+                raise stopped(stop.signal, f"No data came for {waited:.0f} s", alone=True)
+            if 0 < limit_sec < waited:
+                raise UserError(
+                    f"no batch of clips came for {waited:.0f} s, longer than DATA_LOADER.TIMEOUT allows for all of its "
+                    "videos: the loader processes hang or were stopped. Look at the disk of the videos; "
+                    "DATA_LOADER.NUM_WORKERS 0 reads without them"
+                )
+            if waited > WARN_SECONDS and not warned:
+                warned = True
+                log.warning("no batch of clips for %.0f s: the loader processes are slow or hang", waited)
+        yield batch
+
+
+@contextlib.contextmanager
+def worker_faults_explained() -> Iterator[None]:
+    """Report loader processes that were killed, which torch notices anywhere, as a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).partition("\n")[0]
+        if text.startswith("DataLoader worker"):
+            raise UserError(
+                f"a loader process ended ({text}). After SIGKILL the memory was probably used up: a smaller "
+                "TRAIN.BATCH_SIZE or DATA_LOADER.NUM_WORKERS needs less. TRAIN.AUTO_RESUME True resumes from the last "
+                "checkpoint"
+            ) from error
+        if "received 0 items of ancdata" in text or text.startswith("Too many open files"):
+            raise UserError(
+                "too many open files: the loader processes cannot pass on their clips. Raise the limit "
+                "(ulimit -n 65536), or lower DATA_LOADER.NUM_WORKERS"
+            ) from error
+        raise
+
+
+def shared_memory_needed(num_workers: int, batch_bytes: int) -> int:
+    """Most bytes of shared memory that the batches of one loader take: those prefetched, and one in use."""
+    return (PREFETCHED * num_workers + 1) * batch_bytes if num_workers else 0
 
 
 def _data_loader(
@@ -205,6 +294,8 @@ def _data_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
+        timeout=POLL_SECONDS if num_workers else 0,
         pin_memory=pin_memory and choose_device().type in ("cuda", "xpu"),
         persistent_workers=persistent and num_workers > 0,
         worker_init_fn=ignore_stop_signals,

@@ -19,10 +19,11 @@ from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map  # torch's documented place for own types
 
 from timesformer.datasets.cache import FrameCache
+from timesformer.datasets.cache_folders import shared_memory_error
 from timesformer.datasets.guarded import GuardedCall
 from timesformer.datasets.opening import Label, as_record, open_record, read_clips, sample_record
 from timesformer.datasets.records import VideoRecord, in_memory
-from timesformer.utils.errors import VideoReadError
+from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import FrameSampler, Timing, distinct_frames
@@ -116,8 +117,9 @@ class Batch:
 def collate(samples: Sequence[Sample], **_: Any) -> Batch:
     """Join samples into a batch; those without a readable clip leave only their failures."""
     read = [(sample, sample.views) for sample in samples if sample.views is not None]
+    clips = torch.cat([views for _, views in read]) if read else None
     return Batch(
-        clips=torch.cat([views for _, views in read]) if read else None,
+        clips=_shared(clips) if clips is not None and get_worker_info() is not None else clips,
         labels=[sample.label for sample, _ in read],
         indices=[sample.index for sample, _ in read],
         positions=[sample.position for sample, _ in read],
@@ -126,6 +128,21 @@ def collate(samples: Sequence[Sample], **_: Any) -> Batch:
         failures=[failure for sample in samples for failure in sample.failures],
         warnings=[warning for sample in samples for warning in sample.warnings],
     )
+
+
+class NoSharedMemoryError(UserError):
+    """There is no shared memory left; the message is the same whatever torch adds where it passes the error on."""
+
+    def __str__(self) -> str:
+        return shared_memory_error()
+
+
+def _shared(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in shared memory: here its lack is an error, in torch's own thread the batch would never come."""
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise NoSharedMemoryError from error
 
 
 default_collate_fn_map[Sample] = collate  # an ordinary DataLoader gives batches too
@@ -186,7 +203,7 @@ class VideoDataset(Dataset[Sample]):
         call = GuardedCall(self._read, timeout_sec=self.timeout_sec, recycle_after=self.recycle_after)
         self._guarded_read = call if guarded else None
         # Known to all loader processes.
-        self._hangs = torch.zeros(len(self.records), dtype=torch.bool).share_memory_()
+        self._hangs = _shared(torch.zeros(len(self.records), dtype=torch.bool))
 
     def __len__(self) -> int:
         return len(self.records)

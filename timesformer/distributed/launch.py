@@ -17,9 +17,9 @@ from torch.multiprocessing import ProcessContext, ProcessExitedException, spawn
 
 from timesformer.config.check import batch_problems
 from timesformer.distributed import group as distributed
-from timesformer.distributed.stop import handling_stop_signals, ignore_stop_signals
+from timesformer.distributed.stop import end_with_parent, handling_stop_signals, ignore_stop_signals
 from timesformer.utils.console import count
-from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus
+from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus, whole_number
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
@@ -53,7 +53,7 @@ class Processes:
         return torch.device(self.accelerator, self.local_rank % self.gpus) if self.gpus else torch.device("cpu")
 
     @property
-    def ranks(self) -> dict[str, int]:
+    def ranks(self) -> dict[str, Any]:
         """What a loader needs to know of them."""
         return {"rank": self.rank, "world_size": self.world_size, "local_world_size": self.local_world_size}
 
@@ -86,7 +86,7 @@ def plan_launch(
     """
     task = None if init_method else SlurmTask.read(environ)
     gpus = visible_gpus if cfg.NUM_GPUS == "auto" else cfg.NUM_GPUS
-    if "RANK" in environ and "WORLD_SIZE" in environ:
+    if environ.get("RANK") and environ.get("WORLD_SIZE"):
         plan = _torchrun_plan(environ, task, cfg.NUM_SHARDS)
     elif task:
         address = _tcp(environ.get("MASTER_ADDR") or task.host, environ.get("MASTER_PORT") or task.port)
@@ -99,8 +99,9 @@ def plan_launch(
     local = plan.local_world_size
     even = plan.world_size % local == 0 and (plan.started_by != "srun" or task is None or task.even)
     own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
-    own_gpu = own_gpu and int(environ.get("SLURM_GPUS_ON_NODE", local)) >= local
-    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu)]:
+    own_gpu = own_gpu and whole_number(environ, "SLURM_GPUS_ON_NODE", local) >= local
+    slurm_gpus = whole_number(environ, "SLURM_GPUS_ON_NODE", 0) if environ.get("SLURM_JOB_ID") else 0
+    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu, slurm_gpus=slurm_gpus)]:
         raise ConfigError("\n".join(problems))
     return plan
 
@@ -113,9 +114,15 @@ def _torchrun_plan(environ: Mapping[str, str], task: SlurmTask | None, num_shard
             "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT, where the processes meet. Start them "
             "with torchrun or srun, or set all four"
         )
-    world = int(environ["WORLD_SIZE"])
-    local = int(environ.get("LOCAL_WORLD_SIZE", task.tasks_on_node if task else max(1, world // num_shards)))
-    ranks = (int(environ["RANK"]), int(environ.get("LOCAL_RANK", 0)), world, local)
+    world = whole_number(environ, "WORLD_SIZE")
+    by_default = task.tasks_on_node if task else max(1, world // num_shards)
+    local = whole_number(environ, "LOCAL_WORLD_SIZE", by_default)
+    ranks = (whole_number(environ, "RANK"), whole_number(environ, "LOCAL_RANK", 0), world, local)
+    if not 0 <= ranks[0] < world or not 0 <= ranks[1] < local <= world:
+        raise ConfigError(
+            f"RANK {ranks[0]}, LOCAL_RANK {ranks[1]}, LOCAL_WORLD_SIZE {local} and WORLD_SIZE {world} contradict one "
+            "another. Start with torchrun or srun, or unset them"
+        )
     hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Processes(*ranks, started_by="torchrun", address=_tcp(host, port), hosted=hosted)
 
@@ -144,14 +151,24 @@ def _backend(requested: str, device_type: str) -> str:
     return "gloo" if requested == "gloo" else by_device.get(device_type, "gloo")
 
 
-def _problems(cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool) -> Iterator[str]:
+def _problems(
+    cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool, slurm_gpus: int
+) -> Iterator[str]:
     """What is impossible in a plan, with what to type.
 
     Args:
         even: every node has equally many processes.
+        slurm_gpus: those that Slurm gave to this job on this node.
         own_gpu: this process is a task that sees the one GPU that is its own, and the others see theirs.
     """
     starter, local, gpus = plan.started_by, plan.local_world_size, plan.gpus
+    if slurm_gpus and cfg.NUM_GPUS != 0 and not visible_gpus:
+        yield (
+            f"Slurm gave this job {slurm_gpus} GPU(s) on this node, but torch {torch.__version__} sees none: look at "
+            "nvidia-smi, CUDA_VISIBLE_DEVICES and whether this torch is a build for CPUs. To train on the CPU add: "
+            "NUM_GPUS 0"
+        )
+        return
     if not even:
         yield (
             f"every node must start equally many processes: give {starter} a number per node "
@@ -196,6 +213,8 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
             f"{plan.world_size} processes need torch.distributed, which this build of torch does not have. "
             "Add: DIST.PROCESSES_PER_NODE 1"
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.name == "posix":  # of torchrun, or of this program's local jobs
+        end_with_parent(os.getppid())
     if plan.started_by or plan.world_size == 1:
         _run(plan, seconds, main, args)
         return
@@ -203,7 +222,7 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
     if not plan.address:  # all on this machine: this process keeps a free port, and the others meet there
         store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         plan = replace(plan, address=f"tcp://localhost:{store.port}", hosted=True)
-    context = spawn(_spawned, (plan, seconds, main, args), plan.local_world_size, join=False)
+    context = spawn(_spawned, (os.getpid(), plan, seconds, main, args), plan.local_world_size, join=False)
     assert isinstance(context, ProcessContext)
     _wait(context, plan.rank)
     del store  # the others needed it until now
@@ -237,9 +256,10 @@ def _wait(context: ProcessContext, first_rank: int) -> None:
         ) from None
 
 
-def _spawned(local_rank: int, plan: Processes, *rest: Any) -> None:
+def _spawned(local_rank: int, parent: int, plan: Processes, *rest: Any) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C comes once, from the process that started this one
+        end_with_parent(parent)
     plan = replace(plan, rank=plan.rank + local_rank, local_rank=local_rank)
     if status := exit_status(lambda: _run(plan, *rest)):
         sys.exit(status)
@@ -275,7 +295,9 @@ def _run(plan: Processes, seconds: int, main: Callable[..., None], args: tuple[A
     error = work()
     if error:
         ignore_stop_signals()  # srun sends SIGTERM to all once one has ended: the exit status must stay what it is
-    if isinstance(error, Stopped):  # all of them, at the same step: the first has written the checkpoint
+    if (
+        isinstance(error, Stopped) and not error.alone
+    ):  # all of them, at the same step: the first has written the checkpoint
         distributed.barrier()
     elif error:  # the group stays until this process ends: leaving it would fail the others before that
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ class RunEvents:
         self.path = output_dir / "metrics.jsonl"
         self._board_dir = tensorboard_dir if is_main else None
         self._purge_step: int | None = None
+        self._unwritten: list[str] = []  # rows that wait for room on the disk
 
     @cached_property
     def board(self) -> Any:
@@ -56,27 +58,53 @@ class RunEvents:
         if not self.is_main:
             return
         row = {"kind": kind, "epoch": round(epoch, 4), "step": step, **values}
-        with self.path.open("a") as file:
-            file.write(simplejson.dumps(row, ignore_nan=True) + "\n")
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(f"{kind}/{name}", value, step)
+        line = simplejson.dumps(row, ignore_nan=True)
+        if kind != "test" or json.loads(line) not in self.history():  # the same test again is no news
+            self._write(line)
+        self._show(lambda board: [board.add_scalar(f"{kind}/{name}", value, step) for name, value in values.items()])
+
+    def _write(self, line: str) -> None:
+        """Append a row, and those that could not be written before; a full disk ends no training."""
+        lines = [*self._unwritten, line]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                    file.write(b"\n")  # half a line that a crash has left
+                file.write("".join(f"{each}\n" for each in lines).encode())
+        except OSError as error:
+            if not self._unwritten:
+                log.error("%s cannot be written (%s); its rows are kept and written later", self.path, error.strerror)
+            self._unwritten = lines
+        else:
+            self._unwritten = []
+
+    def _show(self, add: Callable[[Any], object]) -> None:
+        """Add to TensorBoard, if there is one; when its files cannot be written there is none from then on."""
+        if self.board is None:
+            return
+        try:
+            add(self.board)
+        except (OSError, ValueError) as error:  # its thread keeps the error for the next call
+            log.error("TensorBoard is switched off: %s", error)
+            self.board = self._board_dir = None
 
     def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
         """Show the matplotlib figure that `draw` makes in TensorBoard."""
-        if self.board is not None:
-            self.board.add_figure(name, draw(), step)
+        self._show(lambda board: board.add_figure(name, draw(), step))
 
     def clips(self, name: str, clips: np.ndarray, step: int) -> None:
         """Show clips, uint8 (B, C, T, H, W), in TensorBoard: a row per clip, a column per frame."""
-        if self.board is not None:
-            b, c, t, h, w = clips.shape
-            self.board.add_image(name, clips.transpose(1, 0, 3, 2, 4).reshape(c, b * h, t * w), step)
+        b, c, t, h, w = clips.shape
+        self._show(lambda board: board.add_image(name, clips.transpose(1, 0, 3, 2, 4).reshape(c, b * h, t * w), step))
 
     def history(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl; a last line that a crash left half written is no row."""
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """All rows of metrics.jsonl; a line that a crash left half written is no row."""
+        try:
+            lines = self.path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        return [row for line in lines if (row := _row(line))]
 
     def start_at(self, *, epoch: int, step: int) -> None:
         """Drop what an earlier start wrote after `step` optimiser steps, and what its tests wrote.
@@ -94,9 +122,20 @@ class RunEvents:
             temporary.replace(self.path)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if "board" in self.__dict__ and self.board is not None:
-            self.board.close()
+        """Flush TensorBoard, and write what waits for room on the disk."""
+        if self._unwritten:
+            self._write(self._unwritten.pop())
+        if "board" in self.__dict__:
+            self._show(lambda board: board.close())
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A row of metrics.jsonl; None for half a line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"kind", "epoch", "step"} <= row.keys() else None
 
 
 def data_advice(wait_share: float, *, num_workers: int, num_cpus: int, cached: bool) -> str:

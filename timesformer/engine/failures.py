@@ -10,7 +10,6 @@ from timesformer.datasets.video_dataset import Failure
 from timesformer.evaluation.report import write_failures
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
-from timesformer.utils.paths import AS_NAMED
 
 log = get_logger(__name__)
 
@@ -30,10 +29,8 @@ class FailureLog:
         self.max_fraction = max_fraction
         self.path = path
         self.known: dict[str, Failure] = {}
-        if keep and path is not None and path.exists():
-            with path.open(newline="", **AS_NAMED) as file:
-                rows = [Failure(-1, row["path"], row["line"], row["cause"]) for row in csv.DictReader(file)]
-            self.known = {failure.path: failure for failure in rows}
+        if keep and path is not None:
+            self.known = {failure.path: failure for failure in _read(path)}
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -57,9 +54,15 @@ class FailureLog:
                 self.known[failure.path] = failure
                 log.warning("clip left out: %s", failure)
                 if self.path is not None:
-                    write_failures(self.path, list(self.known.values()))
+                    self._write(self.path)
         if self.tried >= JUDGE_AFTER_CLIPS:
             self.judge()
+
+    def _write(self, path: Path) -> None:
+        try:
+            write_failures(path, list(self.known.values()))
+        except OSError as error:  # a full disk ends no training; the log has them too
+            log.error("%s cannot be written: %s", path, error.strerror)
 
     def judge(self) -> None:
         """Stop when too much of the epoch so far has failed.
@@ -73,3 +76,19 @@ class FailureLog:
                 f"{self.failed} of {self.tried} clips could not be read, more than DATA.MAX_FAILED_FRACTION "
                 f"{self.max_fraction:g}. First ones:\n{shown}\nMend or remove them, or raise DATA.MAX_FAILED_FRACTION."
             )
+
+
+def _read(path: Path) -> list[Failure]:
+    """The rows of an earlier start; those that are damaged are left out, and found again when they are read."""
+    try:
+        with path.open(newline="", errors="surrogateescape") as file:
+            rows = [*csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, csv.Error) as error:
+        log.warning("%s is damaged and is written from scratch: %s", path, error)
+        return []
+    whole = [row for row in rows if all(row.get(name) is not None for name in ("path", "line", "cause"))]
+    if len(whole) < len(rows):
+        log.warning("%s: %d damaged rows are left out", path, len(rows) - len(whole))
+    return [Failure(-1, row["path"], row["line"], row["cause"]) for row in whole]

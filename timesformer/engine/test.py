@@ -18,7 +18,7 @@ from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run, warn_of_unused_keys
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
-from timesformer.utils.errors import CheckpointError
+from timesformer.utils.errors import CheckpointError, ConfigError
 from timesformer.utils.logging import get_logger
 from timesformer.video.clip_spec import Views
 
@@ -40,7 +40,14 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     videos = load_test_weights(run, model, videos)
     model.to(run.device)
     views = Views.from_config(cfg)
-    loader = build_eval_loader(cfg, videos, views=views, **processes.ranks)
+    build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
+    try:
+        loader = build_loader()
+    except ConfigError as error:
+        if not cfg.TRAIN.ENABLE or cfg.DATA_LOADER.CACHE == "none":
+            raise
+        log.warning("%s\nThe test after this training reads its videos without a cache.", error)
+        loader = build_loader(cached=False)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
         warn_of_unused_keys(run, ignore=("training",))

@@ -13,7 +13,7 @@ import torch
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import Batch, VideoDataset
 from timesformer.distributed import group as distributed
-from timesformer.distributed.stop import chosen
+from timesformer.distributed.stop import chosen, stopped
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.events import data_advice
 from timesformer.engine.overfitting import TrainingAccuracy, overfitting_message
@@ -53,7 +53,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 try:
                     is_best = state.score(validate(training, epoch))
                 except Stopped as stop:  # the steps of the epoch are done, its validation is not
-                    raise training.save_and_stop(stop.signal, Position(epoch, len(training.loader))) from None
+                    raise training.save_and_stop(stop, Position(epoch, len(training.loader))) from None
             if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now:
                 training.save(Position(epoch + 1), is_best=is_best)
         if failure := training.failed_write():
@@ -63,9 +63,11 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         run.remarks.append(training.overfitting)
     if run.processes.rank == 0:
         from timesformer.visualization.curves import save_curves
+        from timesformer.visualization.figures import optional
 
-        save_curves(run.events.history(), run.output_dir / "curves.png")
-        log.info("trained; learning curves in %s", run.output_dir / "curves.png")
+        with optional(picture := run.output_dir / "curves.png"):
+            save_curves(run.events.history(), picture)
+            log.info("trained; learning curves in %s", picture)
     distributed.barrier()  # the test of every process reads the checkpoint that the first has written
 
 
@@ -86,16 +88,20 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
     for i, (step, batches) in enumerate(loader, start=done_steps):
         # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
         torch.manual_seed(torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)))
-        if progress.step == progress.first_step and rank == 0:
-            batches = show_input(run, batches, training.videos)
-        result = training.take_step(
-            batches,
-            num_samples=step.num_samples,
-            requested=[key.index for keys in step.micro_batches for key in keys],
-            epoch=epoch,
-            lr=training.schedule(epoch + i / num_steps),
-            global_step=progress.step,
-        )
+        try:
+            if progress.step == progress.first_step and rank == 0:
+                batches = show_input(run, batches, training.videos)
+            result = training.take_step(
+                batches,
+                num_samples=step.num_samples,
+                requested=[key.index for keys in step.micro_batches for key in keys],
+                epoch=epoch,
+                lr=training.schedule(epoch + i / num_steps),
+                global_step=progress.step,
+            )
+        except Stopped as stop:  # no data came; before its first clips the step has changed nothing
+            may_save = i > done_steps and not loader.inside_step
+            raise training.save_and_stop(stop, Position(epoch, i), may_save=may_save) from None
         state.since_log.note(result)
         progress.advance(clips=step.num_samples, waited_sec=loader.waited_sec)
         loader.waited_sec = 0.0
@@ -103,7 +109,7 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
         if is_last or progress.step % training.log_period == 0:
             log_steps(training, result, epoch + (i + 1) / num_steps)
         if signal := chosen(stops):
-            raise training.save_and_stop(signal, Position(epoch, i + 1))
+            raise training.save_and_stop(stopped(signal), Position(epoch, i + 1))
         save_now = overdue > 0 or training.writer.due(progress.step)
         if save_now and (overdue or not is_last):
             training.save(Position(epoch, i + 1))
@@ -115,12 +121,14 @@ def show_input(run: Run, batches: Iterator[Batch], videos: VideoList) -> Iterato
     batch = next(batches)
     if batch.clips is not None:
         from timesformer.visualization.contact_sheets import clip_frames, label_name, save_contact_sheet
+        from timesformer.visualization.figures import optional
 
         clips, rows = run.spec.shown(batch.clips[:NUM_SHOWN_CLIPS]).numpy(), []  # (b, C, T, H, W)
         for clip, label, index in zip(clips, batch.labels, batch.indices, strict=False):
             name = label_name(label, videos.class_names)
             rows.append((f"{name}: {videos.records[index].path}", clip_frames(clip)))
-        save_contact_sheet(rows, run.output_dir / "input_clips.png", "Training clips as the model gets them")
+        with optional(picture := run.output_dir / "input_clips.png"):
+            save_contact_sheet(rows, picture, "Training clips as the model gets them")
         run.events.clips("train/input", clips, step=0)
     return itertools.chain([batch], batches)
 

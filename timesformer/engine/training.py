@@ -30,7 +30,7 @@ from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
-from timesformer.utils.errors import CheckpointError, UserError
+from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
 from timesformer.video.clip_spec import ClipSpec, Views
 
@@ -80,8 +80,12 @@ class Training:
         """Why the last checkpoint is not on the disk, on all processes; empty when it is."""
         return distributed.all_gather(str(self.writer.wait() or "") if self.run.processes.rank == 0 else "")[0]
 
-    def save_and_stop(self, signal: int, position: Position) -> UserError:
-        """Save, and the error that ends the run after `signal`."""
+    def save_and_stop(self, stop: Stopped, position: Position, *, may_save: bool = True) -> UserError:
+        """Save, and the error that ends the run after a signal; nothing is saved when this process alone stops."""
+        if stop.alone and (self.run.processes.world_size > 1 or not may_save):
+            resume = "Nothing was saved now; TRAIN.AUTO_RESUME True resumes from the last checkpoint"
+            return Stopped(stop.signal, f"{stop}. {resume}", alone=True)
+        signal = stop.signal
         message = self.save(position)
         failure = self.failed_write()  # then nobody is to restart it again and again
         return CheckpointError(failure) if failure else stopped(signal, message)
@@ -95,8 +99,8 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     """
     cfg, rank = run.cfg, run.processes.rank
     videos, dataset = lists["train"], {split: fingerprint(lists[split].records) for split in ("train", "val")}
-    loader = build_train_loader(cfg, videos, **run.processes.ranks)
-    val_loader = build_eval_loader(cfg, lists["val"], views=Views(), **run.processes.ranks)
+    loader = build_train_loader(cfg, videos, stop=run.stop, **run.processes.ranks)
+    val_loader = build_eval_loader(cfg, lists["val"], views=Views(), stop=run.stop, **run.processes.ranks)
     with torch.device("meta" if resumes(run) else "cpu"):
         model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)

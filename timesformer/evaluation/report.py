@@ -78,6 +78,7 @@ def write_report(
     matrix = None
     if len(labels) and not multi_label:
         from timesformer.visualization.confusion import most_confused, save_class_bars, save_confusion
+        from timesformer.visualization.figures import optional
 
         matrix = confusion(scores, np.asarray(labels))
         accuracy = per_class_accuracy(matrix)
@@ -85,11 +86,14 @@ def write_report(
         for true, guess in most_confused(matrix, 3):
             pair = f"{names[true]} with {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
             lines.append(f"most confused     {pair}")
-        save_confusion(matrix, names, folder / "confusion.png")
-        save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
+        with optional(folder / "confusion.png"):
+            save_confusion(matrix, names, folder / "confusion.png")
+        with optional(folder / "per_class.png"):
+            save_class_bars(accuracy / 100, matrix.sum(axis=1), names, folder / "per_class.png")
         wrong = wrong_clips(predictions, videos, names)
         write_wrong_clips(folder / "worst_clips.csv", wrong)
-        save_worst_clips(folder / "worst_clips.png", wrong, dataset)
+        with optional(folder / "worst_clips.png"):
+            save_worst_clips(folder / "worst_clips.png", wrong, dataset)
         lines += [f"worst clip        {clip.path}: {clip}" for clip in wrong[:NUM_WORST_NAMED]]
     if predictions.missing:
         shown = [f"  {failure}" for failure in predictions.missing[:10]]

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from timesformer.utils.errors import ConfigError
+
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "torchcodec")
 CGROUP = Path("/sys/fs/cgroup")
 NO_LIMIT = 2**31  # CPUs
@@ -37,21 +39,33 @@ class SlurmTask:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> SlurmTask | None:
         """This task; None where srun started no other beside it (in the script of sbatch, too)."""
-        num_tasks = int(environ.get("SLURM_STEP_NUM_TASKS", 1))
+        num_tasks = whole_number(environ, "SLURM_STEP_NUM_TASKS", 1)
         if num_tasks == 1:
             return None
         runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", environ["SLURM_STEP_TASKS_PER_NODE"])  # such as 2(x3),1
         per_node = [int(tasks) for tasks, nodes in runs for _ in range(int(nodes or 1))]
-        job, step = int(environ["SLURM_JOB_ID"]), int(environ["SLURM_STEP_ID"])
+        job, step = (whole_number(environ, name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
         return cls(
-            rank=int(environ["SLURM_PROCID"]),
+            rank=whole_number(environ, "SLURM_PROCID"),
             num_tasks=num_tasks,
-            local_rank=int(environ["SLURM_LOCALID"]),
-            tasks_on_node=per_node[int(environ["SLURM_NODEID"])],
+            local_rank=whole_number(environ, "SLURM_LOCALID"),
+            tasks_on_node=per_node[whole_number(environ, "SLURM_NODEID")],
             even=len(set(per_node)) == 1,
             host="localhost" if len(per_node) == 1 else first_host(environ["SLURM_STEP_NODELIST"]),
             port=10_000 + (101 * job + step) % 20_000,  # below the ports that systems give to clients
         )
+
+
+def whole_number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """The number of a variable of the environment; `default` where it is not set, or empty.
+
+    Raises:
+        ConfigError: it has no number.
+    """
+    text = environ.get(name) or ("" if default is None else str(default))
+    if not text.strip().isdecimal():
+        raise ConfigError(f"the environment variable {name} is {text!r}, not a whole number. Type: unset {name}")
+    return int(text)
 
 
 def first_host(nodes: str) -> str:
@@ -73,9 +87,9 @@ def _slurm_cpus(environ: Mapping[str, str]) -> int:
     """CPUs that Slurm gave to this task, or to the job on this node; `NO_LIMIT` outside of Slurm."""
     task, on_node = SlurmTask.read(environ), environ.get("SLURM_CPUS_ON_NODE")
     in_step = "SLURM_STEP_NUM_TASKS" in environ
-    if in_step and "SLURM_CPUS_PER_TASK" in environ:  # in the script of sbatch it is not what the script itself has
-        return int(environ["SLURM_CPUS_PER_TASK"])
-    return int(on_node) // (task.tasks_on_node if task else 1) if on_node else NO_LIMIT
+    if in_step and environ.get("SLURM_CPUS_PER_TASK"):  # in the script of sbatch it is not what the script itself has
+        return whole_number(environ, "SLURM_CPUS_PER_TASK")
+    return whole_number(environ, "SLURM_CPUS_ON_NODE") // (task.tasks_on_node if task else 1) if on_node else NO_LIMIT
 
 
 def _cgroup_cpus(root: Path) -> int:
@@ -151,8 +165,8 @@ def git_state(root: Path) -> dict[str, Any] | None:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git prints, stripped; None when it fails or is not installed."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -41,11 +42,14 @@ class DamagedFileError(CheckpointError):
 
 
 class Stopped(UserError):
-    """The signal of number `signal` has ended the run between two steps; the message says where and how to resume."""
+    """The signal of number `signal` has ended the run between two steps; the message says where and how to resume.
 
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(signal_number, message)
-        self.signal = signal_number
+    `alone`: inside a step, where this process waits for data; the others of the run do not know.
+    """
+
+    def __init__(self, signal_number: int, message: str, alone: bool = False) -> None:
+        super().__init__(signal_number, message, alone)
+        self.signal, self.alone = signal_number, alone
 
     def __str__(self) -> str:
         return str(self.args[1])
@@ -61,7 +65,7 @@ def exit_status(work: Callable[[], None]) -> int:
     """Do the work of a command; print its `UserError` to stderr, without a traceback.
 
     Returns:
-        0; 1 after a `UserError`; 130 after Ctrl-C; that of `Stopped`.
+        0; 1 after a `UserError`, or a file that cannot be written or read; 130 after Ctrl-C; that of `Stopped`.
     """
     try:
         work()
@@ -70,6 +74,11 @@ def exit_status(work: Callable[[], None]) -> int:
         return stopped.exit_status
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not error.filename and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        print(f"\nerror: {error.filename or 'a file cannot be written'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

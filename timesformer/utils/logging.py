@@ -22,6 +22,18 @@ class _ConsoleHandler(logging.Handler):
         tqdm.write(fit(self.format(record), sys.stdout), file=sys.stdout)
 
 
+class _FileHandler(logging.FileHandler):
+    """Writes log.txt; when that fails, says so once and leaves the lines to the console."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called while the exception is handled."""
+        if not self.failed:
+            self.failed = True
+            print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+
 class _PlainFormatter(logging.Formatter):
     """The message; warnings and errors start with their level."""
 
@@ -59,7 +71,7 @@ def setup_logging(output_dir: str | Path | None = None, is_main: bool = True) ->
     if is_main and output_dir is not None:
         try:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8", errors="backslashreplace")
+            file = _FileHandler(Path(output_dir) / "log.txt", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             message = f"cannot write into OUTPUT_DIR {output_dir}: {error.strerror}. Set another OUTPUT_DIR"
             raise UserError(message) from error

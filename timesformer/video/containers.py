@@ -12,6 +12,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from timesformer.utils.errors import UserError, VideoReadError
+from timesformer.utils.files import not_a_file
 
 # Titles that are not UTF-8 are no reason to refuse a video; PyAV 19 never does.
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -34,11 +35,13 @@ def open_container(path: str) -> InputContainer:
     Raises:
         VideoReadError: it is missing, empty, text, or no media file; the cause says which.
     """
+    if kind := not_a_file(path):
+        raise VideoReadError(path, f"it is {kind}")
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(1024)
-    except OSError as error:
-        cause = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+    except (OSError, ValueError) as error:  # a ValueError for a zero byte in the name
+        cause = "no such file" if isinstance(error, FileNotFoundError) else str(getattr(error, "strerror", error))
         raise VideoReadError(path, cause) from error
     if problem := _not_media(head):
         raise VideoReadError(path, problem)

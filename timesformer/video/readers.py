@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ import numpy as np
 
 from timesformer.utils.console import printable
 from timesformer.utils.errors import UserError, VideoReadError
+from timesformer.utils.files import not_a_file
 from timesformer.video.containers import first_video_stream, open_container
 from timesformer.video.pyav_reader import PyAVReader
 from timesformer.video.torchcodec_reader import TorchCodecReader
@@ -58,7 +60,12 @@ def open_video(path: str, *, backend: str = "pyav") -> VideoReader:
         VideoReadError: the file is missing, empty, no video, without pictures, or none can be decoded.
         UserError: `backend` is unknown or does not work here.
     """
-    if resolve_backend(backend) == "torchcodec" and printable(path) == path:  # torchcodec takes UTF-8 names only
+    backend = resolve_backend(backend)
+    return _TypedErrors(path, lambda: _open_video(path, backend))
+
+
+def _open_video(path: str, backend: str) -> VideoReader:
+    if backend == "torchcodec" and printable(path) == path:  # torchcodec takes UTF-8 names only
         with open_container(path) as container:  # names faults; torchcodec itself takes the "best" stream
             stream_index = first_video_stream(container, path).index
             if container.format.name != "avi":  # there, with B-frames, torchcodec 0.17 is not exact
@@ -72,7 +79,7 @@ def open_frames(files: Sequence[str], *, fps: float) -> VideoReader:
     Raises:
         VideoReadError: there is no file, or the first one is not a picture.
     """
-    return _PictureReader(files, fps)
+    return _TypedErrors(files[0] if files else "(folder of frames)", lambda: _PictureReader(files, fps))
 
 
 def open_array(frames: np.ndarray, *, fps: float) -> VideoReader:
@@ -129,6 +136,41 @@ def _torchcodec_problem() -> str:
         except (ImportError, RuntimeError, OSError, VideoReadError) as error:
             return next(iter(str(error).strip().splitlines()), type(error).__name__)
     return ""
+
+
+class _TypedErrors:
+    """A reader of which every failure is a `VideoReadError` that names `path`: libraries raise what they like."""
+
+    def __init__(self, path: str, open_it: Callable[[], VideoReader]) -> None:
+        self._path = path
+        with self._named():
+            self._reader = open_it()
+        self.info = self._reader.info
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `VideoReader`."""
+        with self._named():
+            return self._reader.read(indices)
+
+    def close(self) -> None:
+        """See `VideoReader`."""
+        self._reader.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            cause = next(iter(str(error).strip().splitlines()), "")
+            raise VideoReadError(self._path, f"reading it fails with {type(error).__name__}: {cause}") from error
+
+    def __enter__(self) -> _TypedErrors:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 class _ArrayReader:
@@ -193,7 +235,8 @@ class _PictureReader:
 def _read_picture(file: str) -> np.ndarray:
     """One picture as uint8 RGB (H, W, 3)."""
     if not Path(file).is_file():
-        raise VideoReadError(file, "no such picture file")
+        kind = not_a_file(file)
+        raise VideoReadError(file, f"it is {kind}" if kind else "no such picture file")
     try:
         import cv2
     except ImportError as error:  # the runner without torch needs it for nothing else

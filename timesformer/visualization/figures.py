@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from timesformer.utils.console import printable
+from timesformer.utils.logging import get_logger
+
+log = get_logger(__name__)
 
 # Okabe and Ito, "Color Universal Design" (2008)
 BLUE, SKY, GREEN, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"
@@ -28,6 +33,15 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def optional(path: str | Path) -> Iterator[None]:
+    """Draw the picture `path` if it can be written; a full disk is a warning, for the run's results do not need it."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error.strerror or error)
 
 
 def plain(text: str, width: int = 40) -> str:

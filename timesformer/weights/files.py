@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from timesformer.utils.errors import CheckpointError, DamagedFileError
+from timesformer.utils.files import not_a_file
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # the first bytes of a file of torch.save, since torch 1.6 and before
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # soon after the latter
@@ -163,6 +164,8 @@ _PLAIN_VALUES += [(_number, f"numpy.{core}.multiarray.scalar") for core in ("cor
 
 def _head(path: Path) -> bytes:
     """The first bytes of the file, enough to tell its kind."""
+    if kind := not_a_file(path):
+        raise CheckpointError(f"{path}: it is {kind}. {ALLOWED}.")
     try:
         with open(path, "rb") as file:
             return file.read(512)
