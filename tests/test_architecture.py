@@ -48,6 +48,7 @@ HOMES = {
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"evaluation.metrics", "evaluation.baselines"},
+    "scipy": {"evaluation.metrics"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models"},

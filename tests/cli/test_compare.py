@@ -40,6 +40,37 @@ def test_a_line_and_a_bar_for_each_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert drawn is not None and drawn.shape[0] > 200 and drawn.shape[1] > 1000
 
 
+def test_runs_on_different_test_lists_are_not_compared_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [finished_run(tmp_path / name, 8, {**INTERVAL, "list": text}) for name, text in (("a", "x"), ("b", "y"))]
+    earlier = finished_run(tmp_path / "earlier", 8, INTERVAL)
+    picture = ["--out", str(tmp_path / "comparison.png")]
+    assert compare.main([*map(str, folders), str(earlier), *picture]) == 0
+    out = capsys.readouterr().out
+    assert "WARNING: these runs were tested on different lists" in out
+    assert "  a: x\n  b: y\n  earlier: unknown\n" in out
+    assert compare.main([str(folders[0]), str(folders[0]), str(earlier), *picture]) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("results.json", "{"), ("results.json", "[]"), ("config.yaml", ""), ("", "")]
+)
+def test_damaged_records_of_a_run_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    folder = finished_run(tmp_path / "run", 8, INTERVAL)
+    if name:
+        (folder / name).write_text(text)
+    else:
+        (folder / "config.yaml").unlink()
+    assert compare.main([str(folder), "--out", str(tmp_path / "c.png")]) == 1
+    message = capsys.readouterr().err
+    assert str(folder) in message and "Traceback" not in message
+    assert ("is damaged" if name else "neither config.yaml nor") in message
+
+
 def test_a_run_that_was_not_tested_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tested = finished_run(tmp_path / "tested", "auto", INTERVAL)
     (tmp_path / "untested").mkdir()

@@ -26,6 +26,7 @@ from timesformer.datasets.video_dataset import Batch, SampleKey, VideoDataset, o
 from timesformer.utils.errors import ConfigError
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import FrameSampler, UniformSegmentSampler
+from timesformer.video.pyav_reader import PyAVReader
 
 OWN_SIZE = StoredSize((48, 64), 48, whole=False, fixed=False)  # frames of 48x64 are stored as they are
 ROOT = Path(__file__).parents[2]
@@ -141,14 +142,78 @@ def test_other_settings_are_other_frames(videos: list[VideoRecord], cache: Frame
     assert len(list(cache.folder.iterdir())) == len(others)
 
 
-def test_half_a_file_counts_as_none(videos: list[VideoRecord], cache: FrameCache) -> None:
+def damage(path: Path, kind: str) -> None:
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    if kind == "flip":
+        data[middle] ^= 1
+    elif kind == "zeroed tail":
+        data[middle:] = bytes(len(data) - middle)
+    elif kind == "zeroed frames":
+        data[middle : middle + 4096] = bytes(4096)
+    elif kind == "flip in the facts":
+        data[data.rindex(b"fps") + 8] ^= 1
+    elif kind == "cut":
+        del data[middle:]
+    else:
+        data.clear()
+    path.write_bytes(data)
+
+
+KINDS = ("flip", "zeroed tail", "zeroed frames", "flip in the facts", "cut", "empty")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("all_frames", [True, False])
+def test_a_damaged_file_is_reported_and_rebuilt(
+    videos: list[VideoRecord], cache: FrameCache, all_frames: bool, kind: str
+) -> None:
+    cache = replace(cache, all_frames=all_frames)
+    indices = np.arange(20)
+    with cache.open(videos[0], lambda: open_record(videos[0], backend="pyav")) as reader:
+        plain = reader.read(indices)
+        assert reader.info.warnings == ()
+    (path,) = cache.folder.iterdir()
+    whole = path.read_bytes()
+    damage(path, kind)
+    with cache.open(videos[0], lambda: open_record(videos[0], backend="pyav")) as reader:
+        assert np.array_equal(reader.read(indices), plain)
+        (warning,) = reader.info.warnings
+    assert warning.startswith("the file of its cached frames was damaged (")
+    assert path.read_bytes() == whole
+    with cache.open(videos[0], lambda: pytest.fail("decoded again")) as reader:
+        assert np.array_equal(reader.read(indices), plain) and reader.info.warnings == ()
+
+
+def test_a_damaged_file_is_a_warning_of_the_clip(videos: list[VideoRecord], cache: FrameCache) -> None:
     plain = batches(train_set(videos, None), 0)
     assert same(batches(train_set(videos, cache), 0), plain)
-    for file, length in zip(cache.folder.iterdir(), (0, 10, 600, 60_000), strict=True):
-        os.truncate(file, length)
-        assert cache.load(videos[0]) is None or file != cache._file(videos[0])
+    for file in cache.folder.iterdir():
+        damage(file, "zeroed tail")
+    found = batches(train_set(videos, cache), 0, num_workers=1)
+    warnings = [warning for batch in found for warning in batch.warnings]
+    assert len(warnings) == 4 and all(": the file of its cached frames was damaged" in line for line in warnings)
+    assert same([replace(batch, warnings=[]) for batch in found], plain)
     assert same(batches(train_set(videos, cache), 0), plain)
-    assert all(cache.load(record) for record in videos)
+
+
+def test_a_file_of_an_earlier_version_is_replaced_without_a_word(videos: list[VideoRecord], cache: FrameCache) -> None:
+    cache._file(videos[0]).write_bytes(b'{"stamp": "0", "info": {}, "places": null}\n' + bytes(1000))
+    assert cache.load(videos[0]) is None
+    assert same(batches(train_set(videos, cache), 0), batches(train_set(videos, None), 0))
+    assert cache.load(videos[0]) is not None
+
+
+def test_what_the_decoder_remarks_while_it_reads_is_stored(videos: list[VideoRecord], cache: FrameCache) -> None:
+    class Remarks(PyAVReader):
+        def read(self, indices: Any) -> np.ndarray:
+            self.info = replace(self.info, warnings=("damaged",))
+            return super().read(indices)
+
+    for _ in range(2):
+        with cache.open(videos[0], lambda: Remarks(videos[0].path)) as reader:
+            reader.read([3])
+            assert reader.info.warnings == ("damaged",)
 
 
 def test_without_space_clips_are_decoded(

@@ -17,6 +17,7 @@ from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.utils.errors import CheckpointError
+from timesformer.weights import files
 
 LISTS = {
     "train": "sha256 0123456789ab, 24 videos, class:count 0:12 1:12",
@@ -76,6 +77,35 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_taken(
     first.write_bytes(b"")
     with pytest.raises(CheckpointError, match="no checkpoint of this run can be read"):
         checkpoints.read_newest(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["newer", "no permission", "another program's"])
+def test_only_proven_damage_is_renamed_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    _, newest = save(tmp_path, Position(1)), save(tmp_path, Position(2))
+    if kind == "no permission":  # root may read everything
+        monkeypatch.setattr(files, "_head", lambda path: b"PK\x03\x04")
+        monkeypatch.setattr(files, "open", raising_permission_error, raising=False)
+    else:
+        content = {**state(nn.Linear(2, 2), Position(2)), "format": 99} if kind == "newer" else {"epoch": 1}
+        torch.save(content, newest)
+    said = {"newer": "newer version", "no permission": "Permission denied", "another program's": "not a run of this"}
+    with pytest.raises(CheckpointError, match=said[kind]):
+        checkpoints.read_newest(tmp_path, rename=True)
+    assert newest.exists() and len(checkpoints.list_checkpoints(tmp_path)) == 2
+
+
+def raising_permission_error(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(600), b"PK\x03\x04", b"\x80"])
+def test_other_bytes_at_the_start_or_none_are_damage(tmp_path: Path, damage: bytes) -> None:
+    older, newest = save(tmp_path, Position(1)), save(tmp_path, Position(2))
+    newest.write_bytes(damage + newest.read_bytes()[len(damage) :] if len(damage) > 9 else damage)
+    found = checkpoints.read_newest(tmp_path, rename=True)
+    assert found is not None and found[0] == older and newest.with_suffix(".damaged").exists()
 
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:

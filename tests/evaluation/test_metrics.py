@@ -63,13 +63,27 @@ def test_mean_average_precision_by_hand() -> None:
     assert metrics.summarize(scores, labels, multi_label=True)["mAP"] == pytest.approx(expected)
 
 
-def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_videos() -> None:
-    values = np.arange(400) % 4 > 0
-    low, high = metrics.bootstrap_interval(values)
-    few_low, few_high = metrics.bootstrap_interval(values[:40])
-    assert low < 75 < high and (high - low) < (few_high - few_low)
-    # binomial standard error of 75% with n = 400 is 2.165 points
-    assert (high - low) / 2 == pytest.approx(1.96 * 2.165, rel=0.1)
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(20, 20, 83.9, 100.0), (0, 20, 0.0, 16.1), (1, 1, 20.7, 100.0), (90, 100, 82.6, 94.5), (300, 400, 70.5, 79.0)],
+)  # Wilson, 1927, as tables give it
+def test_the_interval_of_a_share_is_wilsons(right: int, n: int, low: float, high: float) -> None:
+    correct = np.arange(n) < right
+    assert metrics.accuracy_interval(correct) == pytest.approx((low, high), abs=0.06)
+    for people in ([""] * n, ["a"] * n, [str(i) for i in range(n)], ["", *["a"] * (n - 1)]):
+        assert metrics.accuracy_interval(correct, people) == metrics.accuracy_interval(correct)
+    assert np.isnan(metrics.accuracy_interval(correct[:0])).all()
+
+
+def test_videos_of_one_person_are_not_independent() -> None:
+    people = [f"person {i // 20}" for i in range(200)]  # ten persons, twenty videos each
+    correct = np.arange(200) < 100  # five persons all right, five all wrong: ten independent observations
+    low, high = metrics.accuracy_interval(correct, people)
+    assert (low, high) == pytest.approx((20, 80), abs=3)  # of 5 of 10, by the binomial distribution
+    summary = metrics.summarize(np.eye(2)[correct.astype(int)], [1] * 200, multi_label=False, people=people)
+    assert (summary["top1_low"], summary["top1_high"]) == (low, high)
+    everything = metrics.accuracy_interval(np.ones(20, bool), [f"{i % 4}" for i in range(20)])
+    assert everything == pytest.approx((83.9, 100), abs=0.06)
 
 
 def test_log_loss_of_single_and_several_labels() -> None:

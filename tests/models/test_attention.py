@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from timesformer.models import cpu_kernels
 from timesformer.models.attention import Attention, split_heads
 from timesformer.models.cpu_kernels import PlainAttention
+from timesformer.models.vit import ATTENTION_TYPES, VisionTransformer
 
 
 def fused(qkv: torch.Tensor, attention: Attention) -> torch.Tensor:
@@ -62,3 +63,18 @@ def test_under_autocast_both_forms_give_what_autocast_gives() -> None:
     torch.testing.assert_close(got.float(), wanted, atol=0.02, rtol=0.02)
     got.float().sum().backward()
     assert attention.qkv.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+def test_a_traced_model_is_the_model(attention_type: str) -> None:
+    """As torch.jit.trace and torch.onnx.export(dynamo=False) record it."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_frames": 3}
+    model = VisionTransformer(**sizes, num_classes=5, attention_type=attention_type, init="scratch").eval()  # type: ignore[arg-type]
+    first, second = torch.randn(2, 1, 3, 3, 16, 16)
+    for context in (torch.no_grad(), torch.enable_grad(), torch.inference_mode()):
+        with context:
+            traced = torch.jit.trace(model, first, check_trace=False)
+            assert torch.equal(traced(second), traced(second))
+            torch.testing.assert_close(traced(second), model(second), rtol=1e-5, atol=1e-6)
+            assert not torch.allclose(model(first), model(second), atol=1e-2)

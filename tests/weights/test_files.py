@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -22,8 +23,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from tests.models.small_models import refusal, same, tensors
-from timesformer.utils.errors import CheckpointError
+from timesformer.models.vit import TimeSformer
+from timesformer.utils.errors import CheckpointError, DamagedFileError
+from timesformer.weights import files
 from timesformer.weights.files import read_file
+from timesformer.weights.layouts import read_weights
+from timesformer.weights.save import save_weights
 from timesformer.weights.sources import read_source
 
 
@@ -228,7 +233,7 @@ def test_one_wrong_byte_among_the_tensors_is_found(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "w.pyth").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "w.pyth").write_bytes(content)
-    assert "is a damaged torch file (wrong checksum of" in refusal(tmp_path / "w.pyth")
+    assert "cut off or damaged (wrong checksum of w/data/" in refusal(tmp_path / "w.pyth")
 
 
 def test_files_saved_without_checksums_are_read(tmp_path: Path) -> None:
@@ -260,3 +265,115 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     assert "hf:OWNER/NAME of the hub, or timm:NAME" in message
     assert f"no such file. There is no folder {tmp_path / 'no'} either." in refusal(tmp_path / "no" / "w.pyth")
     assert ": no such file. Allowed" in refusal(tmp_path / "zzz")
+
+
+STATE = {"model_state": {"a.weight": torch.arange(64.0).reshape(8, 8), "b": torch.ones(5)}, "epoch": 3}
+
+
+def patched(path: Path, position: int, content: bytes) -> None:
+    """`STATE` as a torch file, with other bytes at `position` of its last directory record but one, or from the end."""
+    torch.save(STATE, path)
+    data = bytearray(path.read_bytes())
+    start = position + (data.rindex(b"PK\x01\x02") if position >= 0 else len(data))
+    data[start : start + len(content)] = content
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("position", "content"),
+    [
+        (38, b"\x10"),  # attribute of a folder: torch reads nothing, and takes what the memory holds
+        (8, b"\x01\x08"),  # encrypted
+        (8, b"\x28\x08"),  # a patch of another file
+        (10, b"\x08\x00"),  # compressed
+        (10, b"\x63\x00"),  # by an unknown method
+        (16, b"\0\0\0\0"),  # no checksum
+        (24, b"\xff\xff\xff\x7f"),  # a size beyond the file
+        (42, b"\xff\xff\xff\x7f"),  # a place beyond the file
+        (46, b"\xff"),  # another name
+        (-22, b"\0"),  # no end of the directory
+    ],
+)
+def test_records_that_torch_does_not_write_are_damage(tmp_path: Path, position: int, content: bytes) -> None:
+    patched(tmp_path / "w.pyth", position, content)
+    with pytest.raises(DamagedFileError, match="cut off or damaged"):
+        read_file(tmp_path / "w.pyth")
+
+
+def test_no_flipped_bit_of_the_directory_changes_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.pyth"
+    torch.save(STATE, path)
+    data = path.read_bytes()
+    start, refused = data.rindex(b"PK\x01\x02"), 0
+    for position in range(start, len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        try:
+            read = read_file(path)
+        except DamagedFileError:
+            refused += 1
+        else:
+            assert same(read["model_state"], STATE["model_state"]) and read["epoch"] == 3
+    assert refused > 60
+
+
+class Unreadable(io.FileIO):
+    """A file whose disk fails."""
+
+    def read(self, *_: object) -> bytes:  # type: ignore[override]
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    readinto = readall = read  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("content", [STATE, STATE["model_state"]])
+def test_what_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict
+) -> None:
+    path = tmp_path / "w.pyth"
+    torch.save(content, path, _use_new_zipfile_serialization="epoch" in content)
+    head = files._head(path)
+    monkeypatch.setattr(files, "_head", lambda path: head)
+    monkeypatch.setattr(files, "open", Unreadable, raising=False)
+    with pytest.raises(CheckpointError, match="could not be read .Input/output error.*left as it is") as error:
+        read_file(path)
+    assert not isinstance(error.value, DamagedFileError)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(CheckpointError, match="not enough memory") as error:
+        read_file(path)
+    assert not isinstance(error.value, DamagedFileError)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_that_claim_more_than_the_file_stores(tmp_path: Path, zipped: bool) -> None:
+    for shape in ((100_000, 100_000), (1000,)):  # a constant of 40 GB, and one that people do save
+        torch.save({"a": torch.zeros(4)[:1].expand(shape)}, tmp_path / "w", _use_new_zipfile_serialization=zipped)
+        if len(shape) == 1:
+            assert read_file(tmp_path / "w")["a"].shape == shape
+        else:
+            assert "tensors claim 40,000,000,0" in refusal(tmp_path / "w")
+
+
+def test_zip_bombs_are_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02.")
+        with archive.open("w/data/0", "w", force_zip64=True) as record:
+            for _ in range(64):
+                record.write(bytes(2**20))
+    assert "w/data.pkl is not as torch.save writes it" in refusal(tmp_path / "w")
+
+
+def test_a_changed_bit_of_our_safetensors_is_found(tmp_path: Path) -> None:
+    model = TimeSformer(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2, num_classes=3, num_frames=2)
+    torch.save({"model_state": model.state_dict(), "class_names": ["a", "b", "c"]}, tmp_path / "w.pyth")
+    path = tmp_path / "w.safetensors"
+    save_weights(read_weights(tmp_path / "w.pyth"), path, to="safetensors")
+    assert same(read_file(path), model.state_dict())
+    data = path.read_bytes()
+    for position in (data.index(b'\\"a\\"') + 2, len(data) // 2, len(data) - 2):  # a class's name, values
+        flipped = bytearray(data)
+        flipped[position] ^= 2
+        path.write_bytes(flipped)
+        assert "damaged safetensors file (wrong checksum)" in refusal(path)

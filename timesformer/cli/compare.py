@@ -34,7 +34,12 @@ def compare(arguments: argparse.Namespace) -> None:
         score = f"{run['metric']} {run['mean']:.1f}"
         rows.append((run["name"], run["model"], run["input"], run["videos"], score, interval))
     print(columns(rows))
-    save_comparison(runs, arguments.out, title="Scores with 95% intervals")
+    title, lists = "Scores with 95% intervals", {run["list"] for run in runs if run["list"]}
+    if len(lists) > 1:
+        title += ", of DIFFERENT TEST LISTS"
+        print("\nWARNING: these runs were tested on different lists, so their scores cannot be compared:")
+        print("\n".join(f"  {run['name']}: {run['list'] or 'unknown'}" for run in runs))
+    save_comparison(runs, arguments.out, title=title)
     print(f"picture: {arguments.out}")
 
 
@@ -42,13 +47,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     """What the table and the picture show of a tested run.
 
     Raises:
-        UserError: the folder has no results.json: the run was not tested.
+        UserError: the folder has no results.json: the run was not tested; or what is there is damaged.
     """
-    if not (folder / "results.json").is_file():
+    path = folder / "results.json"
+    if not path.is_file():
         raise UserError(f"{folder}: no results.json there; test the run first (timesformer test)")
-    results = json.loads((folder / "results.json").read_text())
-    configs = [folder / name for name in ("config.yaml", "test_config.yaml") if (folder / name).is_file()]
-    cfg = yaml.safe_load(configs[0].read_text())
+    prefix = next((prefix for prefix in ("", "test_") if (folder / f"{prefix}config.yaml").is_file()), None)
+    if prefix is None:
+        raise UserError(f"{folder}: neither config.yaml nor test_config.yaml is there; test the run again")
+    try:
+        results = json.loads(path.read_text())
+        cfg = yaml.safe_load((folder / f"{prefix}config.yaml").read_text())
+        return _shown(folder, results, cfg)
+    except (ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{folder}: results.json or {prefix}config.yaml is damaged ({type(error).__name__}: {error}). "
+            "Test the run again: TRAIN.ENABLE False"
+        ) from error
+
+
+def _shown(folder: Path, results: dict[str, Any], cfg: dict[str, Any]) -> dict[str, Any]:
     metric = "mAP" if "mAP" in results else "top1"
     frames, rate = cfg["DATA"]["NUM_FRAMES"], cfg["DATA"]["SAMPLING_RATE"]
     return {
@@ -57,6 +75,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "mean": results[metric],
         "low": results.get("top1_low"),
         "high": results.get("top1_high"),
+        "list": results.get("list", ""),  # which earlier versions did not write
         "videos": f"{results['scored']}/{results['videos']}",
         "model": cfg["MODEL"]["MODEL_NAME"],
         "input": f"{frames}x{rate}",

@@ -104,7 +104,7 @@ _DECLARED = (
     Key("TEST.ENABLE", True, "bool", "test after training (or only test, when TRAIN.ENABLE is False)"),
     Key("TEST.DATASET", "kinetics", "str", "dataset of the test clips"),
     Key("TEST.SPLIT", "test", "str", "list to test on", ("train", "val", "test")),
-    Key("TEST.BATCH_SIZE", 8, "int", "views per node and forward pass", low=1),
+    Key("TEST.BATCH_SIZE", 8, "int", "views that a node loads together; the model sees one at a time, so that scores do not depend on it", low=1),
     Key("TEST.CHECKPOINT_FILE_PATH", "", "str", "checkpoint to test; empty: the one of OUTPUT_DIR that TEST.CHECKPOINT selects"),
     Key("TEST.CHECKPOINT", "last", "str", "checkpoint of OUTPUT_DIR to test", ("last", "best")),
     Key("TEST.NUM_ENSEMBLE_VIEWS", 1, "int|auto", "clips per video, spread over time; auto: the number that covers the video", low=1),

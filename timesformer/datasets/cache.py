@@ -1,8 +1,9 @@
 """Keeps the decoded frames of small datasets in files that all processes of a machine read.
 
-A video has one file: its facts in a first line of json, and its frames as plain uint8, read through a memory map.
-The file is written under another name and then renamed: a reader sees all of it or nothing. Its name depends on the
-video and the settings; a video whose size or time of change differs from the first line is decoded again.
+A video has one file: its frames as plain uint8, read through a memory map, then a line of json with its facts and the
+checksum of each frame, then the length and the checksum of that line. The file is written under another name, put on
+the disk and then renamed: a reader sees all of it or nothing. Its name depends on the video and the settings; a video
+whose size or time of change differs from the facts is decoded again, and so, with a warning, is one of a damaged file.
 
 Frames are scaled to the stored size whether the cache has them or not, so clips never depend on it. That size is
 never above the frame's own: small videos are stored exactly. Larger ones are stored as the transform would scale
@@ -15,7 +16,9 @@ import hashlib
 import json
 import math
 import os
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +34,10 @@ from timesformer.video.transforms import Size, scaled_size
 from timesformer.video.video_info import VideoInfo
 
 CHUNK_BYTES = 2**28  # of full-sized frames that are decoded at a time to be stored
+DAMAGED = "the file of its cached frames was damaged ({}); the video was decoded again"
+_END = struct.Struct("<II8s")  # length and checksum of the facts, and what every file ends with
+_MAGIC = b"frames02"
+_OLD_START = b'{"stamp"'  # of the files of an earlier version, which had no checksums
 MAX_MEASURED = 200  # videos opened to estimate the size of a list
 
 
@@ -64,12 +71,28 @@ class Measured(NamedTuple):
     num_inexact: int  # of the videos that were opened, those whose clips the cache changes
 
 
+class DamagedEntryError(Exception):
+    """A file of frames is not as it was written."""
+
+
 class Entry(NamedTuple):
     """Facts of a video and some of its frames: uint8 (len(indices), height, width, 3), by index in the video."""
 
     info: VideoInfo
     indices: np.ndarray
     frames: np.ndarray
+    checksums: Sequence[int] = ()  # of each frame; none for frames that come from a decoder
+
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """The frames of these indices of the video.
+
+        Raises:
+            DamagedEntryError: one is not as it was stored.
+        """
+        rows = np.searchsorted(self.indices, indices)
+        if self.checksums and any(zlib.crc32(self.frames[row]) != self.checksums[row] for row in set(rows.tolist())):
+            raise DamagedEntryError("wrong checksum")
+        return np.asarray(self.frames[rows])
 
 
 @dataclass(frozen=True)
@@ -113,35 +136,73 @@ class FrameCache:
         return Measured(summary, num_bytes, sum(file.stat().st_size for file in files if file.exists()), num_inexact)
 
     def load(self, record: VideoRecord) -> Entry | None:
-        """What is stored of `record`; None if there is no file, or one of an older video, or half of one."""
+        """What is stored of `record`; None if there is no file, or one of an older video.
+
+        Raises:
+            DamagedEntryError: the file is not as it was written.
+        """
+        path = self._file(record)
         try:
-            file = self._file(record)
-            with open(file, "rb") as lines:
-                facts = json.loads(lines.readline())
-                start = lines.tell()
+            with open(path, "rb") as file:
+                is_old = file.read(len(_OLD_START)) == _OLD_START
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(end - _END.size, 0))
+                length, checksum, magic = _END.unpack(file.read())
+                file.seek(end - _END.size - length)
+                text = file.read(length)
+        except (OSError, ValueError, struct.error) as error:
+            if isinstance(error, FileNotFoundError) or is_old:
+                return None
+            raise DamagedEntryError(str(error)) from error
+        if magic != _MAGIC or zlib.crc32(text) != checksum:
+            if is_old:
+                return None
+            raise DamagedEntryError("cut off" if magic != _MAGIC else "wrong checksum")
+        facts = json.loads(text)
+        try:
             if facts["stamp"] != _stamp(record):
                 return None
-            info = VideoInfo(**{**facts["info"], "warnings": tuple(facts["info"]["warnings"])})
-            indices = np.arange(info.num_frames) if facts["places"] is None else np.array(facts["places"], np.int64)
-            shape = len(indices), info.height, info.width, 3
-            return Entry(info, indices, np.memmap(file, np.uint8, mode="r", offset=start, shape=shape))
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:  # the reader of the video will say why
             return None
+        info = VideoInfo(**{**facts["info"], "warnings": tuple(facts["info"]["warnings"])})
+        indices = np.arange(info.num_frames) if facts["indices"] is None else np.array(facts["indices"], np.int64)
+        shape = len(indices), info.height, info.width, 3
+        if math.prod(shape) != end - _END.size - length or not len(indices):
+            raise DamagedEntryError("another length")
+        return Entry(info, indices, np.memmap(path, np.uint8, mode="r", shape=shape), facts["checksums"])
 
-    def store(self, record: VideoRecord, info: VideoInfo, indices: np.ndarray, frames: Iterable[np.ndarray]) -> None:
+    def store(
+        self,
+        record: VideoRecord,
+        info: Callable[[], VideoInfo],
+        indices: np.ndarray,
+        frames: Iterable[np.ndarray],
+    ) -> None:
         """Store `frames`, arrays (n, height, width, 3) that follow one another, of these indices of the video.
+
+        Args:
+            info: called when all frames are decoded, which may bring more warnings.
 
         Raises:
             OSError: they cannot be written, for example because no space is left.
         """
-        # "places", and the fields of StoredSize in the file's name, are the format of caches that exist.
-        facts = {"stamp": _stamp(record), "info": asdict(info), "places": None if self.all_frames else indices.tolist()}
         handle, name = tempfile.mkstemp(dir=self.folder, suffix=".writing")
         try:
             with open(handle, "wb") as file:
-                file.write(json.dumps(facts).encode() + b"\n")
-                for chunk in frames:
-                    file.write(np.ascontiguousarray(chunk).data)
+                checksums: list[int] = []
+                for chunk in map(np.ascontiguousarray, frames):
+                    file.write(chunk.data)
+                    checksums += map(zlib.crc32, chunk)
+                facts = {
+                    "stamp": _stamp(record),
+                    "info": asdict(info()),
+                    "indices": None if self.all_frames else indices.tolist(),
+                    "checksums": checksums,
+                }
+                text = json.dumps(facts).encode()
+                file.write(text + _END.pack(len(text), zlib.crc32(text), _MAGIC))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(name, self._file(record))
         except BaseException:
             os.unlink(name)
@@ -159,20 +220,30 @@ class _CachedReader:
     def __init__(self, cache: FrameCache, record: VideoRecord, open_reader: Callable[[], VideoReader]) -> None:
         self._cache, self._record, self._open_reader = cache, record, open_reader
         self._reader: VideoReader | None = None
-        self._entry = cache.load(record)
-        if self._entry:
-            self.info = self._entry.info
-        else:
-            info = self._decoder().info
-            height, width = cache.stored_size((info.height, info.width))
-            self.info = replace(info, height=height, width=width)
+        self._damage = ""
+        self._entry: Entry | None = None
+        try:
+            self._entry = cache.load(record)
+        except DamagedEntryError as error:
+            self._damage = str(error)
+        self._info = self._entry.info if self._entry else self._scaled_info()
+
+    @property
+    def info(self) -> VideoInfo:
+        """See `VideoReader`."""
+        damage = (DAMAGED.format(self._damage),) if self._damage else ()
+        return replace(self._info, warnings=(*self._info.warnings, *damage))
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader`."""
         requested = np.asarray(indices, np.int64)
-        if self._entry is None or not np.isin(requested, self._entry.indices).all():
-            self._entry = self._decode(requested)
-        return np.asarray(self._entry.frames[np.searchsorted(self._entry.indices, requested)])
+        if self._entry is not None and np.isin(requested, self._entry.indices).all():
+            try:
+                return self._entry.get(requested)
+            except DamagedEntryError as error:
+                self._damage = str(error)
+        self._entry = self._decode(requested)
+        return self._entry.get(requested)
 
     def close(self) -> None:
         """Close the video."""
@@ -190,6 +261,12 @@ class _CachedReader:
         self._reader = self._reader or self._open_reader()
         return self._reader
 
+    def _scaled_info(self) -> VideoInfo:
+        """That of the video itself, at the stored size."""
+        info = self._decoder().info
+        height, width = self._cache.stored_size((info.height, info.width))
+        return replace(info, height=height, width=width)
+
     def _decode(self, requested: np.ndarray) -> Entry:
         """Decode and store the requested frames, or all; where that fails, only return the requested ones.
 
@@ -201,12 +278,16 @@ class _CachedReader:
         at_once = max(1, CHUNK_BYTES // (3 * reader.info.height * reader.info.width))
         chunks = (indices[start : start + at_once] for start in range(0, len(indices), at_once))
         try:
-            self._cache.store(self._record, self.info, indices, (resize(reader.read(chunk), size) for chunk in chunks))
+            frames = (resize(reader.read(chunk), size) for chunk in chunks)
+            self._cache.store(self._record, self._scaled_info, indices, frames)
             entry = self._cache.load(self._record)
-        except (VideoReadError, OSError):  # damaged at other frames, or no space left: nothing is stored
+        except (VideoReadError, DamagedEntryError, OSError):  # damaged at other frames, no space: nothing is stored
             entry = None
-        indices = np.unique(requested)
-        return entry or Entry(self.info, indices, resize(reader.read(indices), size))
+        if entry is None:
+            indices = np.unique(requested)
+            entry = Entry(self._info, indices, resize(reader.read(indices), size))
+        self._info = self._scaled_info()
+        return entry
 
 
 def _stamp(record: VideoRecord) -> str:

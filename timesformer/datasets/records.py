@@ -43,6 +43,10 @@ class VideoList:
     class_names: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def people(self, indices: Iterable[int]) -> list[str]:
+        """The person in each of these videos, "" where unknown."""
+        return [self.records[index].subject for index in indices]
+
 
 def in_memory(record: VideoRecord) -> bool:
     """Whether the frames of `record` are an array, or made when they are read, rather than files."""

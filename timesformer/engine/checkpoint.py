@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import KEY_BY_NAME, is_identity
-from timesformer.utils.errors import CheckpointError
+from timesformer.utils.errors import CheckpointError, DamagedFileError
 from timesformer.utils.logging import get_logger
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.files import read_file
@@ -91,7 +91,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint that a run can resume from; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: no such file, a damaged or newer one, or one without a run's state.
+        DamagedFileError: a file that is proven damaged.
+        CheckpointError: no such file, a newer one, one that cannot be read now, or one without a run's state.
     """
     read = read_file(path)
     content: dict[str, Any] = read if isinstance(read, dict) else {}
@@ -107,16 +108,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_newest(output_dir: str | Path, *, rename: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, and its content; None when there is no checkpoint at all.
 
-    A damaged one is reported, renamed to *.damaged with `rename`, and the one before it taken.
+    One that is proven damaged is reported, renamed to *.damaged with `rename`, and the one before it taken.
 
     Raises:
-        CheckpointError: none of them can be read.
+        CheckpointError: all of them are damaged, or one cannot be used for another reason (a newer format, no
+            permission, an error of the disk): that one may be sound, and training does not go back by itself.
     """
     problems: dict[Path, str] = {}
     for path in list_checkpoints(output_dir):
         try:
             content = read_checkpoint(path)
-        except CheckpointError as error:
+        except DamagedFileError as error:
             problems[path] = str(error)
             continue
         for damaged, problem in problems.items():

@@ -98,7 +98,6 @@ class Run:
             multi_label=self.cfg.DATA.MULTI_LABEL,
             device=self.device,
             dtype=self.dtype,
-            views_per_forward=max(1, self.cfg.TEST.BATCH_SIZE // self.processes.local_world_size),
             title=title,
             stop=self.stop,
         )
@@ -161,7 +160,7 @@ def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:
     (folder / f"{prefix}versions.json").write_text(json.dumps(collect_versions(), indent=2) + "\n")
     names = next((videos.class_names for videos in lists.values() if videos.class_names), [])
     if names:
-        (folder / "class_names.txt").write_text("".join(f"{name}\n" for name in names))
+        (folder / "class_names.txt").write_text("".join(f"{' '.join(name.splitlines())}\n" for name in names))
     (folder / f"{prefix}dataset.json").write_text(json.dumps(fingerprints, indent=2) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     has_baselines = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL
     with torch.device("meta"):  # every weight comes from the file
         model = build_model(cfg)
-    load_test_weights(run, model, videos)
+    videos = load_test_weights(run, model, videos)
     model.to(run.device)
     views = Views.from_config(cfg)
     loader = build_eval_loader(cfg, videos, views=views, **processes.ranks)
@@ -77,8 +78,11 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         leave_report(run.output_dir, [videos.records[index] for index in predictions.indices])
 
 
-def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
+def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> VideoList:
     """Load `TEST.CHECKPOINT_FILE_PATH`, or the checkpoint of OUTPUT_DIR that `TEST.CHECKPOINT` names.
+
+    Returns:
+        The videos, with the class names of the weights where the list has none.
 
     Raises:
         CheckpointError: there is none, or it does not fit the model.
@@ -93,4 +97,8 @@ def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> None:
             "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
         )
     log.info("testing %s", path)
-    load_and_report(run, model, path, videos.class_names, testing=True)
+    names = load_and_report(run, model, path, videos.class_names, testing=True).class_names
+    if videos.class_names or len(names) != cfg.MODEL.NUM_CLASSES:
+        return videos
+    log.info("class names: those of %s, for the list has none", path)
+    return replace(videos, class_names=names)

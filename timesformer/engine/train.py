@@ -186,7 +186,8 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     predictions = run.evaluate(training.state.tested_model, training.val_loader, ensemble="mean", title="validation")
     run.warn_once(predictions.warnings)
     scores, labels = predictions.scores, predictions.labels
-    metrics = summarize(scores, labels, multi_label=multi_label)
+    people = training.val_videos.people(predictions.indices)
+    metrics = summarize(scores, labels, multi_label=multi_label, people=people)
     metrics["loss"] = log_loss(scores, labels, multi_label=multi_label)
     run.events.record("val", epoch=epoch + 1, step=training.progress.step, **metrics)
     if not multi_label and len(labels) and run.events.board is not None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import Batch, Failure, open_record, sample_record
-from timesformer.evaluation.metrics import bootstrap_interval
+from timesformer.evaluation.metrics import accuracy_interval
 from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.frame_samplers import UniformSegmentSampler
@@ -152,7 +152,7 @@ def _examples(
 def score_majority(train: Examples, test: Examples) -> Score:
     """Always the class with the most training videos."""
     most = min(Counter(train.labels.tolist()).items(), key=lambda item: (-item[1], item[0]))[0]
-    return _score(MAJORITY, test.labels == most, 0.0)
+    return _score(MAJORITY, test.labels == most, test.subjects, 0.0)
 
 
 def score_features(name: str, train: Examples, test: Examples) -> Score:
@@ -164,11 +164,11 @@ def score_features(name: str, train: Examples, test: Examples) -> Score:
     start = time.perf_counter()
     model = fit_classifier(train.features[name], train.labels, train.subjects)
     correct = model.predict(test.features[name]) == test.labels
-    return _score(name, correct, train.seconds + test.seconds + time.perf_counter() - start)
+    return _score(name, correct, test.subjects, train.seconds + test.seconds + time.perf_counter() - start)
 
 
-def _score(name: str, correct: np.ndarray, seconds: float) -> Score:
-    low, high = bootstrap_interval(correct)
+def _score(name: str, correct: np.ndarray, people: Sequence[str], seconds: float) -> Score:
+    low, high = accuracy_interval(correct, people)
     return Score(name, 100.0 * float(correct.mean()), low, high, seconds)
 
 

@@ -1,4 +1,8 @@
-"""Score a dataset: every video once, its views combined, the same result for any batch size and process count."""
+"""Score a dataset: every video once, its views combined, the same bits for any batch size and number of processes.
+
+The last bits of a product of matrices depend on the number of views in it and of threads that compute it. So the model
+sees one view at a time, on a CPU in one thread each; batches only say how many videos are loaded together.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from tqdm import tqdm
 
 from timesformer.datasets.video_dataset import Batch, Failure
 from timesformer.distributed import group as distributed
-from timesformer.distributed.parallel import gathered_parameters
+from timesformer.distributed.parallel import gathered_parameters, joins_every_pass
 from timesformer.distributed.stop import StopRequest, chosen, stopped
-from timesformer.utils.compute import autocast, eval_mode
+from timesformer.models.linear import fixed_weights
+from timesformer.utils.compute import autocast, eval_mode, mapped
 from timesformer.video.clip_spec import ClipSpec
 
 
@@ -70,7 +75,6 @@ def evaluate(
     multi_label: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-    views_per_forward: int = 8,
     title: str = "evaluation",
     progress: bool | None = None,
     stop: StopRequest | None = None,
@@ -85,7 +89,6 @@ def evaluate(
         multi_label: several labels per video.
         device: of the model.
         dtype: of autocast, None for plain fp32.
-        views_per_forward: most views of one forward pass; the scores do not depend on it but for rounding.
         title: of the progress bar.
         progress: show the bar; None: on a terminal.
         stop: ends the evaluation when one of the processes got a signal.
@@ -95,10 +98,24 @@ def evaluate(
     """
     device, stop = torch.device(device), stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
+
+    def predict(view: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(device, dtype):  # of this thread
+            return model(spec.normalize(view.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
+
+    at_once = not any(
+        joins_every_pass(m) or m._compiled_call_impl for m in model.modules()
+    )  # nor are these for threads
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with gathered_parameters(model), eval_mode(model), torch.inference_mode():
+    with (
+        gathered_parameters(model),
+        eval_mode(model),
+        fixed_weights(model),
+        mapped(device, at_once=at_once) as map_views,
+        torch.inference_mode(),
+    ):
         distributed.broadcast_buffers(model)
         for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch", dynamic_ncols=True):
             if any(stop.votes()):
@@ -107,11 +124,7 @@ def evaluate(
             warnings += batch.warnings
             if batch.clips is None:
                 continue
-            parts = []
-            for views in batch.clips.split(views_per_forward):
-                with autocast(device, dtype):
-                    parts.append(model(spec.normalize(views.to(device, non_blocking=True))))
-            logits = torch.cat(parts).float().cpu()
+            logits = torch.cat(list(map_views(predict, batch.clips.split(1)))).cpu()
             for index, label, views_of_video, distinct in zip(
                 batch.indices, batch.labels, logits.split(batch.views_per_video), batch.distinct_frames, strict=True
             ):

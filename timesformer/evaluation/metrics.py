@@ -1,4 +1,4 @@
-"""Scores of predictions: top-k, per class, confusion, mean average precision, bootstrap interval."""
+"""Scores of predictions: top-k, per class, confusion, mean average precision, intervals."""
 
 from __future__ import annotations
 
@@ -58,19 +58,37 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return 100.0 * float(average_precision_score(targets[:, present], scores[:, present], average="macro"))
 
 
-def bootstrap_interval(correct: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile bootstrap interval of accuracy, in percent.
+def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[float, float]:
+    """95% interval of accuracy, in percent: Wilson's (1927), and by person where persons are known.
+
+    Videos of one person resemble each other, so that n videos say less than n independent ones. Persons are resampled
+    with replacement then, all their videos with them; the interval is never narrower than that of independent videos,
+    for resampling shows no spread where everything is right or wrong.
 
     Args:
-        correct: (n,) whether each video was predicted right. Resampling n videos with replacement draws the number of
-            right ones from a binomial distribution, so that is what is drawn.
+        correct: (n,) whether each video was predicted right.
+        people: the person in each video; used if all are known and some have several videos.
     """
-    n = len(correct)
+    from scipy.stats import binomtest  # half a second to import
+
+    n, num_right = len(correct), int(np.sum(correct))
     if not n:
         return float("nan"), float("nan")
-    rights = np.random.default_rng(seed).binomial(n, np.mean(correct), draws)
-    low, high = np.percentile(100.0 * rights / n, [2.5, 97.5])
-    return float(low), float(high)
+    interval = binomtest(num_right, n).proportion_ci(method="wilson")
+    low, high = interval.low, interval.high
+    if by_person(people):
+        person = np.unique(np.asarray(people), return_inverse=True)[1]
+        num_videos, rights = np.bincount(person), np.bincount(person, weights=correct)
+        drawn = np.random.default_rng(0).integers(len(rights), size=(2000, len(rights)))
+        accuracies = rights[drawn].sum(axis=1) / num_videos[drawn].sum(axis=1)
+        spread = np.percentile(accuracies, [2.5, 97.5])
+        low, high = min(low, spread[0]), max(high, spread[1])
+    return 100.0 * float(low), 100.0 * float(high)
+
+
+def by_person(people: Sequence[str]) -> bool:
+    """Whether intervals resample persons: all are known, and more than one, and some have several videos."""
+    return all(people) and 1 < len(set(people)) < len(people)
 
 
 def multi_hot(labels: Sequence[int | tuple[int, ...]], num_classes: int) -> np.ndarray:
@@ -81,10 +99,13 @@ def multi_hot(labels: Sequence[int | tuple[int, ...]], num_classes: int) -> np.n
     return targets
 
 
-def summarize(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, multi_label: bool) -> dict[str, float]:
+def summarize(
+    scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, multi_label: bool, people: Sequence[str] = ()
+) -> dict[str, float]:
     """The numbers that a validation or test line shows, all in percent.
 
     One label per video: top-1 and top-k with the 95% interval of top-1 and mean class accuracy. Several labels: mAP.
+    `people` are the persons in the videos; see `accuracy_interval`.
     """
     if multi_label:
         return {"mAP": mean_average_precision(scores, multi_hot(labels, scores.shape[1]))}
@@ -93,7 +114,7 @@ def summarize(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, mu
     matrix = confusion(scores, truth)
     classes = per_class_accuracy(matrix)
     result["mean_class"] = float(np.nanmean(classes)) if len(truth) else float("nan")
-    low, high = bootstrap_interval(scores.argmax(axis=1) == truth)
+    low, high = accuracy_interval(scores.argmax(axis=1) == truth, people)
     return {**result, "top1_low": low, "top1_high": high}
 
 

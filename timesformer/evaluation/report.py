@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejson
 
-from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
 from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.evaluation.evaluate import Predictions
-from timesformer.evaluation.metrics import confusion, per_class_accuracy, show_metrics, summarize
+from timesformer.evaluation.metrics import by_person, confusion, per_class_accuracy, show_metrics, summarize
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 
@@ -52,8 +53,9 @@ def write_report(
         UserError: no video could be read.
     """
     scores, labels = predictions.scores, predictions.labels
-    names = videos.class_names or [str(label) for label in range(scores.shape[1])]
-    metrics = summarize(scores, labels, multi_label=multi_label)
+    names = distinct_names(videos.class_names or [str(label) for label in range(scores.shape[1])])
+    people = videos.people(predictions.indices)
+    metrics = summarize(scores, labels, multi_label=multi_label, people=people)
     write_predictions(folder / "predictions.csv", videos, predictions)
     write_failures(folder / "missing_videos.csv", predictions.missing)
     lines = [
@@ -61,10 +63,13 @@ def write_report(
         f"videos scored     {len(labels)} of {predictions.num_videos}",
         f"score             {show_metrics(metrics)}",
     ]
+    if by_person(people) and not multi_label:
+        lines.append(f"interval          95%, by person: {len(set(people))} of them, whose videos are not independent")
     if len(labels):
         distinct = predictions.distinct_frames.mean()
         lines.append(f"distinct frames   {distinct:.1f} of {dataset.spec.sampled_frames} per clip")
-    results: dict[str, Any] = {"split": split, "videos": predictions.num_videos, "scored": len(labels), **metrics}
+    results: dict[str, Any] = {"split": split, "list": fingerprint(videos.records)}
+    results |= {"videos": predictions.num_videos, "scored": len(labels), **metrics}
     matrix = None
     if len(labels) and not multi_label:
         from timesformer.visualization.confusion import most_confused, save_class_bars, save_confusion
@@ -91,6 +96,12 @@ def write_report(
     if not len(labels):
         raise UserError(f"none of the {predictions.num_videos} videos could be read; see missing_videos.csv")
     return metrics, matrix
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The class names, with the label where several classes have the same."""
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} (label {label})" for label, name in enumerate(names)]
 
 
 def write_predictions(path: Path, videos: VideoList, predictions: Predictions) -> None:

@@ -80,7 +80,7 @@ class Predictor:
         Args:
             videos: files, folders of pictures, or frames in memory.
             topk: classes of each.
-            batch_size: clips of a forward pass.
+            batch_size: clips that are read together.
             num_workers: processes that read videos.
             progress: show a bar; None: on a terminal.
         """
@@ -109,7 +109,6 @@ class Predictor:
             multi_label=self.multi_label,
             device=self.device,
             dtype=self.dtype,
-            views_per_forward=batch_size,
             title="predicting",
             progress=progress,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,7 +84,7 @@ class Attention(nn.Module):
             causal: a query sees the keys up to its own index only (not with `key_mask`).
         """
         drops = self.training and self.attn_drop > 0.0
-        if suits_plain_attention(qkv) and key_mask is None and not drops and not torch.compiler.is_compiling():
+        if suits_plain_attention(qkv) and key_mask is None and not drops:
             return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
         q, k, v = split_heads(qkv, self.num_heads)
         return self.attend(q, k, v, key_mask, causal=causal)

@@ -55,7 +55,12 @@ if _HAS_PACKED:
 
 
 def suits_plain_attention(qkv: Tensor) -> bool:
-    """Whether `PlainAttention` is the faster form for queries, keys and values (R, L, 3D)."""
+    """Whether `PlainAttention` is the faster form for queries, keys and values (R, L, 3D).
+
+    Never while a program is recorded: a trace would lose what is written into its output.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return qkv.device.type == "cpu" and qkv.shape[1] <= MAX_TOKENS.get(qkv.dtype, 0)
 
 

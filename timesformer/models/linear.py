@@ -5,8 +5,8 @@ Letters: R rows (independent sequences), L tokens of a row, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -42,10 +42,11 @@ class CachesPrepared(nn.Module):
     """A module that keeps prepared weights while no gradients are computed, until a weight changes.
 
     Changes are what torch counts: all but those inside `.data`, after which `eval()` or `train()` drops the cache; so
-    does the next pass with gradients. Several processes cache nothing, since sharded weights are gathered into the same
-    memory uncounted.
+    does the next pass with gradients. Several processes cache inside `fixed_weights` only, since sharded weights are
+    gathered into the same memory uncounted.
     """
 
+    fixed = False  # whether the weights of all modules stay as they are
     _cached: tuple[list[Any], tuple[Tensor | None, ...], PreparedWeights] | None = None
 
     def _prepared(
@@ -59,7 +60,7 @@ class CachesPrepared(nn.Module):
             return None
         tensors = [tensor for tensor in sources if tensor is not None]
         alone = not (dist.is_available() and dist.is_initialized())
-        if not alone or any(tensor.is_inference() for tensor in tensors):
+        if not (alone or CachesPrepared.fixed) or any(tensor.is_inference() for tensor in tensors):
             return None
         device = x.device.type
         cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -86,6 +87,19 @@ class CachesPrepared(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:  # copies and pickles start without
         return self.__dict__ | {"_cached": None}
+
+
+@contextmanager
+def fixed_weights(model: nn.Module) -> Iterator[None]:
+    """Say that nothing changes weights meanwhile: several processes then compute as one alone does, bit for bit."""
+    CachesPrepared.fixed = True
+    try:
+        yield
+    finally:
+        CachesPrepared.fixed = False
+        for module in model.modules():
+            if isinstance(module, CachesPrepared):
+                module._cached = None
 
 
 class Linear(CachesPrepared, nn.Linear):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import nn
@@ -92,3 +94,24 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def mapped(device: torch.device, *, at_once: bool = True) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map` for independent passes of a model; on a CPU each has one thread, and several run `at_once`.
+
+    The last bits of a product of matrices depend on the number of threads, and so on the processes beside this one.
+    """
+    num_threads = torch.get_num_threads()
+    if device.type != "cpu":
+        yield map
+        return
+    torch.set_num_threads(1)
+    try:
+        if at_once and num_threads > 1:
+            with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield pool.map
+        else:
+            yield map
+    finally:
+        torch.set_num_threads(num_threads)

@@ -36,6 +36,10 @@ class CheckpointError(UserError):
     """A file of weights cannot be used; the message says why and what to set."""
 
 
+class DamagedFileError(CheckpointError):
+    """The bytes of a file of weights are proven damaged: cut off, a wrong checksum, records that nobody writes."""
+
+
 class Stopped(UserError):
     """The signal of number `signal` has ended the run between two steps; the message says where and how to resume."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import av
@@ -9,10 +11,21 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from timesformer.utils.errors import VideoReadError
+from timesformer.utils.errors import UserError, VideoReadError
 
 # Titles that are not UTF-8 are no reason to refuse a video; PyAV 19 never does.
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Make whatever a parser or decoder raises the `VideoReadError` of its file."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # of many types: damaged files lead decoders anywhere
+        raise VideoReadError(path, f"its decoder fails: {type(error).__name__}: {error}") from error
 
 
 def open_container(path: str) -> InputContainer:

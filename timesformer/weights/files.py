@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import pickletools
 import re
-import struct
 import zipfile
+import zlib
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from timesformer.utils.errors import CheckpointError
+from timesformer.utils.errors import CheckpointError, DamagedFileError
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # the first bytes of a file of torch.save, since torch 1.6 and before
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # soon after the latter
+
+CHECKSUM = "timesformer_crc32"  # in the header of the safetensors files that this project writes
+_PLAIN_FLAGS = 0x8 | 0x800  # of a zip record: sizes follow the data, the name is UTF-8; neither changes what is read
+_DOS_FOLDER = 0x10  # attribute of a zip record, of which torch.load then reads nothing
+_MAX_EXPANDED = 2**24  # bytes that tensors of a file may have beyond what is stored (of expanded constants)
 
 ALLOWED = "Allowed are a file of weights, a Hugging Face folder, hf:OWNER/NAME of the hub, or timm:NAME"
 FETCH_AGAIN = "Download or copy it again, and compare its size with the original's"
@@ -44,26 +51,86 @@ def read_file(path: str | Path) -> Any:
     Only tensors and plain values are restored; no code in the file is run. NumPy's numbers become Python's.
 
     Raises:
-        CheckpointError: missing, damaged, of another kind, or with code in it.
+        DamagedFileError: its bytes are proven damaged.
+        CheckpointError: missing, not readable now, of another kind, or with code in it.
     """
     path = Path(path)
     head = _head(path)
-    if _is_safetensors(head):
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise _refusal(path, f"a safetensors file that is cut off or damaged ({error})", FETCH_AGAIN) from error
-    if head.startswith(_ZIP):
-        _check_zip(path)
-    elif not head.startswith(_PICKLE):
-        raise _other_kind(path, head)
     try:
-        # an open file, for torch treats some names of files differently
-        with torch.serialization.safe_globals(_PLAIN_VALUES), open(path, "rb") as stream:
-            return torch.load(stream, map_location="cpu", weights_only=True)
+        if _is_safetensors(head):
+            return _read_safetensors(path)
+        if not head.startswith((_ZIP, _PICKLE)):
+            raise _other_kind(path, head)
+        with open(path, "rb") as stream:  # an open file, for torch treats some names of files differently
+            limit = _check_zip(path, stream) if head.startswith(_ZIP) else path.stat().st_size
+            return _read_torch(path, head, stream, limit)
+    except (OSError, MemoryError) as error:
+        cause = getattr(error, "strerror", None) or "not enough memory"
+        raise CheckpointError(
+            f"{path} could not be read ({cause}), which says nothing of the file: it was left as it is. "
+            "Check the disk, the mount and the free memory, then repeat the command."
+        ) from error
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of names, types, shapes and values, and of the texts of a safetensors header besides `CHECKSUM`."""
+    texts = sorted((key, text) for key, text in metadata.items() if key != CHECKSUM)
+    crc = zlib.crc32(repr(texts).encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; their sizes are checked against the file's by the library."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise _damage(path, f"a safetensors file that is cut off or damaged ({error})") from error
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors, metadata):
+        raise _damage(path, "a damaged safetensors file (wrong checksum)")
+    return tensors
+
+
+def _read_torch(path: Path, head: bytes, stream: IO[bytes], limit: int) -> Any:
+    """What a torch file holds, whose tensors have `limit` bytes at most."""
+    try:
+        with torch.serialization.safe_globals(_PLAIN_VALUES):
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # of many types; torch's own text would advise to run the code in the file
+        if "allocate memory" in str(error):  # a RuntimeError of torch's allocator
+            raise MemoryError from error
         raise _pickle_refusal(path, head, error) from error
+    pairs = [(tensor.numel() * tensor.element_size(), tensor.untyped_storage()) for tensor in _tensors_in(content)]
+    stored = sum({storage.data_ptr(): storage.nbytes() for _, storage in pairs}.values())
+    claimed = stored + sum(size for size, storage in pairs if size > storage.nbytes())
+    if claimed > limit + _MAX_EXPANDED:
+        found = f"a file whose tensors claim {claimed:,} bytes, where {limit:,} are stored"
+        raise _refusal(path, found, _SAVE_TENSORS)
+    return content
+
+
+def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
+    """Every plain tensor in nested containers, each once."""
+    todo, seen = [content], set()
+    while todo:
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if type(each) in (torch.Tensor, torch.nn.Parameter) and each.layout is torch.strided and not each.is_meta:
+            yield each
+        elif isinstance(each, Mapping):
+            todo += each.values()
+        elif isinstance(each, (list, tuple)):
+            todo += each
+        elif isinstance(each, Namespace):
+            todo.append(vars(each))
 
 
 def safetensors_header(path: str | Path, key: str) -> str | None:
@@ -113,35 +180,60 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000  # the format's limit of its header
 
 
-def _check_zip(path: Path) -> None:
-    """Refuse a zip archive that is damaged, or not of `torch.save`."""
+def _check_zip(path: Path, stream: IO[bytes]) -> int:
+    """Refuse a zip archive that is damaged, or not of `torch.save`; the bytes of its records.
+
+    Zip readers differ in what they believe of a record. Refused is what they could read differently, before it is read.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
+        with zipfile.ZipFile(stream) as archive:
+            records = archive.infolist()
+            for record in records:
+                archive.open(record).close()  # compares the directory with the record's own header
+            names = [record.filename.partition("/")[2] for record in records]
+            if any(name == "constants.pkl" or name.startswith("code/") for name in names):
+                raise _refusal(path, "a TorchScript archive, which is a program", _SAVE_TENSORS)
+            if "data.pkl" not in names:
+                raise _refusal(path, "a zip archive that torch.save did not write", f"Unpack it. {ALLOWED}")
+            num_bytes = sum(record.file_size for record in records)
+            odd = next((record.filename for record in records if not _is_plain(record)), None)
+            if odd or len(set(names)) < len(names) or num_bytes > path.stat().st_size:
+                raise zipfile.BadZipFile(f"{odd or 'its directory'} is not as torch.save writes it")
             # torch.load compares no checksums; where torch.save was set to write none, all are zero
-            checked = "data.pkl" in names and any(record.CRC for record in archive.infolist())
-            damaged = archive.testzip() if checked else None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, NotImplementedError) as error:
-        raise _refusal(path, f"a torch file or zip archive, cut off or damaged ({error})", FETCH_AGAIN) from error
-    if damaged:
-        raise _refusal(path, f"a damaged torch file (wrong checksum of {damaged})", FETCH_AGAIN)
-    if any(name == "constants.pkl" or name.startswith("code/") for name in names):
-        raise _refusal(path, "a TorchScript archive, which is a program", _SAVE_TENSORS)
-    if "data.pkl" not in names:
-        raise _refusal(path, "a zip archive that torch.save did not write", f"Unpack it. {ALLOWED}")
+            checked = any(record.CRC for record in records)
+            if wrong := archive.testzip() if checked else None:
+                raise zipfile.BadZipFile(f"wrong checksum of {wrong}")
+    except CheckpointError:
+        raise
+    except Exception as error:  # of many types; whatever a check stumbles over is damage, unless nothing could be read
+        for cause in (error, error.__context__):  # zipfile calls a disk that fails "not a zip file"
+            if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno != errno.EINVAL):
+                raise cause from None
+        raise _damage(path, f"a torch file or zip archive, cut off or damaged ({error})") from error
+    stream.seek(0)
+    return num_bytes
+
+
+def _is_plain(record: zipfile.ZipInfo) -> bool:
+    """Whether a record is a file, stored as it is, as torch writes them."""
+    stored = record.compress_type == zipfile.ZIP_STORED and record.compress_size == record.file_size
+    is_folder = record.is_dir() or record.external_attr & _DOS_FOLDER
+    return stored and not is_folder and not record.flag_bits & ~_PLAIN_FLAGS
 
 
 def _pickle_refusal(path: Path, head: bytes, error: Exception) -> CheckpointError:
     """The error for a file that torch does not load: what it imports, or that it is damaged."""
     try:
         names = _imports(path, head)
-    except (ValueError, EOFError, OSError, struct.error):
-        return _refusal(path, "a torch file or other pickle, cut off or damaged", FETCH_AGAIN)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # of many types, for any bytes can be there
+        return _damage(path, "a torch file or other pickle, cut off or damaged")
     if any(name.startswith("torch.distributed.") for name in names):  # DTensor, ShardedTensor
         return _refusal(path, "one process's part of a model", "Save the full state dict, and give that file")
     if not isinstance(error, UnpicklingError) and (_LEGACY in head or head.startswith(_ZIP)):
         cause = (str(error) or type(error).__name__).splitlines()[0]
-        return _refusal(path, f"a torch file, cut off or damaged ({cause})", FETCH_AGAIN)
+        return _damage(path, f"a torch file, cut off or damaged ({cause})")
     blocked = re.search(r"GLOBAL (\S+)", str(error))
     code = [blocked[1]] if blocked else [name for name in names if not name.startswith(("torch.", "collections."))]
     if code:
@@ -176,12 +268,17 @@ def _other_kind(path: Path, head: bytes) -> CheckpointError:
     """The error for a file that is neither of torch nor safetensors: says what it is instead."""
     for start, kind, advice in _CONFUSED:
         if re.match(start, head, re.DOTALL):
-            return _refusal(path, kind, advice)
+            return _refusal(path, kind, advice) if head else _damage(path, kind)
     text = head.decode("utf-8", errors="ignore")
     if all(letter.isprintable() or letter.isspace() for letter in text) and text.strip():
         return _refusal(path, f"a text file ({text.strip().splitlines()[0][:60]!r})", ALLOWED)
-    return _refusal(path, f"of an unknown kind (it starts with the bytes {head[:8].hex(' ')})", ALLOWED)
+    found = f"of an unknown kind (it starts with the bytes {head[:8].hex(' ')})"
+    return DamagedFileError(f"{path} is {found}. {ALLOWED}.")
 
 
 def _refusal(path: Path, found: str, advice: str) -> CheckpointError:
     return CheckpointError(f"{path} is {found}. {advice}.")
+
+
+def _damage(path: Path, found: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} is {found}. {FETCH_AGAIN}.")

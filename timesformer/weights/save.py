@@ -19,6 +19,7 @@ from torch import Tensor
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.registry import MODELS
 from timesformer.video.clip_spec import ClipSpec
+from timesformer.weights.files import CHECKSUM, checksum
 from timesformer.weights.hugging_face import INSTEAD, make_config, make_preprocessor, to_their_names
 from timesformer.weights.layouts import (
     FORMAT,
@@ -197,5 +198,5 @@ def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     path.touch()
     mode = path.stat().st_mode
-    save_file(_own_memory(tensors), path, metadata=metadata)
+    save_file(_own_memory(tensors), path, metadata=metadata | {CHECKSUM: checksum(tensors, metadata)})
     path.chmod(mode)  # as any new file of the user's: safetensors makes files that others cannot read
