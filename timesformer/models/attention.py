@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
