@@ -54,7 +54,9 @@ def test_runs_on_different_test_lists_are_not_compared_in_silence(
     assert "WARNING" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "text"), [("results.json", "{"), ("results.json", "[]"), ("config.yaml", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("results.json", "{"), ("results.json", "[]"), ("config.yaml", ""), ("", "")]
+)
 def test_damaged_records_of_a_run_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:

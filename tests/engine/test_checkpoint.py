@@ -100,7 +100,7 @@ def raising_permission_error(*_: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
-@pytest.mark.parametrize("damage", [b"", bytes(600), b"PK\x03\x04", b"\x80"])
+@pytest.mark.parametrize("damage", [b"", b"P", b"PK", bytes(600), b"PK\x03\x04", b"\x80"])
 def test_other_bytes_at_the_start_or_none_are_damage(tmp_path: Path, damage: bytes) -> None:
     older, newest = save(tmp_path, Position(1)), save(tmp_path, Position(2))
     newest.write_bytes(damage + newest.read_bytes()[len(damage) :] if len(damage) > 9 else damage)

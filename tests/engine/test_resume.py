@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.datasets.media import write_video
+from tests.fuzz.damage import damaged
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 
@@ -225,3 +228,50 @@ def test_checkpoints_by_the_clock_change_nothing(tmp_path: Path, run: Callable[.
         (tmp_path / "often/checkpoints" / name).unlink()
     assert run(tmp_path / "often", *base, "TRAIN.AUTO_RESUME", True, "TRAIN.CHECKPOINT_PERIOD_MINUTES", 0) == 0
     assert_same_run(tmp_path / "plain", tmp_path / "often")
+
+
+def damaged_videos(folder: Path) -> Path:
+    """A folder of lists whose videos are partly damaged: some are read with a warning, some not at all."""
+    generator, lines = random.Random(0), []
+    folder.mkdir()
+    for number in range(24):
+        name, codec = (f"{number}.mp4", "libx264") if number % 2 else (f"{number}.avi", "mpeg4")
+        path = write_video(folder / name, num_frames=40, gop=10, codec=codec)
+        if number % 3 == 0:
+            path.write_bytes(damaged(path.read_bytes(), generator)[1])
+        lines.append(f"{name} {number % 3}\n")
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.csv").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_damaged_clips_change_nothing(tmp_path: Path, tiny: list[str], num_processes: int) -> None:
+    """Mixed precision, EMA, freezing, a disk cache and processes, resumed with a cache that has another history."""
+    settings = {
+        **{"TRAIN__DATASET": "kinetics", "TEST__DATASET": "kinetics", "MODEL__NUM_CLASSES": 3, "PRECISION": "bf16"},
+        **{"DATA__PATH_TO_DATA_DIR": damaged_videos(tmp_path / "videos"), "DATA__MAX_FAILED_FRACTION": 0.9},
+        **{"DATA_LOADER__CACHE": "disk", "DATA__FLIP_LABEL_MAP": "[]", "TRAIN__EVAL_PERIOD": 1},
+    }
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+
+    def train(folder: Path, cache: str) -> str:
+        line = command(words(tiny, folder, DATA_LOADER__CACHE_DIR=tmp_path / cache, **settings), num_processes)
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    log = train(whole, "cache")
+    assert "clip left out" in log and "the decoder reports damaged frames" in log
+    shutil.copytree(whole, resumed)
+    for path in checkpoints.list_checkpoints(resumed)[:-1]:
+        path.unlink()
+    for path in (tmp_path / "cache").iterdir():
+        damage = random.Random(path.name).random()
+        if damage < 0.3:
+            path.unlink()
+        elif damage < 0.6:
+            path.write_bytes(damaged(path.read_bytes(), random.Random(path.name))[1])
+    assert "after 0 epochs and 4 steps (TRAIN.AUTO_RESUME)" in train(resumed, "cache")
+    assert_same_run(whole, resumed)

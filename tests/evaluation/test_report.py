@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from timesformer.datasets.records import VideoList, VideoRecord
+from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
+from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.report import (
+    distinct_names,
     read_predictions,
     right_clips,
     write_predictions,
+    write_report,
     write_wrong_clips,
     wrong_clips,
 )
 from timesformer.utils.errors import UserError
+from timesformer.video.clip_spec import ClipSpec
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.0625, 0.4375], [0.2, 0.2, 0.6]])
 
@@ -79,3 +84,19 @@ def test_right_clips_are_the_others_the_most_confident_first() -> None:
     found = right_clips(predictions([0, 2, 1, 2]), videos, ["same", "same", "other"])
     assert [clip.path for clip in found] == ["4.mp4", "1.mp4"]
     assert [clip.path for clip in wrong_clips(predictions([0, 2, 1, 2]), videos, ["same"] * 3)] == ["2.mp4", "3.mp4"]
+
+
+def test_classes_of_one_name_are_kept_apart() -> None:
+    assert distinct_names(["left", "wave", "left", ""]) == ["left (label 0)", "wave", "left (label 2)", ""]
+
+
+def test_results_name_the_list_and_every_class(tmp_path: Path) -> None:
+    records = [VideoRecord(f"{i}.mp4", 0, "test.csv:1", subject=f"person {i % 2}") for i in range(5)]
+    videos = VideoList(records, ["left", "left", "right"])
+    dataset = VideoDataset(records, spec=ClipSpec(num_frames=2))
+    found = predictions([0, 1, 0, 2])
+    write_report(tmp_path, title="", split="test", videos=videos, dataset=dataset, predictions=found)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["per_class"]) == ["left (label 0)", "left (label 1)", "right"]
+    assert results["list"] == fingerprint(records) and "5 videos" in results["list"]
+    assert results["top1"] == 100 and results["top1_low"] < 60 and results["top1_high"] == 100

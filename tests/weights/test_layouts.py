@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,20 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     },
     "backbone": lambda tensors: {"state_dict": prefixed(tensors, "backbone.")},
     "DeepSpeed": lambda tensors: {"module": tensors, "dp_world_size": 8},
+    **{
+        f"under {key}": lambda tensors, key=key: {
+            "epoch": torch.tensor(3),
+            key: tensors,
+            "optimizer": {"big": torch.zeros(10**6)},
+        }
+        for key in ("model_state_dict", "net", "params", "generator", "my weights", "network_fn")
+    },
+    "nested": lambda tensors: {"checkpoint": {"state": {"net": prefixed(tensors, "module.")}}},
+    **{
+        f"prefix {prefix}": lambda tensors, prefix=prefix: {"state_dict": prefixed(tensors, prefix)}
+        for prefix in ("net.", "encoder.", "model.encoder.", "module.visual.backbone.", "a.b.c.")
+    },
+    "in a larger model": lambda tensors: prefixed(tensors, "video_encoder.") | {"text.weight": torch.zeros(3)},
     "only an average": lambda tensors: {"state_dict_ema": tensors, "args": {"lr": 0.1}},
 }
 
@@ -82,7 +97,9 @@ def test_wrappings(tmp_path: Path, name: str) -> None:
     tensors = state()
     torch.save(WRAPPINGS[name](tensors), tmp_path / "w.pyth")
     weights = read_weights(tmp_path / "w.pyth")
+    weights.tensors.pop("text.weight", None)
     assert equal(weights.tensors, tensors) and weights.is_ema == (name == "only an average")
+    assert bool(weights.notes) == name.startswith(("under", "nested", "prefix", "in a larger"))
     assert (weights.kind, weights.attention_type) == ("TimeSformer", "divided_space_time")
 
 
@@ -125,8 +142,66 @@ def test_two_tensors_of_one_name_and_parts_of_tensors_are_refused(
 @pytest.mark.parametrize("content", [{"epoch": 3}, {"model_state": {}}, [1, 2], torch.zeros(3)])
 def test_no_tensors(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pyth")
-    with pytest.raises(CheckpointError, match="holds no tensors, at the top or under model_state"):
+    keys = "Its keys are " + (", ".join(map(repr, content)) if isinstance(content, dict) else "none: it is of type")
+    with pytest.raises(CheckpointError, match=f"holds no tensors, at the top or in a mapping such as.*{keys}"):
         read_weights(tmp_path / "w.pyth")
+
+
+def test_what_was_found_is_announced(tmp_path: Path) -> None:
+    torch.save({"net": prefixed(state(), "encoder.")}, tmp_path / "w.pyth")
+    report = str(load_weights(TimeSformer(**SMALL), tmp_path / "w.pyth"))
+    assert "  the weights were found under 'net'\n  the prefix 'encoder.' was stripped from the names" in report
+
+
+def test_two_models_in_one_file_are_not_guessed_at(tmp_path: Path) -> None:
+    torch.save(prefixed(state(), "student.vit.") | prefixed(state(), "teacher.vit."), tmp_path / "w.pyth")
+    with pytest.raises(CheckpointError, match=r"several models, by the prefixes student.vit., teacher.vit.. Save"):
+        read_weights(tmp_path / "w.pyth")
+
+
+def test_a_teacher_is_an_average(tmp_path: Path) -> None:
+    student, teacher = state(), state()
+    torch.save({"student": student, "teacher": teacher}, tmp_path / "w.pyth")
+    for ema, expected in ((True, teacher), (False, student)):
+        weights = read_weights(tmp_path / "w.pyth", ema=ema)
+        assert weights.is_ema == ema and equal(weights.tensors, expected)
+
+
+def in_mmaction(name: str, *, divided: bool) -> str:
+    """The name that mmaction2 gives a tensor of a TimeSformer."""
+    table = {
+        "patch_embed.proj": "backbone.patch_embed.projection",
+        "head": "cls_head.fc_cls",
+        "temporal_norm1": "attentions.0.norm",
+        "temporal_attn.qkv.": "attentions.0.attn.in_proj_",
+        "temporal_attn.proj": "attentions.0.attn.out_proj",
+        "temporal_fc": "attentions.0.temporal_fc",
+        "norm1": "attentions.1.norm" if divided else "norms.0",
+        "attn.qkv.": f"attentions.{int(divided)}.attn.in_proj_",
+        "attn.proj": f"attentions.{int(divided)}.attn.out_proj",
+        "norm2": "ffns.0.norm" if divided else "norms.1",
+        "mlp.fc1": "ffns.0.layers.0.0",
+        "mlp.fc2": "ffns.0.layers.1",
+    }
+    block = re.match(r"blocks\.(\d+)\.", name)
+    prefix = f"backbone.transformer_layers.layers.{block[1]}." if block else ""
+    rest = name[block.end() :] if block else name
+    start = next((start for start in table if rest.startswith(start)), None)
+    return f"backbone.{name}" if start is None else prefix + table[start] + rest.removeprefix(start)
+
+
+@pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
+def test_mmaction2(tmp_path: Path, attention_type: str) -> None:
+    torch.manual_seed(0)
+    model = TimeSformer(**{**SMALL, "attention_type": attention_type}, init="scratch")
+    tensors, divided = model.model.state_dict(), attention_type == "divided_space_time"
+    theirs = {in_mmaction(name, divided=divided): tensor for name, tensor in tensors.items()}
+    assert "backbone.transformer_layers.layers.0.attentions.0.attn.in_proj_weight" in theirs
+    torch.save({"meta": {"epoch": 15}, "state_dict": theirs}, tmp_path / "timesformer.pth")
+    report = load_weights(TimeSformer(**{**SMALL, "attention_type": attention_type}), tmp_path / "timesformer.pth")
+    assert report.share == 1 and not report.unexpected and "mmaction2" in str(report)
+    weights = read_weights(tmp_path / "timesformer.pth")
+    assert equal(weights.tensors, dict(tensors)) and weights.attention_type == attention_type
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:

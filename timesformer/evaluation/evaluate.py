@@ -103,7 +103,9 @@ def evaluate(
         with torch.inference_mode(), autocast(device, dtype):  # of this thread
             return model(spec.normalize(view.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
 
-    at_once = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())  # nor are these for threads
+    at_once = not any(
+        joins_every_pass(m) or m._compiled_call_impl for m in model.modules()
+    )  # nor are these for threads
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F

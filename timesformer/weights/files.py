@@ -266,6 +266,8 @@ def _imports(path: Path, head: bytes) -> list[str]:
 
 def _other_kind(path: Path, head: bytes) -> CheckpointError:
     """The error for a file that is neither of torch nor safetensors: says what it is instead."""
+    if head and _ZIP.startswith(head):
+        return _damage(path, f"a torch file or zip archive, cut off after {len(head)} bytes")
     for start, kind, advice in _CONFUSED:
         if re.match(start, head, re.DOTALL):
             return _refusal(path, kind, advice) if head else _damage(path, kind)

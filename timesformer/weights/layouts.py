@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from timesformer.utils.errors import CheckpointError
 from timesformer.video.clip_spec import known_fields
-from timesformer.weights import hugging_face
+from timesformer.weights import hugging_face, mmaction
 from timesformer.weights.sources import StoredWeights, read_source
 
 FORMAT = 1  # of this project's checkpoints, as this version writes them
 HEAD_WIDTH = 64  # channels per attention head of every released ViT and TimeSformer
 WEIGHT_TYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
-_AVERAGES = ("ema_state", "model_ema", "state_dict_ema", "ema")
-_WRAPPERS = ("model_state", "model", "state_dict", "module")
+_AVERAGES = ("ema_state", "model_ema", "state_dict_ema", "ema", "teacher")
+_WRAPPERS = ("model_state", "model", "state_dict", "module", "student")
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|momentum|discriminator|loss|criterion", re.IGNORECASE)
+_MAX_DEPTH = 4  # of the mappings in a file that are searched for tensors
 # What DDP, torch.compile, FSDP and activation checkpointing put into the middle of names.
 _WRAPPED = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # The tensors by which a vision transformer is recognised, with their numbers of dimensions.
@@ -53,6 +55,7 @@ class Weights:
     is_ema: bool = False  # an exponential moving average of the trained weights
     has_ema: bool = False  # the source holds such an average besides these
     settings: dict[str, Any] = field(default_factory=dict)  # of the stored configuration, by dotted key
+    notes: list[str] = field(default_factory=list)  # how the tensors were found where that is not evident
 
 
 def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
@@ -68,16 +71,23 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
     stored = read_source(source)
     content = stored.content if isinstance(stored.content, Mapping) else {}
     check_format(content, source)
-    found, is_ema = _find_tensors(content, ema=ema)
+    found, is_ema, key = _find_tensors(content, ema=ema)
     if not found:
+        keys = ", ".join(map(repr, list(content)[:20])) or f"none: it is of type {type(stored.content).__name__}"
         raise CheckpointError(
-            f"{source} holds no tensors, at the top or under {', '.join((*_WRAPPERS, *_AVERAGES))}. "
-            "Give a file of a model's weights (its state_dict)."
+            f"{source} holds no tensors, at the top or in a mapping such as {', '.join((*_WRAPPERS, *_AVERAGES))}. "
+            f"Its keys are {keys}. Give a file of a model's weights (its state_dict)."
         )
     weights = Weights(stored.source, "another network, by its own names", _plain_tensors(found, source))
+    if key:
+        weights.notes.append(f"the weights were found under {key!r}")
+    _strip_common_prefix(weights)
     beside: Mapping[str, Any] = stored.metadata.get("timesformer", content)
     weights.is_ema = is_ema or beside.get("is_ema") is True
     weights.has_ema = not ema and not is_ema and _find_tensors(content, ema=True)[1]
+    if mmaction.is_mmaction(weights.tensors):
+        weights.tensors = mmaction.to_our_names(weights.tensors)
+        weights.notes.append("names of mmaction2's TimeSformer")
     if any(name.endswith("encoder.layer.0.attention.attention.qkv.weight") for name in weights.tensors):
         _describe_hugging_face(weights, stored)
         return weights
@@ -175,14 +185,49 @@ def transformer_arguments(weights: Weights) -> dict[str, Any]:
     return sizes | {name: value for name, value in stated.items() if value is not None}
 
 
-def _find_tensors(content: Mapping[Any, Any], *, ema: bool) -> tuple[dict[Any, Tensor], bool]:
-    """The tensors inside the wrappers of training programs, and whether they are an average of the weights."""
+def _find_tensors(content: Mapping[Any, Any], *, ema: bool) -> tuple[dict[Any, Tensor], bool, str]:
+    """The tensors inside the wrappers of training programs, whether they are an average of the weights, and their key.
+
+    Without a usual name around them, they are those of the mapping that holds most, and only then there is a key.
+    """
     for key in (*_AVERAGES, *_WRAPPERS) if ema else (*_WRAPPERS, *_AVERAGES):
         if isinstance(inner := content.get(key), Mapping):
-            tensors, is_average = _find_tensors(inner, ema=ema)
+            tensors, is_average, inside = _find_tensors(inner, ema=ema)
             if tensors:
-                return tensors, is_average or key in _AVERAGES
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}, False
+                return tensors, is_average or key in _AVERAGES, f"{key}.{inside}" if inside else ""
+    found = dict(_mappings(content, "", _MAX_DEPTH))
+    sizes = {key: sum(tensor.numel() for tensor in tensors.values()) for key, tensors in found.items()}
+    key = max(sizes, key=lambda key: sizes[key], default="")  # the outermost of several equal ones
+    return found.get(key, {}), False, key
+
+
+def _mappings(content: Mapping[Any, Any], key: str, depth: int) -> Iterator[tuple[str, dict[Any, Tensor]]]:
+    """Dotted key and tensors of each mapping that holds some, the outermost first; those of optimisers left out."""
+    if tensors := {name: value for name, value in content.items() if isinstance(value, Tensor)}:
+        yield key, tensors
+    for name, inner in content.items():
+        if depth and isinstance(name, str) and isinstance(inner, Mapping) and not _NO_WEIGHTS.search(name):
+            yield from _mappings(inner, f"{key}.{name}" if key else name, depth - 1)
+
+
+def _strip_common_prefix(weights: Weights) -> None:
+    """Strip what the names of a ViT's tensors begin with where another program put it inside a larger model.
+
+    Raises:
+        CheckpointError: the tensors are those of several such models.
+    """
+    if any(name in weights.tensors for name in _VIT):
+        return
+    marker = next(name for name, ndim in _VIT.items() if ndim == 3)  # of every ViT, whatever its blocks
+    ends = [name.removesuffix(marker) for name in weights.tensors if name.endswith(f".{marker}")]
+    prefixes = [prefix for prefix in ends if any(prefix + name in weights.tensors for name in _VIT if name != marker)]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{weights.source} holds several models, by the prefixes {', '.join(prefixes)}. Save the state dict of one."
+        )
+    for prefix in prefixes:
+        weights.tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items()}
+        weights.notes.append(f"the prefix {prefix!r} was stripped from the names")
 
 
 def _plain_tensors(tensors: Mapping[Any, Tensor], source: str | Path) -> dict[str, Tensor]:

@@ -49,13 +49,14 @@ class LoadReport:
     classes: list[str] = field(default_factory=list)  # what was done about class names that are not the data's
     class_names: list[str] = field(default_factory=list)  # of the source; empty: unknown
     clip: dict[str, Any] = field(default_factory=dict)  # fields of a `ClipSpec` that the source states
+    notes: list[str] = field(default_factory=list)  # how the tensors were found in the source
 
     def __str__(self) -> str:
         """One line, and one more for each list that is not empty."""
         kind = f"{self.kind}, moving average" if self.is_ema else self.kind
         shares = f"{_percent(self.share)} of parameters, {_percent(self.coverage)} of the backbone"
         first = f"{self.source} ({kind}): loaded {self.num_loaded}/{self.num_tensors} tensors ({shares})"
-        return "\n".join([first, *self.details()])
+        return "\n".join([first, *(f"  {note}" for note in self.notes), *self.details()])
 
     def details(self) -> list[str]:
         """One line for each list that is not empty; names of many blocks are joined, long lists cut short."""
@@ -110,6 +111,7 @@ def _plan(
     wanted = {strip_prefixes(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
+    report.notes = weights.notes
     vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
     advice = _compare(weights, wanted, vit, report, complete=complete)
     if report.differences and not allow_partial:
