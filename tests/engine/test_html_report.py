@@ -35,7 +35,9 @@ def rendered(folder: Path) -> VideoList:
     for i in range(6):
         frames = np.repeat(generator.integers(0, 255, (10, 15, 20, 3), np.uint8), 8, axis=1).repeat(8, axis=2)
         write_video(folder / f"<b>{i}.avi", frames, "mpeg4")
-    records = [VideoRecord(str(folder / f"<b>{i % 6}.avi"), i % 3, f"test.csv:{i}") for i in range(NUM_VIDEOS)]
+    paths = [str(folder / f"<b>{i % 6}.avi") for i in range(NUM_VIDEOS)]
+    people = [f"S{i // 6}" for i in range(NUM_VIDEOS)]
+    records = [VideoRecord(path, i % 3, f"test.csv:{i}", subject=people[i]) for i, path in enumerate(paths)]
     return VideoList(records, NAMES)
 
 
@@ -52,7 +54,8 @@ def after_test(folder: Path, videos: VideoList, *, prefix: str = "", logits: boo
     scores = np.log(scores) if logits else scores
     predictions = Predictions(np.arange(len(labels)), labels, scores, [], np.ones(len(labels)), [])
     write_predictions(folder / "predictions.csv", videos, predictions)
-    metrics = summarize(scores, labels, multi_label=multi_label)
+    people = videos.people(range(len(labels)))
+    metrics = summarize(scores, labels, multi_label=multi_label, people=people)
     results = {"split": "test", "videos": len(labels), "scored": len(labels), **metrics}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "class_names.txt").write_text("".join(f"{name}\n" for name in NAMES))
@@ -133,7 +136,14 @@ def test_a_tested_run_shows_everything(tmp_path: Path, videos: VideoList) -> Non
     results = json.loads((folder / "results.json").read_text())
     for text in (
         *(f"{results['top1']:.1f}%", f"95% interval {results['top1_low']:.1f} to {results['top1_high']:.1f}"),
-        *("30 of 30", "majority class", *NAMES, "bad<i>.mp4", "the file is empty"),
+        *(
+            "30 of 30",
+            "The interval is by person: of 5, whose",
+            "majority class",
+            *NAMES,
+            "bad<i>.mp4",
+            "the file is empty",
+        ),
         *("Last values: training loss 0.500, top-1 80.0% (epoch 1); validation loss 1.500, top-1 41.5% (epoch 1).",),
         *("overfitting: <i>top-1</i> 99%\n  To try: less", "DATA.MEAN", "[0.5, 0.5, 0.5]", "libraries.torch"),
         *(fingerprint(videos.records), "Expected calibration error (ECE, 15 bins of equal width)"),

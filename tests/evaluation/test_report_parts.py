@@ -12,6 +12,7 @@ import pytest
 
 from timesformer.datasets.records import VideoRecord
 from timesformer.evaluation.evaluate import Predictions
+from timesformer.evaluation.metrics import accuracy_interval
 from timesformer.evaluation.report_parts import describe_classes, describe_labels, play
 from timesformer.utils.errors import VideoReadError
 
@@ -72,6 +73,16 @@ def test_each_class_has_its_accuracy_interval_and_worst_confusion() -> None:
     assert first["taken_for"] == "c" and 0 <= first["low"] < 40 < first["high"] <= 100
     assert (second["accuracy"], second["taken_for"]) == (100.0, "")
     assert third["accuracy"] is None and fourth["videos"] == 0 and fourth["taken_for"] == ""
+
+
+def test_the_interval_of_a_class_is_by_person_where_some_have_several_videos() -> None:
+    scores = np.eye(2)[[0] * 5 + [1] * 5 + [1, 1]]
+    predictions = Predictions(np.arange(12), [0] * 10 + [1] * 2, scores, [], np.ones(12), [])
+    people = [*("ann",) * 5, *("bob",) * 5, "ann", "bob"]
+    alone, _ = describe_classes(predictions, ["a", "b"])["classes"]
+    first, second = describe_classes(predictions, ["a", "b"], people)["classes"]
+    assert first["low"] == 0.0 < alone["low"] < 50 < alone["high"] < first["high"] == 100.0
+    assert (second["low"], second["high"]) == accuracy_interval(np.array([True, True]))
 
 
 def test_labels_have_their_average_precision() -> None:

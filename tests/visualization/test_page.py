@@ -22,8 +22,8 @@ def test_a_template_gets_all_it_shows() -> None:
 
 
 def test_only_the_script_of_the_page_may_run() -> None:
-    content = dict.fromkeys(("results", "baselines", "warnings", "missing", "curves", "test", "pictures"), ())
-    empty: dict[str, object] = {name: {} for name in ("settings", "changed", "lists", "versions")}
+    content = dict.fromkeys(("results", "baselines", "warnings", "missing", "curves", "pictures"), ())
+    empty: dict[str, object] = {name: {} for name in ("test", "settings", "changed", "lists", "versions")}
     titles = dict.fromkeys(("summary", "settings", "data", "environment"), "<i>")
     texts = dict.fromkeys(("title", "folder", "written", "version"), '"><script>alert(1)</script>')
     pages = [render_page("report.html", contents=titles, **texts, **content, **empty) for _ in "ab"]

@@ -18,7 +18,8 @@ from timesformer.config.defaults import KEY_BY_NAME
 from timesformer.datasets.records import VideoRecord
 from timesformer.engine.baselines import read_baselines
 from timesformer.engine.events import RunEvents
-from timesformer.evaluation.report import read_predictions
+from timesformer.evaluation.metrics import by_person
+from timesformer.evaluation.report import distinct_names, read_predictions
 from timesformer.evaluation.report_parts import describe_classes, describe_labels, playing_clips
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
@@ -155,12 +156,12 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
     read, predictions = read_predictions(folder / "predictions.csv", multi_label=multi_label)
     num_classes = predictions.scores.shape[1]
     file = folder / "class_names.txt"
-    names = file.read_text().splitlines() if file.is_file() else []
-    if len(names) != num_classes:
-        names = [str(label) for label in range(num_classes)]
+    names = [*results.get("per_class", ())] or (file.read_text().splitlines() if file.is_file() else [])
+    names = distinct_names(names if len(names) == num_classes else [str(label) for label in range(num_classes)])
     if multi_label:
         return {"labels": describe_labels(predictions, names)}
-    content = describe_classes(predictions, names)
+    people = [record.subject for record in read]
+    content = describe_classes(predictions, names, people)
     matrix, calibration = content.pop("matrix"), content["reliability"]
     verdict, diagram = "", ""
     if calibration:
@@ -173,6 +174,7 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
         each["uri"] = data_uri(each["media"], each.pop("content"))
     return {
         **content,
+        "num_people": len({*people}) if by_person(people) else 0,
         "clips": clips,
         "playing": any(each.get("media", "").startswith("video/") for group in clips.values() for each in group),
         "confusion": data_uri(PNG, png(confusion_figure(matrix, names))),

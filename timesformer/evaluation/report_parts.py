@@ -26,8 +26,13 @@ MAX_SECONDS, MAX_FRAMES, SHORT_SIDE = 10.0, 64, 112  # of such a clip; of longer
 FRAMES_AT_ONCE = 8  # in memory at their full size
 
 
-def describe_classes(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
+def describe_classes(predictions: Predictions, names: Sequence[str], people: Sequence[str] = ()) -> dict[str, Any]:
     """The classes, with one label per video: accuracy with its interval, confusion, calibration.
+
+    Args:
+        predictions: of the videos.
+        names: of the classes.
+        people: the persons in the videos, see `accuracy_interval`.
 
     Returns:
         `classes`, a dict for each; `matrix` (K, K); `reliability`, None for scores that are no probabilities.
@@ -37,7 +42,8 @@ def describe_classes(predictions: Predictions, names: Sequence[str]) -> dict[str
     correct = scores.argmax(axis=1) == truth
     classes = []
     for label, row in enumerate(matrix):
-        low, high = accuracy_interval(correct[truth == label])
+        of_class = np.flatnonzero(truth == label).tolist()
+        low, high = accuracy_interval(correct[of_class], [people[index] for index in of_class] if people else ())
         taken_for = int(np.argmax(np.where(np.arange(len(row)) == label, 0, row)))
         classes.append(
             {
