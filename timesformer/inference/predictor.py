@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from timesformer.config import config_from_settings
 from timesformer.datasets.video_dataset import VideoDataset, collate
 from timesformer.engine.checkpoint import tested_checkpoint
+from timesformer.evaluation.calibration import Calibration
 from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
@@ -44,6 +45,7 @@ class Predictor:
         multi_label: several labels per video: scores are sigmoids and do not add up to 1.
         device, dtype: of the computation; dtype None is plain fp32.
         seed: of control experiments that shuffle frames.
+        calibration: what `timesformer calibrate` stored; predictions do not use it.
     """
 
     model: VideoModel
@@ -54,6 +56,7 @@ class Predictor:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
     seed: int = 0
+    calibration: Calibration | None = None
 
     def predict(self, video: Any, topk: int = 5) -> Scored:
         """The `topk` best classes of one video with their scores.
@@ -141,7 +144,7 @@ def load(
     Raises:
         CheckpointError: nothing there, not readable, or not enough to build the model.
     """
-    weights = read_weights(_checkpoint_of(source))
+    weights = read_weights(checkpoint_of(source))
     settings = weights.settings
     model = _build(weights, num_heads)
     load_weights(model, weights, complete=True)
@@ -162,11 +165,16 @@ def load(
         device=device,
         dtype=PRECISIONS[choose_precision(wanted, device)[0]],
         seed=settings.get("RNG_SEED", 0),
+        calibration=Calibration.from_dict(weights.calibration),
     )
 
 
-def _checkpoint_of(source: str | Path) -> str | Path:
-    """The checkpoint that a run's test takes where `source` is the run's folder; else `source`."""
+def checkpoint_of(source: str | Path) -> str | Path:
+    """The checkpoint that a run's test takes where `source` is the run's folder; else `source`.
+
+    Raises:
+        CheckpointError: a run's folder without a checkpoint.
+    """
     folder = Path(source)
     if not (folder / "checkpoints").is_dir():
         return source
