@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,7 +75,7 @@ def test_events_are_in_order_above_the_threshold_and_do_not_share_half_a_window(
 ) -> None:
     events = run(EventDetector(NAMES, threshold=threshold), [(*pair, 0.0) for pair in values])
     assert all(event.score >= threshold and event.decided >= event.end for event in events)
-    for before, after in zip(events, events[1:], strict=False):
+    for before, after in itertools.pairwise(events):
         assert after.start >= (before.start + before.end) / 2 - 1e-9
 
 

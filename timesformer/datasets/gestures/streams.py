@@ -92,8 +92,9 @@ def gap(generator: np.random.Generator, here: np.ndarray, there: np.ndarray) -> 
     elif kind == "rest":  # where the last gesture ended, or where the next begins
         middle = (here, there)[generator.integers(2)].copy()
     points = np.stack([here, here, middle, middle, there, there])
-    times = np.sort(generator.uniform(0.0, 1.0, 4))
-    times = np.concatenate([[0.0], times, [1.0]])
+    moves = generator.uniform(0.2, 0.35, 2)  # shares of the time; the rest is divided among three rests
+    rests = generator.dirichlet(np.ones(3)) * (1.0 - moves.sum())
+    times = np.concatenate([[0.0], np.cumsum([rests[0], moves[0], rests[1], moves[1], rests[2]])])
     time = np.linspace(0.0, 1.0, num_frames)
     index = np.clip(np.searchsorted(times, time, side="right") - 1, 0, len(points) - 2)
     share = (time - times[index]) / np.maximum(times[index + 1] - times[index], 1e-9)
