@@ -52,11 +52,18 @@ def test_a_repeated_gesture_gives_a_second_event() -> None:
 def test_one_high_score_alone_is_not_held_long_enough() -> None:
     rows = [(0.0, 0.0, 1.0), (0.99, 0.0, 0.01), (0.0, 0.0, 1.0)]
     assert run(EventDetector(NAMES, threshold=0.6), rows) == []
-    assert len(run(EventDetector(NAMES, threshold=0.6, hold=1), rows)) == 1
+    assert len(run(EventDetector(NAMES, threshold=0.6, hold_sec=0.0), rows)) == 1
 
 
 def test_a_better_class_replaces_the_first_before_the_event_is_decided() -> None:
-    rows = [(0.65, 0.2, 0.15), (0.66, 0.3, 0.04), (0.1, 0.9, 0.0), (0.0, 0.95, 0.05), (0.0, 0.0, 1.0)]
+    rows = [
+        (0.65, 0.2, 0.15),
+        (0.66, 0.3, 0.04),
+        (0.67, 0.3, 0.03),
+        (0.1, 0.9, 0.0),
+        (0.0, 0.95, 0.05),
+        (0.0, 0.0, 1.0),
+    ]
     assert [event.name for event in run(EventDetector(NAMES, threshold=0.6), rows)] == ["right"]
 
 

@@ -51,16 +51,16 @@ class EventDetector:
         threshold: a score that begins an event, 0 to 1.
         release: a score that ends it, at most `threshold`.
         patience_sec: how long to wait for a better window.
-        hold: successive calls in which the score is above the threshold before an event counts.
+        hold_sec: how long the score has to be above the threshold before an event counts.
     """
 
     class_names: Sequence[str]
     threshold: float
     release: float = 0.0
     patience_sec: float = 0.5
-    hold: int = 2
+    hold_sec: float = 0.2
     _best: tuple[Window, int] | None = None
-    _held: int = 0
+    _above_since: float | None = None
     _armed_from: float = float("-inf")
     _spent: int = -1  # the class of the last event, until its score has fallen
     _gestures: np.ndarray = field(init=False)
@@ -74,8 +74,12 @@ class EventDetector:
         if self._spent >= 0 and max((window.scores[self._spent] for window in windows), default=0.0) < self.release:
             self._spent = -1
         best, label, score = self._strongest(windows)
-        self._held = self._held + 1 if score >= self.threshold else 0
-        if best is not None and self._held >= self.hold and (self._best is None or score > self._best_score):
+        if score < self.threshold:
+            self._above_since = None
+        elif self._above_since is None:
+            self._above_since = now
+        held = self._above_since is not None and now - self._above_since >= self.hold_sec - 1e-6
+        if best is not None and held and (self._best is None or score > self._best_score):
             self._best = best, label
         elif self._best is not None and (score < self.release or now - self._best[0].end >= self.patience_sec):
             return self.finish(now)
@@ -87,7 +91,8 @@ class EventDetector:
             return None
         window, label = self._best
         score = self._best_score
-        self._best, self._held, self._armed_from, self._spent = None, 0, (window.start + window.end) / 2, label
+        self._best, self._above_since = None, None
+        self._armed_from, self._spent = (window.start + window.end) / 2, label
         return Event(label, self.class_names[label], score, window.start, window.end, now)
 
     @property

@@ -13,7 +13,7 @@ from timesformer.utils.random import numpy_generator
 
 GAP_SEC = (1.0, 3.0)  # range of the time between two gestures
 OUT_OF_SIGHT = 3.5  # of `Form`'s y: below the frame
-MAX_OVERLAP = 0.4  # of a gesture that an idle clip may show
+MAX_OVERLAP = 0.6  # of a gesture that an idle clip may show
 STREAM_KEY, IDLE_KEY = 1000, 2000  # keep their random numbers apart from those of the clips
 
 
@@ -39,12 +39,12 @@ def render_stream(
 def render_idle(
     seed: int, split: int, number: int, take: int, *, frame_size: tuple[int, int], hard: bool
 ) -> np.ndarray:
-    """A clip of person `number` with no gesture, or less than half of one: RGB, uint8 (T, H, W, 3), T 30 to 60."""
+    """A clip of person `number` with no gesture, or a part of one: RGB, uint8 (T, H, W, 3), T 30 to 60."""
     difficulty = HARD if hard else EASY
     person = Person.sample(numpy_generator(seed, split, number), difficulty)
     generator = numpy_generator(seed, split, number, IDLE_KEY + take)
     positions, events = plan(generator, person, generator.integers(0, 12, 2).tolist())
-    num_frames = round(FPS * float(np.clip(person.duration_sec * generator.uniform(0.5, 1.1), 2.0, 4.0)))
+    num_frames = round(FPS * float(np.clip(person.duration_sec * generator.uniform(0.8, 1.2), 2.0, 4.0)))
     starts = [
         start
         for start in range(len(positions) - num_frames + 1)
