@@ -16,6 +16,8 @@ COMMANDS = {
     "test": ("train.test", "test trained weights, without training"),
     "check": ("train.check", "check configuration and data, take one tiny step, stop"),
     "preview": ("preview.main", "draw the clips that the model gets"),
+    "calibrate": ("calibrate.main", "calibrate scores on the validation list"),
+    "live": ("live.main", "watch a camera, stream or file for gestures"),
     "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
     "predict": ("predict.main", "predict the classes of videos with trained weights"),
     "export": ("export.main", "export a trained model: ONNX, pt2, safetensors, Hugging Face"),

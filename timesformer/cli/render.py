@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frame-size", type=int, nargs=2, metavar=("H", "W"), help="84 96, with --hard 120 160")
     parser.add_argument("--hard", action="store_true", help="clutter, little contrast, small hand")
     parser.add_argument("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="mpeg4 (.avi) or h264 (.mp4)")
+    parser.add_argument("--idle", type=int, default=0, metavar="N", help="clips without a gesture of each person")
     parser.add_argument("--processes", type=int, metavar="N", help="default: the CPUs that this process may use")
     return run_command(parser, argv, render)
 
@@ -29,6 +30,6 @@ def render(arguments: argparse.Namespace) -> None:
 
     size = tuple(arguments.frame_size or (HARD_FRAME_SIZE if arguments.hard else DEFAULT_FRAME_SIZE))
     people = tuple(arguments.num_subjects)
-    settings = Settings(arguments.seed, people, size, arguments.hard, arguments.codec)
+    settings = Settings(arguments.seed, people, size, arguments.hard, arguments.codec, arguments.idle)
     render_dataset(arguments.folder, settings, processes=arguments.processes)
     print(f"{arguments.folder} is complete")

@@ -15,6 +15,7 @@ from timesformer.config import config_from_settings
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.video_dataset import Failure, VideoDataset
 from timesformer.engine.checkpoint import tested_checkpoint
+from timesformer.evaluation.calibration import Calibration
 from timesformer.evaluation.evaluate import Predictions, evaluate, scoring
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
@@ -57,6 +58,7 @@ class Predictor:
         device, dtype: of the computation; dtype None is plain fp32.
         seed: of control experiments that shuffle frames.
         settings: the configuration that the source stores, by dotted key; empty where it stores none.
+        calibration: what `timesformer calibrate` stored; predictions do not use it.
     """
 
     model: VideoModel
@@ -68,6 +70,7 @@ class Predictor:
     dtype: torch.dtype | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def predict(self, video: Any, topk: int = 5) -> Scored:
         """The `topk` best classes of one video with their scores.
@@ -203,11 +206,16 @@ def load(
         dtype=PRECISIONS[choose_precision(wanted, device)[0]],
         seed=settings.get("RNG_SEED", 0),
         settings=settings,
+        calibration=Calibration.from_dict(weights.calibration),
     )
 
 
 def checkpoint_of(source: str | Path) -> str | Path:
-    """The checkpoint that a run's test takes where `source` is the run's folder; else `source`."""
+    """The checkpoint that a run's test takes where `source` is the run's folder; else `source`.
+
+    Raises:
+        CheckpointError: a run's folder without a checkpoint.
+    """
     folder = Path(source)
     if not (folder / "checkpoints").is_dir():
         return source

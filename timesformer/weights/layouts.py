@@ -56,6 +56,7 @@ class Weights:
     has_ema: bool = False  # the source holds such an average besides these
     settings: dict[str, Any] = field(default_factory=dict)  # of the stored configuration, by dotted key
     notes: list[str] = field(default_factory=list)  # how the tensors were found where that is not evident
+    calibration: object = None  # of the scores, as stored
 
 
 def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
@@ -92,6 +93,7 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
         _describe_hugging_face(weights, stored)
         return weights
     weights.settings = settings = stored_settings(content)
+    weights.calibration = beside.get("calibration")
     weights.class_names, weights.clip = _class_names(beside.get("class_names")), _clip(beside, settings)
     if vit_sizes(weights.tensors):
         is_video = attention_type_of(weights.tensors) is not None or any("model." in name for name in found)

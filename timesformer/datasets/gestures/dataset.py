@@ -1,4 +1,4 @@
-"""The dataset `gestures`: 12 hand gestures of generated people, rendered into video files once and reused."""
+"""The dataset `gestures`: 12 hand gestures of generated people, and clips without one, rendered into files once."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from timesformer.datasets.gestures.curves import CLASS_NAMES
 from timesformer.datasets.gestures.rendering import ENCODERS, render_clip, write_video
+from timesformer.datasets.gestures.streams import render_idle
 from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
@@ -29,17 +30,19 @@ RENDERER_VERSION = 1  # to be raised by every change that alters a pixel
 SPLITS = ("train", "val", "test")
 DEFAULT_FRAME_SIZE, HARD_FRAME_SIZE = (84, 96), (120, 160)  # (height, width) in pixels
 MANIFEST = "gestures.json"  # the settings a folder was rendered with
+IDLE = "idle"  # name of the class without a gesture, the last one
 MIN_CLIPS_PER_PROCESS = 24  # fewer are not worth starting a process for
 
 
 class Clip(NamedTuple):
-    """One video file: person `number` of split 0, 1 or 2 makes gesture `label`."""
+    """One video file: person `number` of split 0, 1 or 2 makes gesture `label`, or none."""
 
     split: int
     number: int
     label: int
     subject: str
     path: str  # relative to the dataset's folder
+    take: int = 0  # of several idle clips
 
 
 class Settings(NamedTuple):
@@ -50,6 +53,12 @@ class Settings(NamedTuple):
     frame_size: tuple[int, int] = DEFAULT_FRAME_SIZE  # (height, width) in pixels, both even
     hard: bool = False  # clutter, little contrast and a small hand
     codec: str = "mpeg4"  # a key of `ENCODERS`
+    idle: int = 0  # clips without a gesture of each person
+
+    @property
+    def class_names(self) -> list[str]:
+        """The gestures, and "idle" where there are such clips."""
+        return [*CLASS_NAMES, IDLE] if self.idle else [*CLASS_NAMES]
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot be rendered."""
@@ -65,7 +74,10 @@ class Settings(NamedTuple):
 
     def manifest(self) -> str:
         """The settings and the renderer's version as JSON text."""
-        return json.dumps({"renderer_version": RENDERER_VERSION, **self._asdict()}, indent=2) + "\n"
+        settings = self._asdict()
+        if not self.idle:  # as before there were such clips
+            del settings["idle"]
+        return json.dumps({"renderer_version": RENDERER_VERSION, **settings}, indent=2) + "\n"
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits of the manifest's hash."""
@@ -75,9 +87,11 @@ class Settings(NamedTuple):
         """The clips of split 0, 1 or 2, person by person; people are numbered over all splits."""
         for number in range(self.num_subjects[split]):
             subject = f"S{sum(self.num_subjects[:split]) + number:03d}"
+            start, suffix = f"{SPLITS[split]}/{subject}", ENCODERS[self.codec][0]
             for label in range(len(CLASS_NAMES)):
-                name = f"{SPLITS[split]}/{subject}_G{label + 1:02d}{ENCODERS[self.codec][0]}"
-                yield Clip(split, number, label, subject, name)
+                yield Clip(split, number, label, subject, f"{start}_G{label + 1:02d}{suffix}")
+            for take in range(self.idle):
+                yield Clip(split, number, len(CLASS_NAMES), subject, f"{start}_idle{take + 1:02d}{suffix}", take)
 
 
 @DATASETS.register("gestures")
@@ -97,14 +111,14 @@ class Gestures:
             ConfigError: settings that cannot be rendered.
             DataListError: the model has another number of classes.
         """
-        num_classes = cfg.MODEL.NUM_CLASSES
-        if num_classes != len(CLASS_NAMES):
-            raise wrong_num_classes("gestures", len(CLASS_NAMES), num_classes)
         options, size = cfg.GESTURES, cfg.GESTURES.FRAME_SIZE
         if size == "auto":
             size = HARD_FRAME_SIZE if options.HARD else DEFAULT_FRAME_SIZE
-        settings = Settings(options.SEED, tuple(options.NUM_SUBJECTS), height_width(size), options.HARD, options.CODEC)
+        people, frame_size = tuple(options.NUM_SUBJECTS), height_width(size)
+        settings = Settings(options.SEED, people, frame_size, options.HARD, options.CODEC, options.IDLE)
         settings.check()
+        if cfg.MODEL.NUM_CLASSES != (found := len(settings.class_names)):
+            raise wrong_num_classes("gestures", found, cfg.MODEL.NUM_CLASSES)
         return cls(Path(cfg.DATA.PATH_TO_DATA_DIR or f"data/gestures/{settings.fingerprint()}"), settings, split)
 
     def load(self) -> VideoList:
@@ -118,7 +132,7 @@ class Gestures:
             VideoRecord(str(self.folder / clip.path), clip.label, f"{self.split}.csv:{line}", subject=clip.subject)
             for line, clip in enumerate(self.settings.clips(SPLITS.index(self.split)), start=1)
         ]
-        return VideoList(records, list(CLASS_NAMES), [])
+        return VideoList(records, self.settings.class_names, [])
 
 
 def render_dataset(folder: Path, settings: Settings, *, processes: int | None = None) -> None:
@@ -144,7 +158,7 @@ def render_dataset(folder: Path, settings: Settings, *, processes: int | None = 
         missing = [clip for clip in clips if not (folder / clip.path).is_file()]
         if missing:
             _render(folder, settings, missing, processes or available_cpus())
-        lists = {"class_names.txt": "".join(f"{name}\n" for name in CLASS_NAMES)}
+        lists = {"class_names.txt": "".join(f"{name}\n" for name in settings.class_names)}
         for split, name in enumerate(SPLITS):
             lists[f"{name}.csv"] = "".join(f"{clip.path} {clip.label}\n" for clip in settings.clips(split))
         for name, text in lists.items():
@@ -189,7 +203,9 @@ def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: 
 
 def _render_file(folder: Path, settings: Settings, clip: Clip) -> None:
     cv2.setNumThreads(1)
-    frames = render_clip(settings.seed, *clip[:3], frame_size=settings.frame_size, hard=settings.hard)
+    render, last = (render_idle, clip.take) if clip.label == len(CLASS_NAMES) else (render_clip, clip.label)
+    where = settings.seed, clip.split, clip.number, last
+    frames = render(*where, frame_size=settings.frame_size, hard=settings.hard)
     write_video(folder / clip.path, frames, settings.codec)
 
 

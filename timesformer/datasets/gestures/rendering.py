@@ -90,14 +90,35 @@ def render_clip(
     difficulty = HARD if hard else EASY
     person = Person.sample(numpy_generator(seed, split, number), difficulty)
     generator = numpy_generator(seed, split, number, 1 + label)
-    height, width = frame_size
     duration_sec = np.clip(person.duration_sec + generator.normal(0.0, 0.25), 2.0, 4.0)
     num_frames = round(FPS * duration_sec)
 
-    length = person.hand * height  # pixels
     form = Form.sample(generator, scale=person.scale, lean=person.lean)
-    reach = (np.array([width, height]) - 0.9 * length) / 2
     positions = hand_positions(label, form, Timing.sample(generator), num_frames)
+    return draw_frames(generator, person, difficulty, positions, frame_size)
+
+
+def draw_frames(
+    generator: np.random.Generator,
+    person: Person,
+    difficulty: Difficulty,
+    positions: np.ndarray,
+    frame_size: tuple[int, int],
+    *,
+    drawn: slice = slice(None),
+) -> np.ndarray:
+    """Frames of a person whose hand is at `positions`, in one scene: RGB, uint8 (T, H, W, 3).
+
+    Args:
+        generator: of the scene, the light and the hand's tremor.
+        person, difficulty: what is drawn.
+        positions: (T, 2) of the hand, x right, y down, -1..1 within the frame; y from about 3 is out of sight.
+        frame_size: (height, width) in pixels.
+        drawn: the frames to draw; what they show does not depend on it, but for the noise.
+    """
+    height, width = frame_size
+    num_frames, length = len(positions), person.hand * height  # pixels
+    reach = (np.array([width, height]) - 0.9 * length) / 2
     hand_xy = (np.array([width, height]) - 1) / 2 + reach * positions
     hand_xy += person.tremor * height * smooth_noise(generator, num_frames, fps=FPS, hertz=4.0)
     # The elbow is below the frame: the hand leans to the side where it is, whichever way it moves.
@@ -112,8 +133,9 @@ def render_clip(
     across, drift = _light(generator, num_frames, frame_size)
     noise = np.float32(generator.uniform(0.5, 3.0))  # grey levels
 
-    frames = np.empty((num_frames, height, width, 3), np.float32)
-    for index, frame in enumerate(frames):
+    indices = range(num_frames)[drawn]
+    frames = np.empty((len(indices), height, width, 3), np.float32)
+    for index, frame in zip(indices, frames, strict=True):
         shift_x, shift_y = shake_xy[index]
         shifted = np.array([[1.0, 0.0, shift_x - margin], [0.0, 1.0, shift_y - margin]])
         cv2.warpAffine(scene, shifted, (width, height), dst=frame, borderMode=cv2.BORDER_REFLECT)

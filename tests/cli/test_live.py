@@ -1,0 +1,110 @@
+"""The commands `calibrate` and `live` on a run of two steps: what is stored, printed, started and refused."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shlex
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import timesformer
+from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
+from timesformer.cli import calibrate, live, train
+from timesformer.inference import actions
+from timesformer.inference.events import Event
+
+EVENT = Event(label=1, name="G2; rm -rf *", score=0.9, start=1.0, end=2.0, decided=2.1)
+
+
+@pytest.fixture(scope="module")
+def run(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    folder = tmp_path_factory.mktemp("run")
+    words = ["--cfg", "Gestures/LightTimeSformer_demo", *tiny, "OUTPUT_DIR", str(folder), "TEST.ENABLE", "False"]
+    assert train.main(words) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(run: Path, gestures_dir: Path) -> str:  # noqa: F811
+    return str(sorted(gestures_dir.glob("test/*.avi"))[0])
+
+
+def test_calibrate_stores_what_live_uses(run: Path, video: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = timesformer.load(run)
+    assert before.calibration is None
+    assert calibrate.main([str(run)]) == 0
+    text = capsys.readouterr().out
+    after = timesformer.load(run)
+    assert after.calibration is not None and after.calibration.clips == 12
+    assert f"temperature {after.calibration.temperature:.3f}" in text
+    assert 2.0 <= after.calibration.durations_sec[0] <= after.calibration.durations_sec[2] <= 4.0
+    assert after.predict(video) == before.predict(video)  # weights and scores are as they were
+    assert live.main([str(run), "--source", video, "--threshold", "0.01", "--window", "1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert lines and {"name", "label", "score", "start", "end", "decided"} == set(lines[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--source", "nowhere.mp4"], "nowhere.mp4: cannot be opened"),
+        (["--source", "97"], "/dev/video"),
+        (["--source", "VIDEO", "--threshold", "1.5"], "--threshold 1.5: give a score above 0"),
+        (["--source", "VIDEO", "--stride", "0"], "--stride 0: give seconds"),
+        (["--source", "VIDEO", "--exec", "say {nme}"], "the fields are {name}"),
+        (["--source", "VIDEO", "--webhook", "ftp://x"], "http://"),
+    ],
+)
+def test_one_sentence_for_what_cannot_be(
+    run: Path, video: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert live.main([str(run), *(video if word == "VIDEO" else word for word in words)]) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_program_gets_the_event_without_a_shell(tmp_path: Path) -> None:
+    script = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    path = tmp_path / "said.txt"
+    actions.program(shlex.join([sys.executable, "-c", script, str(path), "{name} {score}"]))(EVENT)
+    done = threading.Event()
+    for _ in range(400):
+        if path.is_file() and path.read_text():
+            break
+        done.wait(0.05)
+    assert path.read_text() == "G2; rm -rf * 0.9"
+
+
+def test_a_program_that_is_not_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    actions.program("no-such-program-anywhere")(EVENT)
+    assert "cannot be started" in caplog.text
+
+
+def test_a_webhook_gets_json_and_a_dead_one_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    received, arrived = [], threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            arrived.set()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    actions.webhook(address)(EVENT)
+    assert arrived.wait(30)
+    server.shutdown()
+    server.server_close()
+    assert received == [json.loads(actions.as_json(EVENT))]
+    dead = actions.webhook(address)
+    dead(EVENT)
+    dead.join()  # type: ignore[attr-defined]
+    assert "was not sent" in caplog.text

@@ -1,0 +1,82 @@
+"""Watch a camera, a network stream or a file for gestures: one event each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from timesformer.cli.parsers import command_parser, run_command
+from timesformer.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from timesformer.inference.events import Event
+
+EXAMPLES = """\
+timesformer live output/my_run --source 0
+timesformer live checkpoint.pyth --source rtsp://camera/1 --exec 'notify-send {name}'"""
+THRESHOLD = 0.6  # of weights that are not calibrated
+DURATIONS_SEC = (1.5, 2.0, 3.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print events as JSON lines until the source ends or Ctrl-C; returns the exit status."""
+    parser = command_parser("live", "Watch a stream for gestures: one JSON line per gesture.", epilog=EXAMPLES)
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, or the folder of a run")
+    parser.add_argument("--source", required=True, help="number of a camera, file, or address (rtsp://...)")
+    parser.add_argument("--threshold", type=float, help="score of an event, 0 to 1 (that of `timesformer calibrate`)")
+    parser.add_argument("--window", type=float, nargs="+", metavar="SEC", help="lengths of a gesture, in seconds")
+    parser.add_argument("--stride", type=float, default=0.1, metavar="SEC", help="between two looks (%(default)s)")
+    parser.add_argument("--realtime", action="store_true", help="read a file in its own time, as a camera")
+    parser.add_argument("--exec", metavar="'CMD {name}'", help="program to start for each event; no shell")
+    parser.add_argument("--webhook", metavar="URL", help="address that gets each event as JSON")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (%(default)s)")
+    return run_command(parser, argv, live)
+
+
+def live(arguments: argparse.Namespace) -> None:
+    """Watch the source; `UserError` for a checkpoint, source or option that cannot be used."""
+    from timesformer.inference.actions import as_json, program, webhook
+    from timesformer.inference.events import EventDetector
+    from timesformer.inference.live import Watcher
+    from timesformer.inference.predictor import load
+    from timesformer.utils.logging import get_logger, setup_logging
+    from timesformer.video.capture import Source
+
+    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
+        raise UserError(f"--threshold {arguments.threshold:g}: give a score above 0, up to 1")
+    for option, values in (("--window", arguments.window or []), ("--stride", [arguments.stride])):
+        if any(not 0 < value <= 600 for value in values):
+            raise UserError(f"{option} {' '.join(f'{value:g}' for value in values)}: give seconds above 0, up to 600")
+    actions: list[Callable[[Event], None]] = [program(arguments.exec)] if arguments.exec else []
+    actions += [webhook(arguments.webhook)] if arguments.webhook else []
+    setup_logging()
+    log = get_logger(__name__)
+    predictor = load(arguments.checkpoint, device=arguments.device)
+    known = predictor.calibration
+    if known is None:
+        log.warning(
+            "%s is not calibrated: threshold %g. Once: timesformer calibrate %s",
+            *(arguments.checkpoint, arguments.threshold or THRESHOLD, arguments.checkpoint),
+        )
+    threshold = arguments.threshold or (known.threshold if known else THRESHOLD)
+    watcher = Watcher(
+        predictor,
+        EventDetector(predictor.class_names, threshold),
+        durations_sec=arguments.window or (known and known.durations_sec) or DURATIONS_SEC,
+        temperature=known.temperature if known else 1.0,
+        stride_sec=arguments.stride,
+    )
+    source = Source(arguments.source)
+    windows = ", ".join(f"{duration:.2f}" for duration in watcher.durations_sec)
+    log.info("watching %s: windows of %s s, threshold %.2f; Ctrl-C ends", source.name, windows, threshold)
+    try:
+        for event in watcher.watch(source, paced=arguments.realtime):
+            print(as_json(event), flush=True)
+            for action in actions:
+                action(event)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    finally:
+        log.info("%s", watcher.statistics)
