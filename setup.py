@@ -6,5 +6,5 @@ configs = [f"timesformer.{folder}" for folder in find_namespace_packages(include
 setup(
     packages=[*find_packages(include=["timesformer*"]), *configs],
     package_dir={"timesformer.configs": "configs"},
-    package_data={"timesformer": ["**/*.md"], **{folder: ["*.yaml"] for folder in configs}},
+    package_data={"timesformer": ["**/*.md", "**/*.safetensors"], **{folder: ["*.yaml"] for folder in configs}},
 )

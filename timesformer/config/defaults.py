@@ -112,6 +112,7 @@ _DECLARED = (
     Key("TEST.NUM_SPATIAL_CROPS", 3, "int", "crops per clip: 1 (centre) or 3 (left/centre/right or top/centre/bottom)", (1, 3)),
     # ---------------------------------------------------------------- model
     Key("MODEL.MODEL_NAME", "TimeSformer", "str", "name in the model registry"),
+    Key("MODEL.WEIGHTS", "", "str", "weights to start from: a file, timm:NAME, hf:ID, a Hugging Face folder, or gestures (in the package, for the model of Own/gestures_cpu); a head of other classes is reinitialised", identity=False),
     Key("MODEL.NUM_CLASSES", 400, "int", "number of classes", low=1),
     Key("MODEL.LOSS_FUNC", "cross_entropy", "str", "loss; bce_logit for several labels per video", ("cross_entropy", "bce_logit"), used_by="training"),
     Key("MODEL.DROP_RATE", 0.0, "float", "dropout after embeddings, projections and MLP layers", low=0, high=0.99),
@@ -120,7 +121,6 @@ _DECLARED = (
     Key("MODEL.RECOMPUTE", "none", "str", "activations that the backward pass recomputes to save memory; cheap: norms and GELUs; blocks: whole blocks (least memory, about a third more time)", ("none", "cheap", "blocks"), identity=False),
     Key("MODEL.COMPILE", False, "bool", "torch.compile for training and test: up to minutes for each new batch size; meant for GPUs, a CPU gains little or nothing; dropout draws other random numbers", identity=False),
     Key("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "str", "space-time attention (paper, Figure 2), or with a cls token per frame that sees the whole clip or (causal) no later frame; StreamTimeSformer: frame_cls_causal unless it is frame_cls", ("divided_space_time", "joint_space_time", "space_only", "sparse_local_global", "axial", "frame_cls", "frame_cls_causal")),
-    Key("TIMESFORMER.PRETRAINED_MODEL", "", "str", "weights to start from: a file, timm:NAME, hf:ID or a Hugging Face folder; a head of another size is reinitialised", identity=False),
     Key("TIMESFORMER.PATCH_SIZE", 16, "int", "side of a square patch in pixels", low=1),
     Key("TIMESFORMER.EMBED_DIM", "auto", "int|auto", "token width; auto: TimeSformer 768, LightTimeSformer 384", low=1),
     Key("TIMESFORMER.DEPTH", "auto", "int|auto", "number of blocks; auto: 12", low=1),
