@@ -6,5 +6,8 @@ configs = [f"timesformer.{folder}" for folder in find_namespace_packages(include
 setup(
     packages=[*find_packages(include=["timesformer*"]), *configs],
     package_dir={"timesformer.configs": "configs"},
-    package_data={"timesformer": ["**/*.md", "**/*.html"], **{folder: ["*.yaml"] for folder in configs}},
+    package_data={
+        "timesformer": ["**/*.md", "**/*.html", "**/*.safetensors"],
+        **{folder: ["*.yaml"] for folder in configs},
+    },
 )

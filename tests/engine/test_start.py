@@ -69,9 +69,9 @@ def test_nothing_is_said_plainly(tmp_path: Path, run: Run, capsys: Captured) -> 
 
 def test_initialise(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
     path = checkpoints.newest_checkpoint(first_run)
-    assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1, "TIMESFORMER.PRETRAINED_MODEL", path) == 0
+    assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1, "MODEL.WEIGHTS", path) == 0
     printed = capsys.readouterr().out
-    assert f"initialising: a new run from the weights of {path} (TIMESFORMER.PRETRAINED_MODEL)" in printed
+    assert f"initialising: a new run from the weights of {path} (MODEL.WEIGHTS)" in printed
     assert "loaded" in printed and "moving average" in printed
     assert checkpoints.position_of(content(tmp_path)) == Position(1)
 
@@ -83,13 +83,13 @@ def test_fine_tune_warns_of_other_pixels(first_run: Path, tmp_path: Path, run: R
         path,
         "TRAIN.FINETUNE",
         True,
-        "TIMESFORMER.PRETRAINED_MODEL",
+        "MODEL.WEIGHTS",
         "nowhere.pyth",
     ]
     assert run(tmp_path, *NO_TEST, "SOLVER.MAX_EPOCH", 1, *source, "DATA.CHANNEL_ORDER", "bgr") == 0
     printed = capsys.readouterr().out
     assert f"fine-tuning: a new run from the weights of {path} (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)" in printed
-    assert "TIMESFORMER.PRETRAINED_MODEL nowhere.pyth is not loaded" in printed
+    assert "MODEL.WEIGHTS nowhere.pyth is not loaded" in printed
     assert "was trained with DATA.CHANNEL_ORDER rgb, this run uses bgr" in printed
     assert content(tmp_path)["optimizer_state"]["state"][0]["step"] == 2  # of this run alone
 
@@ -221,9 +221,9 @@ def test_check_loads_the_weights_and_names_missing_ones(
     first_run: Path, tmp_path: Path, run: Run, capsys: Captured
 ) -> None:
     path = checkpoints.newest_checkpoint(first_run)
-    assert run(tmp_path, "TIMESFORMER.PRETRAINED_MODEL", path, options=("--check",)) == 0
+    assert run(tmp_path, "MODEL.WEIGHTS", path, options=("--check",)) == 0
     assert "initialising" in capsys.readouterr().out
-    wrong = ["TIMESFORMER.PRETRAINED_MODEL", path, "TIMESFORMER.DEPTH", 2]
+    wrong = ["MODEL.WEIGHTS", path, "TIMESFORMER.DEPTH", 2]
     assert run(tmp_path, *wrong, options=("--check",)) == 1
     assert "set TIMESFORMER.DEPTH 1" in capsys.readouterr().err
     assert run(tmp_path, "TEST.CHECKPOINT_FILE_PATH", "gone.pyth", options=("--check",)) == 0

@@ -107,7 +107,7 @@ def test_defect_02_another_number_of_frames_loads_through_the_configuration(tmp_
     path = saved(tmp_path, small(num_frames=8))
     (tmp_path / "c.yaml").write_text(f"MODEL: {{MODEL_NAME: TimeSformer}}\nTIMESFORMER: {{PRETRAINED_MODEL: {path}}}\n")
     cfg = load_config(tmp_path / "c.yaml", [*overrides, "DATA.NUM_FRAMES", "16"]).cfg
-    report = load_weights(build_model(cfg), cfg.TIMESFORMER.PRETRAINED_MODEL)
+    report = load_weights(build_model(cfg), cfg.MODEL.WEIGHTS)
     assert report.resized == ["time_embed 8 -> 16 frames (linear)"] and report.coverage == 1.0
 
 

@@ -113,6 +113,7 @@ _DECLARED = (
     Key("TEST.NUM_SPATIAL_CROPS", 3, "int", "crops per clip: 1 (centre) or 3 (left/centre/right or top/centre/bottom)", (1, 3)),
     # ---------------------------------------------------------------- model
     Key("MODEL.MODEL_NAME", "TimeSformer", "str", "name in the model registry"),
+    Key("MODEL.WEIGHTS", "", "path", "weights to start from: a file, timm:NAME, hf:ID, a Hugging Face folder, or gestures (in the package, for the model of Own/gestures_cpu); a head of other classes is reinitialised", identity=False),
     Key("MODEL.NUM_CLASSES", 400, "int", "number of classes", low=1, high=10**6),
     Key("MODEL.LOSS_FUNC", "cross_entropy", "str", "loss; bce_logit for several labels per video", ("cross_entropy", "bce_logit"), used_by="training"),
     Key("MODEL.DROP_RATE", 0.0, "float", "dropout after embeddings, projections and MLP layers", low=0, high=0.99),
@@ -121,7 +122,6 @@ _DECLARED = (
     Key("MODEL.RECOMPUTE", "none", "str", "activations that the backward pass recomputes to save memory; cheap: norms and GELUs; blocks: whole blocks (least memory, about a third more time)", ("none", "cheap", "blocks"), identity=False),
     Key("MODEL.COMPILE", False, "bool", "torch.compile for training and test: up to minutes for each new batch size; meant for GPUs, a CPU gains little or nothing; dropout draws other random numbers", identity=False),
     Key("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "str", "space-time attention (paper, Figure 2), or with a cls token per frame that sees the whole clip or (causal) no later frame; StreamTimeSformer: frame_cls_causal unless it is frame_cls", ("divided_space_time", "joint_space_time", "space_only", "sparse_local_global", "axial", "frame_cls", "frame_cls_causal")),
-    Key("TIMESFORMER.PRETRAINED_MODEL", "", "path", "weights to start from: a file, timm:NAME, hf:ID or a Hugging Face folder; a head of another size is reinitialised", identity=False),
     Key("TIMESFORMER.PATCH_SIZE", 16, "int", "side of a square patch in pixels", low=1, high=4096),
     Key("TIMESFORMER.EMBED_DIM", "auto", "int|auto", "token width; auto: TimeSformer 768, LightTimeSformer 384", low=1, high=16_384),
     Key("TIMESFORMER.DEPTH", "auto", "int|auto", "number of blocks; auto: 12", low=1, high=1000),
@@ -181,7 +181,7 @@ _DECLARED = (
     Key("GESTURES.FRAME_SIZE", "auto", "size|auto", "rendered frame in pixels: even side, or [height, width]; auto: 84 x 96, 120 x 160 with HARD, 96 x 120 for gestures_wide", low=16, high=4096),
     Key("GESTURES.NUM_CLIPS", [20000, 990, 990], "ints", "clips in train, val and test of gestures_wide, which are drawn when they are read", low=1, high=10**7, length=3),
     Key("GESTURES.HARD", False, "bool", "harder rendering: clutter, little contrast, small hand"),
-    Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or less than half of one, as a 13th class: idle", low=0),
+    Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or less than half of one, as a 13th class: idle", low=0, high=1000),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
     Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores, at most 8 (when training on the CPU, a quarter of it)", low=0, high=1024),

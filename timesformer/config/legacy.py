@@ -68,6 +68,8 @@ _LEGACY: dict[str, tuple[Any, ...]] = {
     "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": ("decoding runs in DATA_LOADER.NUM_WORKERS processes.",),
 }
 
+# Keys with another name here.
+_RENAMED_KEYS = {"TIMESFORMER.PRETRAINED_MODEL": "MODEL.WEIGHTS"}
 # Values with another name here.
 _RENAMED = {
     ("MODEL.LOSS_FUNC", "soft_cross_entropy"): (
@@ -90,6 +92,11 @@ def _entry(name: str) -> tuple[Any, ...] | None:
 def is_legacy(name: str) -> bool:
     """Whether `name` is a key of the original that has no meaning here."""
     return _entry(name) is not None
+
+
+def rename_key(name: str) -> str:
+    """The key by its name here."""
+    return _RENAMED_KEYS.get(name, name)
 
 
 def rename_value(name: str, value: Any) -> tuple[Any, str | None]:

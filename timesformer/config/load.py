@@ -104,7 +104,8 @@ def load_config(
     invalid: set[str] = set()  # keys with a problem of their own: cross-checks of them would only confuse
     locations: dict[str, str] = {}
     old: dict[str, tuple[Any, str]] = {}
-    for name, value, location in settings.found:
+    for written, value, location in settings.found:
+        name = legacy.rename_key(written)
         if key := KEY_BY_NAME.get(name):
             value, note = legacy.rename_value(name, value)
             advice += [f"{location}: {note}"] if note else []

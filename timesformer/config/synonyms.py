@@ -27,7 +27,7 @@ TEST.BATCH_SIZE: test_batch_size val_batch_size eval_batch_size per_device_eval_
     val.batch_size
 GLOBAL_BATCH_SIZE, which TRAIN.BATCH_SIZE divides: gradient_accumulation_steps accum_iter accumulate_grad_batches
     grad_accum_steps accumulation_steps update_freq num_iters num_accumulation
-TIMESFORMER.PRETRAINED_MODEL: pretrained pretrain pretrained_path pretrained_weights pretrained_checkpoint
+MODEL.WEIGHTS: pretrained pretrain pretrained_path pretrained_weights pretrained_checkpoint
     pretrained_cfg weights init_weights init_checkpoint load_from model_name_or_path finetune_from
 TRAIN.CHECKPOINT_FILE_PATH with TRAIN.FINETUNE True: finetune initial_checkpoint
 TRAIN.AUTO_RESUME: resume resume_from resume_from_checkpoint resume_training autoresume

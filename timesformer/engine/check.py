@@ -99,7 +99,7 @@ def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tu
         return Start(), []
     sources = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.CHECKPOINT_FILE_PATH}
     if not sources["TRAIN.CHECKPOINT_FILE_PATH"]:
-        sources = {"TIMESFORMER.PRETRAINED_MODEL": cfg.TIMESFORMER.PRETRAINED_MODEL}
+        sources = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS}
     local = {key: path for key, path in sources.items() if path and not there and not is_hub_name(path)}
     if absent := [f"{key} {path}" for key, path in local.items() if not Path(path).exists()]:
         return Start(), absent

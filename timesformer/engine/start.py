@@ -50,7 +50,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
 
     - resume: `TRAIN.AUTO_RESUME` and a checkpoint in OUTPUT_DIR, or `TRAIN.CHECKPOINT_FILE_PATH`;
     - fine-tune: `TRAIN.CHECKPOINT_FILE_PATH` with `TRAIN.FINETUNE`;
-    - initialise: `TIMESFORMER.PRETRAINED_MODEL`.
+    - initialise: `MODEL.WEIGHTS`.
 
     Args:
         run: the run.
@@ -64,7 +64,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
     """
     cfg = run.cfg
     auto_resume, finetune = cfg.TRAIN.AUTO_RESUME, cfg.TRAIN.FINETUNE
-    path, pretrained = cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TIMESFORMER.PRETRAINED_MODEL
+    path, pretrained = cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.MODEL.WEIGHTS
     newest = _newest_for_all(run)
     if newest is not None and not auto_resume:
         raise CheckpointError(
@@ -80,7 +80,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
     if path and finetune:
         log.info("fine-tuning: a new run from the weights of %s (TRAIN.CHECKPOINT_FILE_PATH, TRAIN.FINETUNE)", path)
         if pretrained:
-            log.info("TIMESFORMER.PRETRAINED_MODEL %s is not loaded: the weights of that file replace it", pretrained)
+            log.info("MODEL.WEIGHTS %s is not loaded: the weights of that file replace it", pretrained)
         load_and_report(run, model, path, class_names)
         return Start()
     if path:
@@ -89,7 +89,7 @@ def find_start(run: Run, model: nn.Module, *, class_names: Sequence[str], datase
         content = distributed.on_all_processes(lambda: checkpoints.read_checkpoint(path))
         return _resume_from_file(run, model, path, content, dataset)
     if pretrained:
-        log.info("initialising: a new run from the weights of %s (TIMESFORMER.PRETRAINED_MODEL)", pretrained)
+        log.info("initialising: a new run from the weights of %s (MODEL.WEIGHTS)", pretrained)
         load_and_report(run, model, pretrained, class_names)
         return Start()
     log.info("training from scratch (no pretrained weights)")

@@ -222,7 +222,7 @@ def report_overfitting(training: Training, metrics: Mapping[str, float], labels:
         num_videos=len(labels),
         largest_class=100.0 * np.bincount(labels).max() / len(labels),
         augmented=any(value for name, value in augmentation.items() if name not in crop),
-        pretrained=bool(cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.TIMESFORMER.PRETRAINED_MODEL),
+        pretrained=bool(cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.MODEL.WEIGHTS),
         averaged=training.state.ema is not None,
     )
     if message and not training.overfitting_seen:

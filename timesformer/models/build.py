@@ -15,7 +15,7 @@ from timesformer.weights.load import load_weights
 def build_model(cfg: CfgNode) -> VideoModel:
     """The model named by MODEL.MODEL_NAME, initialised but not loaded: clips (B, C, T, H, W), float -> logits (B, K).
 
-    TIMESFORMER.PRETRAINED_MODEL is not read here: a run that resumes or tests needs no such file.
+    MODEL.WEIGHTS is not read here: a run that resumes or tests needs no such file.
 
     Raises:
         ConfigError: unknown name, or sizes that the model cannot take.

@@ -1,4 +1,4 @@
-"""Find and read a source of weights: a file, a Hugging Face folder, a repository of the hub, or timm's weights."""
+"""Find and read a source of weights: a file, a Hugging Face folder, the hub, timm, or those of this package."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from timesformer.weights.files import ALLOWED, FETCH_AGAIN, read_file, safetenso
 
 # Files of a Hugging Face folder, in the order of preference. An index names the parts of weights in several files.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# The weights that the package has, by name. docs/gestures.md says how they were made.
+PACKAGED = {"gestures": Path(__file__).with_name("gestures.safetensors")}
 _SETTINGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 
@@ -34,12 +36,12 @@ class StoredWeights:
 
 
 def is_hub_name(source: str | Path) -> bool:
-    """Whether `source` names weights of the hub or of timm rather than a file or folder."""
-    return str(source).startswith(("timm:", "hf:"))
+    """Whether `source` names weights of the package, the hub or timm rather than a file or folder."""
+    return str(source) in PACKAGED or str(source).startswith(("timm:", "hf:"))
 
 
 def read_source(source: str | Path) -> StoredWeights:
-    """Read weights from a file, a Hugging Face folder, the hub (`hf:OWNER/NAME[@REVISION]`) or timm (`timm:NAME`).
+    """Read weights: a file, a Hugging Face folder, `gestures` (packaged), `hf:OWNER/NAME[@REVISION]` or `timm:NAME`.
 
     Raises:
         CheckpointError: nothing there, or no weights, or damaged, or code in it, or no network.
@@ -49,9 +51,10 @@ def read_source(source: str | Path) -> StoredWeights:
         return _from_timm(name)
     if name.startswith("hf:"):
         return _from_folder(_download(name), name)
-    if Path(name).is_dir():
-        return _from_folder(Path(name), name)
-    content, header = read_file(name), safetensors_header(name, "timesformer")
+    path = PACKAGED.get(name, Path(name))
+    if path.is_dir():
+        return _from_folder(path, name)
+    content, header = read_file(path), safetensors_header(path, "timesformer")
     return StoredWeights(name, content, {"timesformer": _parse(header, name)} if header else {})
 
 
