@@ -57,7 +57,7 @@ def test_a_list_or_a_file_that_is_not_there_is_reported_before_the_job_waits(
 ) -> None:
     words = ["--cfg", str(KINETICS), "--job_dir", str(slurm), "--num_gpus", "1"]
     lists = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "gone"), "TRAIN.BATCH_SIZE", "8"]
-    lists += ["TIMESFORMER.PRETRAINED_MODEL", ""]
+    lists += ["MODEL.WEIGHTS", ""]
     assert submit.main([*words, *lists]) == 1
     assert "DATA.PATH_TO_DATA_DIR must be the folder" in capsys.readouterr().err
     assert submit.main([*words, *lists, "TRAIN.CHECKPOINT_FILE_PATH", "gone.pyth", "TRAIN.FINETUNE", "True"]) == 1

@@ -30,7 +30,7 @@ def problems(path: str | None, *words: str) -> str:
         ("TRAIN.EPOCHS", "SOLVER.MAX_EPOCH"),
         ("SOLVER.LR", "SOLVER.BASE_LR"),
         ("optimizer.weight_decay", "SOLVER.WEIGHT_DECAY"),
-        ("MODEL.PRETRAINED", "TIMESFORMER.PRETRAINED_MODEL"),
+        ("MODEL.PRETRAINED", "MODEL.WEIGHTS"),
         ("LIN_PROBE", "TRAIN.TRAINABLE_BLOCKS 0"),
         ("per_device_train_batch_size", "TRAIN.BATCH_SIZE"),
         ("VAL.BATCH_SIZE", "TEST.BATCH_SIZE"),
@@ -114,7 +114,7 @@ def test_paths_are_expanded(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_key_of_a_path_is_one() -> None:
-    ends = ("_DIR", "_PATH", "_PREFIX", "PRETRAINED_MODEL", "PATH_TO_DATA_DIR")
+    ends = ("_DIR", "_PATH", "_PREFIX", "MODEL.WEIGHTS", "PATH_TO_DATA_DIR")
     assert PATHS == [key.name for key in KEYS if key.name.endswith(ends)]
 
 

@@ -159,7 +159,7 @@ def check_inputs(cfg: CfgNode) -> None:
     from timesformer.datasets.build import load_lists
     from timesformer.weights.sources import is_hub_name
 
-    wanted = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.ENABLE, "TIMESFORMER.PRETRAINED_MODEL": cfg.TRAIN.ENABLE}
+    wanted = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.ENABLE, "MODEL.WEIGHTS": cfg.TRAIN.ENABLE}
     wanted["TEST.CHECKPOINT_FILE_PATH"] = cfg.TEST.ENABLE
     files = {key: get_value(cfg, key) for key, used in wanted.items() if used}
     local = {key: path for key, path in files.items() if path and not is_hub_name(path)}
