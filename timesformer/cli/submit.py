@@ -150,7 +150,7 @@ def write_settings(file: Path, loaded: LoadedConfig) -> str:
     return str(file)
 
 
-def check_inputs(cfg: CfgNode) -> None:
+def check_inputs(loaded: LoadedConfig) -> None:
     """Read the lists and look for the files that a job needs: what is wrong is not to wait for a node.
 
     Raises:
@@ -159,6 +159,7 @@ def check_inputs(cfg: CfgNode) -> None:
     from timesformer.datasets.build import load_lists
     from timesformer.weights.sources import is_hub_name
 
+    cfg = loaded.cfg
     wanted = {"TRAIN.CHECKPOINT_FILE_PATH": cfg.TRAIN.ENABLE, "MODEL.WEIGHTS": cfg.TRAIN.ENABLE}
     wanted["TEST.CHECKPOINT_FILE_PATH"] = cfg.TEST.ENABLE
     files = {key: get_value(cfg, key) for key, used in wanted.items() if used}
@@ -262,7 +263,9 @@ def submit(arguments: argparse.Namespace) -> None:
     first = load_run_config(arguments.cfg, overrides)
     words = [overrides]
     if key:
-        words = [[*overrides, key, value, "OUTPUT_DIR", folder_of(first.cfg, key, value)] for value in values]
+        words = [
+            [*overrides, key, value, "OUTPUT_DIR", folder_of(first.cfg.OUTPUT_DIR, key, value)] for value in values
+        ]
     all_loaded = [load_run_config(arguments.cfg, each) for each in words]
     cfg = all_loaded[0].cfg
     if len({loaded.cfg.OUTPUT_DIR for loaded in all_loaded}) < len(all_loaded):
@@ -283,9 +286,8 @@ def submit(arguments: argparse.Namespace) -> None:
         return
     if arguments.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("there is no sbatch here: submit from a machine of the cluster, or add --cluster local")
-    if not arguments.no_check:
-        for loaded in all_loaded:
-            check_inputs(loaded.cfg)
+    for loaded in () if arguments.no_check else all_loaded:
+        check_inputs(loaded)
     snapshot(code)
     files = [code / "job.yaml"] if not key else [code / f"job{number}.yaml" for number in range(len(words))]
     work = [TrainingJob(write_settings(*pair), os.getcwd()) for pair in zip(files, all_loaded, strict=True)]
@@ -298,14 +300,19 @@ def submit(arguments: argparse.Namespace) -> None:
         note_job(job_dir, job=job.job_id, cluster=arguments.cluster, output_dir=os.path.abspath(output_dir), log=log)
         print(f"submitted job {job.job_id} ({arguments.name}): {shape}, results in {output_dir}")
         print(f"log     {log}")
-    number = submitted[0].job_id.partition("_")[0]
     print(f"code    {code}")
     print(f"state   timesformer jobs {shlex.quote(str(job_dir))}")
     if arguments.cluster == "debug":
         submitted[0].result()
-        return
+    else:
+        say_how_to_follow(submitted, on_slurm=arguments.cluster == "slurm")
+
+
+def say_how_to_follow(submitted: Sequence[submitit.Job[None]], *, on_slurm: bool) -> None:
+    """Print the commands that show and stop jobs."""
+    number = submitted[0].job_id.partition("_")[0]
     print(f"follow  tail -F {shlex.quote(str(submitted[0].paths.stdout))}")
-    if arguments.cluster == "slurm":
+    if on_slurm:
         print(f"more    scontrol show job {number}; later: sacct --job {number} --format State,ExitCode,Reason%30")
         print(f"stop    scancel {number}")
     else:
@@ -327,7 +334,7 @@ def split_array(words: list[str], overrides: list[str]) -> tuple[str, list[str],
     return key, rest[:end], [*overrides, *rest[end:]]
 
 
-def folder_of(cfg: CfgNode, key: str, value: str) -> str:
+def folder_of(output_dir: str, key: str, value: str) -> str:
     """The output folder of one value of an array: RNG_SEED_1, or PATH_TO_DATA_DIR_fold1."""
     name = re.sub(r"[^\w.+-]+", "_", os.path.basename(value.rstrip("/")))
-    return os.path.join(cfg.OUTPUT_DIR, f"{key.rpartition('.')[2]}_{name}")
+    return os.path.join(output_dir, f"{key.rpartition('.')[2]}_{name}")
