@@ -45,7 +45,7 @@ CASES = {
     "no extension": ("left/{i} {k}", "with another extension", "Correct the extensions"),
     "home": ("~/data/left/{i}.mp4 {k}", "with ~ or $NAME expanded", "DATA.PATH_PREFIX"),
     "variable": ("$MY_ROOT/data/left/{i}.mp4 {k}", "with ~ or $NAME expanded", "DATA.PATH_PREFIX"),
-    "other machine": ("/home/anna/videos/left/{i}.mp4 {k}", "not in /home/anna/videos/", "add: DATA.PATH_PREFIX"),
+    "other machine": ("/mnt/anna/videos/left/{i}.mp4 {k}", "not in /mnt/anna/videos/", "add: DATA.PATH_PREFIX"),
     "folder twice": ("data/left/{i}.mp4 {k}", "in {root}, not in {root}/data/", "add: DATA.PATH_PREFIX {root}"),
     "folder missing": ("{i}.mp4 {k}", "in {root}/data/", "Add: DATA.PATH_PREFIX {root}/data/"),
 }  # fmt: skip

@@ -49,5 +49,5 @@ def test_numbers_of_classes_and_of_clips_are_no_people() -> None:
         records = [VideoRecord(pattern.format(label, split, i), label, "") for label in range(3) for i in range(3)]
         return VideoList(records)
 
-    for pattern in ("data/G{0}/{1}_{2}.mp4", "clips/{1}_{2}.mp4", "/home/user1/{0}/{1}{2}.mp4"):
+    for pattern in ("data/G{0}/{1}_{2}.mp4", "clips/{1}_{2}.mp4", "/mnt/user1/{0}/{1}{2}.mp4"):
         assert overlaps({split: listed(split, pattern) for split in ("train", "test")}) == [], pattern

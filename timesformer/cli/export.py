@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 timesformer export run best.onnx --to onnx
-timesformer export checkpoint_epoch_00015.pyth small.onnx --to onnx --int8 --clips clips/val.csv
-In Python, without torch: timesformer.runtime.load("best.onnx").predict("clip.mp4")"""
+timesformer export run small.onnx --to onnx --int8 --clips clips/val.csv
+Without torch: timesformer.runtime.load("best.onnx").predict("clip.mp4")"""
 GRAPHS = ("onnx", "pt2")  # the others are what `timesformer convert` writes
 NUM_COMPARED = 32  # clips
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 timesformer live output/my_run --source 0
-timesformer live checkpoint.pyth --source rtsp://camera/1 --exec 'notify-send {name}'"""
+timesformer live best.pyth --source rtsp://camera/1 --exec 'notify-send {name}'"""
 THRESHOLD = 0.6  # of weights that are not calibrated
 DURATIONS_SEC = (1.5, 2.0, 3.0)
 
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("live", "Watch a stream for gestures: one JSON line per gesture.", epilog=EXAMPLES)
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, or the folder of a run")
     parser.add_argument("--source", required=True, help="number of a camera, file, or address (rtsp://...)")
-    parser.add_argument("--threshold", type=float, help="score of an event, 0 to 1 (that of `timesformer calibrate`)")
-    parser.add_argument("--window", type=float, nargs="+", metavar="SEC", help="lengths of a gesture, in seconds")
+    parser.add_argument("--threshold", type=float, metavar="P", help="score of an event, 0 to 1 (calibrated)")
+    parser.add_argument("--window", type=float, nargs="+", metavar="SEC", help="lengths of a gesture")
     parser.add_argument("--stride", type=float, default=0.1, metavar="SEC", help="between two looks (%(default)s)")
     parser.add_argument("--realtime", action="store_true", help="read a file in its own time, as a camera")
     parser.add_argument("--exec", metavar="'CMD {name}'", help="program to start for each event; no shell")

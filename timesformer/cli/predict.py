@@ -12,8 +12,9 @@ from timesformer.cli.parsers import command_parser, heavy_imports, run_command
 from timesformer.utils.errors import UserError
 
 EPILOG = """\
-SOURCE: video files, folders, patterns ("clips/*.mp4"), folders of pictures, lists (.csv, .tsv, .txt; a path, or a
-path and a label a line: then the accuracy is printed too). Exit status 1: some could not be read; they are listed."""
+SOURCE: video files, folders, patterns ("clips/*.mp4"), folders of pictures,
+lists (.csv, .tsv, .txt; with labels the accuracy is printed too).
+Exit status 1: some could not be read; they are listed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -110,7 +110,7 @@ RULES = (
     Rule("{DATA.NUM_FRAMES} of {DATA.TEST_CROP_SIZE} and {DATA.DIFFERENCE_FRAMES} are more than a gigabyte a clip",
          lambda frames, crop, differences, shown:
          frames * (1 if shown == "rgb" else differences) * math.prod(height_width(crop)) * 3 > 2**30
-         and "Type fewer frames, such as DATA.NUM_FRAMES 8", "DATA.INPUT"),
+         and "Type DATA.NUM_FRAMES 8", "DATA.INPUT"),
     Rule("{MIXUP.ALPHA} and {MIXUP.CUTMIX_ALPHA} mix nothing",
          lambda mixup, cutmix, enabled: enabled and mixup == cutmix == 0 and "Type MIXUP.ENABLED False",
          "MIXUP.ENABLED"),
@@ -135,7 +135,7 @@ TRAINING_RULES = (
          and (steps[0] != 0 or any(later <= step for step, later in pairwise(steps))) and _STEPS, "SOLVER.LR_POLICY"),
     Rule("{MODEL.NUM_CLASSES} with {MODEL.LOSS_FUNC} is always 100% right, and learns nothing",
          lambda classes, loss: classes == 1 and loss == "cross_entropy"
-         and "Type MODEL.NUM_CLASSES 2 and give videos of another class, or MODEL.LOSS_FUNC bce_logit"),
+         and "Type MODEL.NUM_CLASSES 2 (and give videos of another class) or MODEL.LOSS_FUNC bce_logit"),
     Rule("{SOLVER.WARMUP_EPOCHS} is longer than {SOLVER.MAX_EPOCH}",
          lambda warmup, epochs: warmup > epochs and f"Type SOLVER.WARMUP_EPOCHS {epochs * 0.05:g}"),
     Rule("{SOLVER.NESTEROV} needs momentum and no dampening, found {SOLVER.MOMENTUM} and {SOLVER.DAMPENING}",

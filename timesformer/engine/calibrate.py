@@ -9,8 +9,8 @@ import numpy as np
 
 from timesformer.config import config_from_settings
 from timesformer.datasets.build import load_list
+from timesformer.datasets.opening import open_record
 from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import open_record
 from timesformer.engine.checkpoint import read_checkpoint
 from timesformer.engine.checkpoint_writer import write_whole
 from timesformer.evaluation.calibration import Calibration, calibrate

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from timesformer.datasets.files import list_pictures
+from timesformer.datasets.opening import open_record, sample_record
 from timesformer.datasets.records import VideoList, VideoRecord
-from timesformer.datasets.video_dataset import open_record, sample_record
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import accuracy_interval, confusion, mean_average_precision, multi_hot
 from timesformer.evaluation.reliability import are_probabilities, reliability

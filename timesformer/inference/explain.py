@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timesformer.datasets.video_dataset import as_record, open_record, sample_record
+from timesformer.datasets.opening import as_record, open_record, sample_record
 from timesformer.inference.occlusion import occlusion_in_time, occlusion_map
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.rollout import gradient_weighted, rollout
