@@ -27,6 +27,9 @@ demo: $(INSTALLED) ## train three models on generated gestures, compare them (ab
 	$(BIN)/python tools/run_net.py --cfg configs/Gestures/LightTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/LightTimeSformer TRAIN.AUTO_RESUME True $(DEMO_ARGS)
 	$(BIN)/python tools/run_net.py --cfg configs/Gestures/TimeSformer_8x32_demo.yaml OUTPUT_DIR $(DEMO)/TimeSformer_8x32 TRAIN.AUTO_RESUME True $(DEMO_ARGS)
 	$(BIN)/python tools/compare_runs.py $(DEMO)/StreamTimeSformer $(DEMO)/LightTimeSformer $(DEMO)/TimeSformer_8x32 --out $(DEMO)/comparison.png
+	$(BIN)/timesformer predict $(DEMO)/StreamTimeSformer "$$(ls data/gestures/*/test/*.avi | tail -n 1)"
+	rm -f $(DEMO)/StreamTimeSformer.onnx
+	$(BIN)/timesformer export $(DEMO)/StreamTimeSformer $(DEMO)/StreamTimeSformer.onnx --to onnx
 
 test: $(INSTALLED) ## run the tests on up to 2 processes
 	$(BIN)/python -m pytest -n logical --maxprocesses 2 $(TEST_ARGS)
