@@ -151,7 +151,7 @@ def test_a_run_continues_without_a_video_that_hangs(tmp_path: Path, monkeypatch:
     def opened(path: str, backend: str) -> Any:
         return functions.nap(600) if Path(path).read_bytes() == b"hang" else open_video(path, backend=backend)
 
-    monkeypatch.setattr("timesformer.datasets.video_dataset.open_video", opened)
+    monkeypatch.setattr("timesformer.datasets.opening.open_video", opened)
     videos = [*records(tmp_path, 0, 1, 0), hanging(tmp_path)]
     loader = TrainLoader(train_set(videos, timeout_sec=1.0), global_batch=2, micro_batch=2, num_workers=1)
     for epoch in range(2):
@@ -190,7 +190,7 @@ def test_clips_are_the_same_in_a_process_of_their_own(tmp_path: Path) -> None:
 def test_a_crashing_decoder_is_a_video_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = records(tmp_path, 0, 1)
     monkeypatch.setattr(
-        "timesformer.datasets.video_dataset.open_video",
+        "timesformer.datasets.opening.open_video",
         lambda path, backend: functions.signal_itself(signal.SIGKILL) if "1.mp4" in path else None,
     )
     loader = EvalLoader(eval_set(videos[1:], timeout_sec=60.0), videos_per_batch=1, num_workers=1)

@@ -231,7 +231,7 @@ def lines_of(output: str) -> list[str]:
 
 
 def expected_lines(started_by: str) -> list[str]:
-    summary = f"2 processes on 1 node(s), CPU, 1 CPU thread(s) each, gloo, started by {started_by}"
+    summary = f"2 processes on 1 node(s), CPU, 1 CPU thread each, gloo, started by {started_by}"
     return [f"rank {rank} {rank} 1 [1, 2] {summary}" for rank in range(2)]
 
 

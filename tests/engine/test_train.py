@@ -262,7 +262,7 @@ def test_a_start_over_drops_the_rows_of_a_run_that_left_no_checkpoint(tmp_path: 
 def test_a_loss_that_is_not_finite_names_its_clips(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0, "LOG_PERIOD", 4) == 1
+    assert run(tmp_path, "SOLVER.BASE_LR", 1e6, "SOLVER.WARMUP_EPOCHS", 0, "LOG_PERIOD", 4) == 1
     printed = capsys.readouterr().err
     assert (
         "NaN or infinite at step 2" in printed

@@ -112,7 +112,7 @@ def test_a_file_of_another_model_shows_both_sides_names(tmp_path: Path, complete
 
 def test_defect_05_names_that_do_not_match_are_an_error(tmp_path: Path) -> None:
     """The original loads nothing from such a file, and trains on without a word."""
-    state = {f"net.{name}": tensor for name, tensor in small().state_dict().items()}
+    state = {f"net.{name}.x": tensor for name, tensor in small().state_dict().items()}
     torch.save({"model_state": state}, tmp_path / "w.pyth")
     assert "0 of 49 names agree" in refused(small(), tmp_path / "w.pyth")
 

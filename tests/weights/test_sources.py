@@ -68,7 +68,7 @@ def test_other_folders(tmp_path: Path) -> None:
     message = refusal(tmp_path)
     assert "a Hugging Face folder has config.json and one of model.safetensors" in message
     assert "here there is checkpoints, config.yaml. Allowed are a file of weights" in message
-    with pytest.raises(CheckpointError, match="cannot be read as a file"):
+    with pytest.raises(CheckpointError, match="it is a folder, not a file"):
         read_file(tmp_path)
 
 

@@ -22,6 +22,15 @@ log = get_logger(__name__)
 
 BEAT_SECONDS = 4.0  # between two signs of life of the holder
 PATIENCE_SECONDS = 15.0  # for one, of a holder that cannot be asked for
+SAME_START_SECONDS = 2.0  # within which two starts of a process number are one process
+
+
+def _start_of(pid: int) -> float:
+    """When a process started, in seconds since 1970; 0 where the system does not tell."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, OSError):
+        return 0.0
 
 
 class RunLock:
@@ -44,7 +53,7 @@ class RunLock:
         self._about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": psutil.Process().create_time(),
+            "started": _start_of(os.getpid()),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
@@ -112,8 +121,9 @@ class RunLock:
             return False
         try:
             process = psutil.Process(holder["pid"])
-            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder["started"]) < 2
-        except (psutil.Error, KeyError, TypeError, ValueError):
+            started = process.create_time()
+            return process.status() != psutil.STATUS_ZOMBIE and abs(started - holder["started"]) < SAME_START_SECONDS
+        except (psutil.Error, OSError, KeyError, TypeError, ValueError):
             return False
 
     def _refusal(self, holder: dict[str, Any] | None) -> UserError:

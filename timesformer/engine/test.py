@@ -34,7 +34,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         train_videos: the training list, if the run has it, for baselines to learn from.
     """
     cfg, processes = run.cfg, run.processes
-    has_baselines = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL
+    has_baselines, has_report = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL, cfg.TEST.REPORT
     with torch.device("meta"):  # every weight comes from the file
         model = build_model(cfg)
     videos = load_test_weights(run, model, videos)
@@ -79,7 +79,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
 
         lists = {"test": videos} | ({"train": train_videos} if train_videos else {})
         hold_against_baselines(cfg, metrics["top1"], lists)
-    if cfg.TEST.REPORT:
+    if has_report:
         from timesformer.engine.html_report import leave_report
 
         leave_report(run.output_dir, [videos.records[index] for index in predictions.indices])
