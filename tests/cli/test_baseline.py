@@ -68,6 +68,8 @@ def test_the_split_is_chosen_and_landmarks_are_used_where_they_can_be_found(
     text = capsys.readouterr().out
     assert "val: 12 videos" in text and "hand landmarks + logistic regression" in table(text)
     assert json.loads((tmp_path / "out/baseline.json").read_text())["split"] == "val"
+    assert call("--no-hands", "--split", "val") == 0
+    assert "hand landmarks + logistic regression" in table(capsys.readouterr().out), "kept: the lists are the same"
     assert call("--no-hands") == 0
     text = capsys.readouterr().out
     assert "hand landmarks" not in text and json.loads((tmp_path / "out/baseline.json").read_text())["split"] == "test"
