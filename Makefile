@@ -29,7 +29,7 @@ demo: $(INSTALLED) ## train three models on generated gestures, compare them (ab
 	$(BIN)/python tools/compare_runs.py $(DEMO)/StreamTimeSformer $(DEMO)/LightTimeSformer $(DEMO)/TimeSformer_8x32 --out $(DEMO)/comparison.png
 	$(BIN)/timesformer predict $(DEMO)/StreamTimeSformer "$$(ls data/gestures/*/test/*.avi | tail -n 1)"
 	rm -f $(DEMO)/StreamTimeSformer.onnx
-	$(BIN)/timesformer export $(DEMO)/StreamTimeSformer $(DEMO)/StreamTimeSformer.onnx --to onnx
+	$(BIN)/timesformer export $(DEMO)/StreamTimeSformer $(DEMO)/StreamTimeSformer.onnx --to onnx --clips data/gestures/*/val
 
 test: $(INSTALLED) ## run the tests on up to 2 processes
 	$(BIN)/python -m pytest -n logical --maxprocesses 2 $(TEST_ARGS)

@@ -74,7 +74,7 @@ def test_scancel_ends_a_job_after_its_checkpoint(cluster: Cluster, submit: Calla
 
 
 def test_a_job_that_fails_says_why(submit: Callable[..., Job]) -> None:
-    job = submit(words=("DATA.PATH_TO_DATA_DIR", "/nowhere", "TRAIN.DATASET", "kinetics"))
+    job = submit("--no-check", words=("DATA.PATH_TO_DATA_DIR", "/nowhere", "TRAIN.DATASET", "kinetics"))
     ended = job.wait_for()
     assert (ended["JobState"], ended["Reason"], ended["Restarts"]) == ("FAILED", "NonZeroExitCode", "0"), job.log_end
     assert "error: " in job.log and "/nowhere" in job.log and "Traceback" not in job.log
