@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.cli.parsers import command_parser, heavy_imports, run_command
+from timesformer.utils.console import count
 from timesformer.utils.errors import UserError
 
 EPILOG = """\
@@ -78,7 +79,7 @@ def predict(arguments: argparse.Namespace) -> None:
         num_workers=arguments.workers,
     )  # fmt: skip
     seconds = time.perf_counter() - started
-    print(f"{result.num_clips} clips in {seconds:.1f} s: {result.num_clips / seconds:.1f} clips/s, "
+    print(f"{count(result.num_clips, 'clip')} in {seconds:.1f} s: {result.num_clips / seconds:.1f} clips/s, "
           f"{100 * result.waited_sec / seconds:.0f}% of the time waiting for decoding")  # fmt: skip
     if result.score:
         print(f"{result.num_labelled} of them have labels: {result.score}")
