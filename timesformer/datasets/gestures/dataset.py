@@ -21,6 +21,7 @@ from timesformer.datasets.gestures.curves import CLASS_NAMES
 from timesformer.datasets.gestures.rendering import ENCODERS, render_clip, write_video
 from timesformer.datasets.gestures.streams import render_idle
 from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_classes
+from timesformer.distributed.stop import end_with_parent
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.registry import DATASETS
@@ -196,7 +197,8 @@ def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: 
                 bar.update()
             return
         # spawn, because forking a process that runs torch's threads can hang
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, spawn, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
             for _ in pool.map(_render_file, *jobs, chunksize=6):
                 bar.update()
 
