@@ -99,12 +99,14 @@ def test_a_webhook_gets_json_and_a_dead_one_is_a_warning(caplog: pytest.LogCaptu
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
-    actions.webhook(address)(EVENT)
-    assert arrived.wait(30)
+    webhook = actions.Webhook(address)
+    webhook(EVENT)
+    webhook.close()
+    assert arrived.is_set()
     server.shutdown()
     server.server_close()
     assert received == [json.loads(actions.as_json(EVENT))]
-    dead = actions.webhook(address)
+    dead = actions.Webhook(address)
     dead(EVENT)
-    dead.join()  # type: ignore[attr-defined]
+    dead.close()
     assert "was not sent" in caplog.text

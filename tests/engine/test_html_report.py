@@ -195,7 +195,7 @@ def test_several_labels_per_video(tmp_path: Path) -> None:
     assert "mAP" in found.text and "average precision" in found.text and NAMES[1] in found.text
 
 
-@pytest.mark.parametrize("file", ["results.json", "config.yaml", "dataset.json", "predictions.csv"])
+@pytest.mark.parametrize("file", ["results.json", "config.yaml", "metrics.jsonl", "dataset.json", "predictions.csv"])
 def test_a_damaged_file_is_named(tmp_path: Path, videos: VideoList, file: str, capsys: pytest.CaptureFixture) -> None:
     folder = after_test(tmp_path / "run", videos)
     (folder / file).write_text("[{\n")

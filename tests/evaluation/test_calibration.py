@@ -15,7 +15,7 @@ from timesformer.evaluation.calibration import Calibration, calibrate, calibrate
 def test_finds_the_temperature_that_labels_were_drawn_with(temperature: float) -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 2, (4000, 5))
-    labels = [int(generator.choice(5, p=row)) for row in softmax(logits, axis=1)]
+    labels = np.array([generator.choice(5, p=row) for row in softmax(logits, axis=1)])
     found = calibrate(softmax(logits * temperature, axis=1), labels, [1.0, 2.0, 3.0])
     assert found.temperature == pytest.approx(temperature, rel=0.1)
     assert found.nll_after <= found.nll_before + 1e-9

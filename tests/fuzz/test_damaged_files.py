@@ -24,6 +24,7 @@ from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import CheckpointError, DamagedFileError, VideoReadError
 from timesformer.video import pyav_reader
 from timesformer.video.pyav_reader import PyAVReader
+from timesformer.video.readers import open_video
 from timesformer.weights.files import read_file
 from timesformer.weights.layouts import read_weights
 from timesformer.weights.save import save_weights
@@ -163,7 +164,7 @@ def plain_decode(path: Path) -> tuple[list[int | None], list[np.ndarray], bool]:
 
 def read_video(path: Path, indices: list[int]) -> tuple[np.ndarray | str, tuple[str, ...]]:
     try:
-        with PyAVReader(str(path)) as reader:
+        with open_video(str(path), backend="pyav") as reader:
             return reader.read(indices), reader.info.warnings
     except VideoReadError as error:
         return str(error), ()

@@ -13,6 +13,7 @@ from tests.datasets.media import decode_all, read_number, write_video
 from timesformer.utils.errors import VideoReadError
 from timesformer.video import pyav_reader
 from timesformer.video.pyav_reader import PyAVReader
+from timesformer.video.readers import open_video
 
 
 def test_where_a_seek_lands_late_the_packets_before_it_are_read_from_the_start(
@@ -49,7 +50,7 @@ def test_damaged_frames_are_reported_and_as_in_a_plain_decode_however_often_the_
         pyav_reader._surveys.clear()
         found = []
         for _ in range(3):
-            with PyAVReader(str(path)) as reader:
+            with open_video(str(path), backend="pyav") as reader:
                 found.append((reader.read(range(0, 60, 7)), reader.info.warnings))
         assert all(np.array_equal(frames, np.stack(expected[::7])) for frames, _ in found)
         assert len({warnings for _, warnings in found}) == 1

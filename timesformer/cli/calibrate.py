@@ -31,10 +31,11 @@ def calibrate_checkpoint(arguments: argparse.Namespace) -> None:
     from timesformer.engine.calibrate import calibrate_file
     from timesformer.inference.predictor import checkpoint_of, load
     from timesformer.utils.logging import setup_logging
+    from timesformer.video.clip_spec import Views
 
     setup_logging()
     path = checkpoint_of(arguments.checkpoint)
-    predictor = load(path)
+    predictor = load(path, views=Views())  # as `live` sees a clip, whatever the views of the test
     if predictor.multi_label:
         raise UserError(f"{path} was trained with several labels per video: there is no one score to calibrate")
     found = calibrate_file(path, predictor.score, split=arguments.split, data_dir=arguments.data)
@@ -43,5 +44,6 @@ def calibrate_checkpoint(arguments: argparse.Namespace) -> None:
     print(
         f"temperature {found.temperature:.3f} (negative log likelihood {found.nll_before:.3f} -> {found.nll_after:.3f})"
     )
-    print(f"threshold   {found.threshold:.3f}: at most 1% of the answers from this score on are wrong")
+    meaning = "at most 1% of the answers from this score on are wrong" if found.threshold < 1 else "no score is safe"
+    print(f"threshold   {found.threshold:.3f}: {meaning}")
     print(f"durations   {durations} s (quartiles)")

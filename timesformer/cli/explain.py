@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from timesformer.cli.parsers import command_parser, run_command
 from timesformer.utils.errors import UserError, VideoReadError
+from timesformer.utils.paths import AS_NAMED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,7 @@ def worst_rows(run: Path) -> list[dict[str, str]]:
     table = run / "worst_clips.csv"
     if not table.is_file():
         raise UserError(f"{table} does not exist. --worst takes the OUTPUT_DIR of a run that was tested")
-    with table.open(newline="") as file:
+    with table.open(newline="", **AS_NAMED) as file:
         rows = [*csv.DictReader(file)]
     if not rows:
         raise UserError(f"{table} lists no clip: the test had none wrong")

@@ -26,7 +26,12 @@ NUM_COMPARED = 32  # clips
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; returns the exit status."""
-    parser = command_parser("export", "Export a trained model for other programs.", epilog=EPILOG)
+    parser = command_parser(
+        "export",
+        "Export a trained model for other programs.",
+        usage="%(prog)s CKPT OUT --to FORMAT [options]",
+        epilog=EPILOG,
+    )
     parser.add_argument("source", metavar="CKPT", help="checkpoint, folder of a run, or hf:OWNER/NAME")
     parser.add_argument("out", metavar="OUT", help="new file (with hf: folder)")
     parser.add_argument("--to", required=True, choices=(*GRAPHS, *convert.FORMATS), help="what to write")

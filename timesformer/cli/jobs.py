@@ -15,6 +15,7 @@ import psutil
 from timesformer.cli.parsers import command_parser, run_command
 from timesformer.utils.console import columns
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import json_lines
 
 NOTES = "jobs.jsonl"
 TAIL_BYTES = 100_000  # of a log, where its end is looked for
@@ -42,7 +43,7 @@ def jobs(arguments: argparse.Namespace) -> None:
     file = arguments.job_dir / NOTES
     if not file.is_file():
         raise UserError(f"{file}: no such file; JOB_DIR is the --job_dir of `timesformer submit`")
-    notes = {note["job"]: note for note in _rows(file)}  # the newest of a number
+    notes = {note["job"]: note for note in json_lines(file)}  # the newest of a number
     rows = [("job", "state", "last metric", "output")]
     details = []
     for note in notes.values():
@@ -83,7 +84,7 @@ def state_of(note: dict[str, Any]) -> str:
 
 def _by_results(note: dict[str, Any]) -> str:
     """Of a job that nobody knows any more: it has a test, or its log says that it ended well."""
-    tested = any(row.get("kind") == "test" for row in _rows(Path(note["output_dir"]) / "metrics.jsonl"))
+    tested = any(row.get("kind") == "test" for row in json_lines(Path(note["output_dir"]) / "metrics.jsonl"))
     return "COMPLETED" if tested or "completed successfully" in _tail(Path(note["log"])) else "FAILED"
 
 
@@ -96,7 +97,7 @@ def _command_line(process: int) -> list[str]:
 
 def last_metric(folder: Path) -> str:
     """The last row of metrics.jsonl in a few words; a dash before the first."""
-    rows = [row for row in _rows(folder / "metrics.jsonl") if "kind" in row]
+    rows = [row for row in json_lines(folder / "metrics.jsonl") if "kind" in row]
     if not rows:
         return "-"
     kinds = {row["kind"]: row for row in rows}
@@ -119,18 +120,6 @@ def _tail(log: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of json lines; half a line is none."""
-    rows = []
-    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows += [row] if isinstance(row, dict) else []
-    return rows
 
 
 def _output(*command: str) -> str:

@@ -37,23 +37,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def live(arguments: argparse.Namespace) -> None:
     """Watch the source; `UserError` for a checkpoint, source or option that cannot be used."""
-    from timesformer.inference.actions import as_json, program, webhook
+    from timesformer.inference.actions import Webhook, as_json, program
     from timesformer.inference.events import EventDetector
     from timesformer.inference.live import Watcher
     from timesformer.inference.predictor import load
     from timesformer.utils.logging import get_logger, setup_logging
     from timesformer.video.capture import Source
 
-    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
-        raise UserError(f"--threshold {arguments.threshold:g}: give a score above 0, up to 1")
-    for option, values in (("--window", arguments.window or []), ("--stride", [arguments.stride])):
-        if any(not 0 < value <= 600 for value in values):
-            raise UserError(f"{option} {' '.join(f'{value:g}' for value in values)}: give seconds above 0, up to 600")
+    check_numbers(arguments)
     actions: list[Callable[[Event], None]] = [program(arguments.exec)] if arguments.exec else []
-    actions += [webhook(arguments.webhook)] if arguments.webhook else []
+    webhook = Webhook(arguments.webhook) if arguments.webhook else None
+    actions += [webhook] if webhook else []
     setup_logging()
     log = get_logger(__name__)
     predictor = load(arguments.checkpoint, device=arguments.device)
+    if predictor.multi_label:
+        raise UserError(f"{arguments.checkpoint} gives several labels per video; live needs a model of one class each")
     known = predictor.calibration
     if known is None:
         log.warning(
@@ -61,6 +60,8 @@ def live(arguments: argparse.Namespace) -> None:
             *(arguments.checkpoint, arguments.threshold or THRESHOLD, arguments.checkpoint),
         )
     threshold = arguments.threshold or (known.threshold if known else THRESHOLD)
+    if threshold >= 1:
+        log.warning("on the calibration's clips no score was safe: nothing will be an event. Give --threshold 0.9")
     watcher = Watcher(
         predictor,
         EventDetector(predictor.class_names, threshold),
@@ -79,4 +80,19 @@ def live(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:
+        if webhook:
+            webhook.close()
         log.info("%s", watcher.statistics)
+
+
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Refuse thresholds and seconds out of their range.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
+        raise UserError(f"--threshold {arguments.threshold:g}: give a score above 0, up to 1")
+    for option, values in (("--window", arguments.window or []), ("--stride", [arguments.stride])):
+        if any(not 0 < value <= 600 for value in values):
+            raise UserError(f"{option} {' '.join(f'{value:g}' for value in values)}: give seconds above 0, up to 600")

@@ -38,8 +38,7 @@ Train and use video transformers. The commands:
 
 {chr(10).join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())}
 
-timesformer COMMAND --help   options of a command
-timesformer --version        version of the package
+timesformer COMMAND --help: options of a command; timesformer --version
 """
 
 

@@ -12,17 +12,20 @@ from timesformer.cli.parsers import command_parser, heavy_imports, run_command
 from timesformer.utils.console import count
 from timesformer.utils.errors import UserError
 
-EPILOG = """\
-SOURCE: video files, folders, patterns ("clips/*.mp4"), folders of pictures,
-lists (.csv, .tsv, .txt; with labels the accuracy is printed too).
-Exit status 1: some could not be read; they are listed."""
+DESCRIPTION = "Predict the classes of videos with trained weights."
+EPILOG = "Labels in lists or folders give the accuracy. Exit status 1: some are unreadable"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; returns the exit status."""
-    parser = command_parser("predict", "Predict the classes of videos with trained weights.", epilog=EPILOG)
+    parser = command_parser("predict", DESCRIPTION, usage="%(prog)s CKPT SOURCE... [options]", epilog=EPILOG)
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, folder of a run, or hf:OWNER/NAME")
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="what to predict, see below")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help='files, folders, "clips/*.mp4", lists, folders of pictures',
+    )
     parser.add_argument("--topk", type=_count, default=3, metavar="K", help="classes per video (%(default)s)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="table: path, prediction, score, a column per class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="list with the top classes of each video")

@@ -181,7 +181,7 @@ _DECLARED = (
     Key("GESTURES.FRAME_SIZE", "auto", "size|auto", "rendered frame in pixels: even side, or [height, width]; auto: 84 x 96, 120 x 160 with HARD, 96 x 120 for gestures_wide", low=16, high=4096),
     Key("GESTURES.NUM_CLIPS", [20000, 990, 990], "ints", "clips in train, val and test of gestures_wide, which are drawn when they are read", low=1, high=10**7, length=3),
     Key("GESTURES.HARD", False, "bool", "harder rendering: clutter, little contrast, small hand"),
-    Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or less than half of one, as a 13th class: idle", low=0, high=1000),
+    Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or at most 60% of one, as a 13th class: idle", low=0, high=1000),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
     Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores, at most 8 (when training on the CPU, a quarter of it)", low=0, high=1024),

@@ -33,7 +33,7 @@ def calibrate_file(
 
     Args:
         path: of a run's checkpoint.
-        score: of its predictor.
+        score: of its predictor, one centre view and one label a video.
         split: of the configuration that the checkpoint stores.
         data_dir: where the videos and lists are now; "": where they were.
 
@@ -52,6 +52,6 @@ def calibrate_file(
     for index in predictions.indices:
         with open_record(records[index], backend="pyav") as reader:
             durations.append(reader.info.duration_sec)
-    found = calibrate(predictions.scores, [int(np.max(label)) for label in predictions.labels], durations)
+    found = calibrate(predictions.scores, np.array(predictions.labels), durations)
     write_whole(content | {"calibration": found.to_dict()}, Path(path))
     return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import simplejson
 from tqdm import tqdm
 
+from timesformer.utils.files import json_lines
 from timesformer.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -100,11 +101,7 @@ class RunEvents:
 
     def history(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a line that a crash left half written is no row."""
-        try:
-            lines = self.path.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        return [row for line in lines if (row := _row(line))]
+        return [row for row in json_lines(self.path) if {"kind", "epoch", "step"} <= row.keys()]
 
     def start_at(self, *, epoch: int, step: int) -> None:
         """Drop what an earlier start wrote after `step` optimiser steps, and what its tests wrote.
@@ -127,15 +124,6 @@ class RunEvents:
             self._write(self._unwritten.pop())
         if "board" in self.__dict__:
             self._show(lambda board: board.close())
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    """A row of metrics.jsonl; None for half a line."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and {"kind", "epoch", "step"} <= row.keys() else None
 
 
 def data_advice(wait_share: float, *, num_workers: int, num_cpus: int, cached: bool) -> str:

@@ -64,6 +64,8 @@ def write_html(folder: Path, out: Path | None = None, *, records: Sequence[Video
     events = RunEvents(folder, tensorboard_dir=None, is_main=False)
     with _reading(events.path):
         history = events.history()
+        if not history and events.path.is_file() and events.path.stat().st_size:
+            raise ValueError("it has no row")
     results = _mapping(folder / "results.json")
     settings = {name: _flat(_mapping(folder / name)) for name in ("config.yaml", "test_config.yaml")}
     settings = {name: values for name, values in settings.items() if values}

@@ -57,12 +57,12 @@ def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(softmax(np.log(np.maximum(scores, MIN_SCORE)) / temperature, axis=1))
 
 
-def calibrate(scores: np.ndarray, labels: Sequence[int], durations_sec: Sequence[float] = ()) -> Calibration:
+def calibrate(scores: np.ndarray, labels: np.ndarray, durations_sec: Sequence[float] = ()) -> Calibration:
     """Choose the temperature of least negative log likelihood, then the threshold.
 
     Args:
         scores: (n, K) probabilities of clips that the model was not trained on.
-        labels: n class indices.
+        labels: (n,) class indices.
         durations_sec: of the clips.
 
     Raises:
@@ -70,22 +70,21 @@ def calibrate(scores: np.ndarray, labels: Sequence[int], durations_sec: Sequence
     """
     from scipy.optimize import minimize_scalar
 
-    truth = np.asarray(labels)
-    if not len(truth):
+    if not len(labels):
         raise ValueError("no clips to calibrate on")
-    rows = np.arange(len(truth))
+    rows = np.arange(len(labels))
 
     def nll(log_temperature: float) -> float:
-        return float(-np.log(np.maximum(calibrated(scores, np.exp(log_temperature))[rows, truth], MIN_SCORE)).mean())
+        return float(-np.log(np.maximum(calibrated(scores, np.exp(log_temperature))[rows, labels], MIN_SCORE)).mean())
 
     best = minimize_scalar(nll, bounds=np.log(TEMPERATURES), method="bounded")
     temperature = float(np.exp(best.x))
     probabilities = calibrated(scores, temperature)
     return Calibration(
         temperature=temperature,
-        threshold=error_threshold(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth),
+        threshold=error_threshold(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),
         durations_sec=tuple(np.quantile(durations_sec, (0.25, 0.5, 0.75)).tolist()) if len(durations_sec) else (),
-        clips=len(truth),
+        clips=len(labels),
         nll_before=nll(0.0),
         nll_after=float(best.fun),
     )

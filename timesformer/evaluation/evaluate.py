@@ -73,11 +73,11 @@ def scoring(
     model: nn.Module,
     *,
     spec: ClipSpec,
-    ensemble: str = "mean",
-    multi_label: bool = False,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    views_per_forward: int = 8,
+    ensemble: str,
+    multi_label: bool,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    views_per_forward: int,
 ) -> Iterator[Callable[[Batch], list[np.ndarray]]]:
     """The model in evaluation mode, as a function from a batch to the scores (K,) of each of its readable videos.
 
@@ -141,11 +141,18 @@ def evaluate(
     """
     stop = stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
-    how = {"spec": spec, "ensemble": ensemble, "multi_label": multi_label, "device": device, "dtype": dtype}
     rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
-    with scoring(model, views_per_forward=views_per_forward, **how) as score:  # type: ignore[arg-type]
+    with scoring(
+        model,
+        spec=spec,
+        ensemble=ensemble,
+        multi_label=multi_label,
+        device=device,
+        dtype=dtype,
+        views_per_forward=views_per_forward,
+    ) as score:
         distributed.broadcast_buffers(model)
         for batch in tqdm(loader, desc=title, disable=not shows, leave=False, unit="batch", dynamic_ncols=True):
             if any(stop.votes()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import shlex
@@ -19,6 +20,7 @@ from timesformer.utils.logging import get_logger
 log = get_logger(__name__)
 
 WEBHOOK_SEC = 5.0  # for the server to answer
+CLOSE_SEC = 10.0  # at the end of the stream, for what is under way
 MAX_WAITING = 100  # events for a server that does not keep up; the oldest are dropped
 MAX_PROGRAMS = 8  # that run at the same time
 FIELDS = ("name", "label", "score", "start", "end", "decided")
@@ -63,35 +65,43 @@ def _fill(words: list[str], fields: dict[str, Any]) -> list[str]:
     return [word.format_map(fields) for word in words]
 
 
-def webhook(url: str) -> Callable[[Event], None]:
-    """POST each event as JSON to `url`, in a thread of its own.
+class Webhook:
+    """POSTs each event as JSON to an address, in a thread of its own."""
 
-    Raises:
-        UserError: not an http address.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise UserError(f"--webhook {url}: give an address that begins with http:// or https://")
-    waiting: queue.Queue[Event] = queue.Queue(MAX_WAITING)
+    def __init__(self, url: str) -> None:
+        """Start the thread.
 
-    def send() -> None:
+        Raises:
+            UserError: not an http address.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"--webhook {url}: give an address that begins with http:// or https://")
+        self._url, self._waiting = url, queue.Queue[Event | None](MAX_WAITING)
+        self._thread = threading.Thread(target=self._send, daemon=True, name="webhook")
+        self._thread.start()
+
+    def __call__(self, event: Event | None) -> None:
+        """Send an event when those before it are sent; None: no more comes."""
         while True:
-            event = waiting.get()
             try:
-                request = urllib.request.Request(url, as_json(event).encode(), {"Content-Type": "application/json"})
+                return self._waiting.put_nowait(event)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    dropped = self._waiting.get_nowait()
+                    log.warning("--webhook: %s was dropped, the server does not keep up", dropped and dropped.name)
+
+    def close(self) -> None:
+        """Wait for the events under way, at most `CLOSE_SEC`."""
+        self(None)
+        self._thread.join(CLOSE_SEC)
+        if self._thread.is_alive():
+            log.warning("--webhook: the server does not answer; the last events were not sent")
+
+    def _send(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                headers = {"Content-Type": "application/json"}
+                request = urllib.request.Request(self._url, as_json(event).encode(), headers)
                 urllib.request.urlopen(request, timeout=WEBHOOK_SEC).close()
             except (OSError, ValueError) as error:
                 log.warning("--webhook: %s was not sent: %s", event.name, error)
-            finally:
-                waiting.task_done()
-
-    def put(event: Event) -> None:
-        while True:
-            try:
-                return waiting.put_nowait(event)
-            except queue.Full:
-                log.warning("--webhook: %s was dropped, the server does not keep up", waiting.get_nowait().name)
-                waiting.task_done()
-
-    threading.Thread(target=send, daemon=True, name="webhook").start()
-    put.join = waiting.join  # type: ignore[attr-defined]
-    return put

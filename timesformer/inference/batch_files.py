@@ -23,6 +23,7 @@ from timesformer.inference.predictor import Predictor
 from timesformer.inference.windows import windows
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import UserError, VideoReadError
+from timesformer.utils.paths import AS_NAMED
 
 MAX_WORKERS = 8
 FEW = 16  # clips that are decoded in this process: starting another one would take longer
@@ -113,6 +114,8 @@ def predict_files(
         on_accelerator = predictor.device.type != "cpu"
         num_workers = (min(MAX_WORKERS, available_cpus()) if on_accelerator else 1) if len(clips) > FEW else 0
     with _Tables(output, predictor, in_windows=window_sec is not None) as tables, _bar(len(clips)) as bar:
+        for failure in result.failures:  # videos of which no windows could be made
+            tables.add_failure(failure)
         for outcomes, waited in predictor.stream(clips, batch_size=batch_size, num_workers=num_workers):
             result.waited_sec += waited
             for outcome in outcomes:
@@ -130,7 +133,10 @@ def predict_files(
                         labels.append(record.label)
                         scores.append(outcome.scores)
                 if not left[owner]:
-                    _finish(predictor, videos[owner], waiting.pop(owner), output, names[owner])
+                    try:
+                        _finish(predictor, videos[owner], waiting.pop(owner), output, names[owner])
+                    except VideoReadError as error:  # a frame of the overlay that no clip shows
+                        result.failures.append(Failure.of(owner, videos[owner], error))
             result.num_clips += len(outcomes)
             bar.update(len(outcomes))
             bar.set_postfix_str(f"{100 * result.waited_sec / max(bar.format_dict['elapsed'], 1e-9):.0f}% decoding")
@@ -215,7 +221,7 @@ class _Tables:
 
     def _open(self, path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return self._files.enter_context(path.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
+        return self._files.enter_context(path.open("w", newline="", **AS_NAMED))
 
     def __exit__(self, *exc: object) -> None:
         if self._json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-REJECTED_NAMES = ("idle", "none", "no gesture", "background", "nothing", "doing other things")  # classes of no gesture
+# Classes of no gesture, without blanks, hyphens and underscores.
+REJECTED_NAMES = {"idle", "none", "nogesture", "background", "nothing", "doingnothing", "doingotherthings"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Event:
 
 def is_rejected(name: str) -> bool:
     """Whether a class of this name means that there is no gesture."""
-    words = name.casefold().replace("_", " ").replace("-", " ").strip()
-    return words in REJECTED_NAMES or words.replace(" ", "") in ("nogesture", "doingotherthings", "doingnothing")
+    return re.sub(r"[\s_-]+", "", name.casefold()) in REJECTED_NAMES
 
 
 @dataclass

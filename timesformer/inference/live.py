@@ -53,7 +53,7 @@ class Watcher:
     """Finds gestures in a stream with a predictor.
 
     Attributes:
-        predictor: of single gestures; its views other than one centre view are not used.
+        predictor: of single gestures, one label each; its views other than one centre view are not used.
         detector: of events.
         durations_sec: lengths of the windows. Models with a fixed sampling rate have one of their own.
         temperature: of the calibration, 1 without one.
@@ -140,11 +140,5 @@ class Watcher:
         with torch.inference_mode(), autocast(predictor.device, predictor.dtype):
             batch = torch.from_numpy(np.stack(clips)).to(predictor.device)
             logits = predictor.model(predictor.spec.normalize(batch)).float().cpu()
-        scores = join_views_each(logits, multi_label=predictor.multi_label)
-        scores = calibrated(scores, self.temperature)
+        scores = calibrated(join_views(logits[:, None], "mean").numpy(), self.temperature)
         return [Window(now - duration, now, row) for duration, row in zip(durations, scores, strict=True)]
-
-
-def join_views_each(logits: torch.Tensor, *, multi_label: bool) -> np.ndarray:
-    """Probabilities (W, K) of windows that are each a view of their own, from logits (W, K)."""
-    return np.stack([join_views(row[None], "mean", multi_label=multi_label).numpy() for row in logits])

@@ -28,6 +28,7 @@ from timesformer.models.attention import Weighing, recorded_attention, split_hea
 from timesformer.models.blocks import Block, LocalGlobalBlock, SteppedBlock
 from timesformer.models.frame_cls import FrameClsBlock
 from timesformer.models.vit import TimeSformer, VisionTransformer
+from timesformer.utils.errors import UserError
 
 
 def rollout(model: TimeSformer, clip: Tensor) -> Tensor:
@@ -99,7 +100,10 @@ class _Flow:
     @singledispatchmethod
     def back(self, block: nn.Module, state: Any) -> Any:
         """The relevance of the tokens before `block` from that of those after it."""
-        raise NotImplementedError(type(block).__name__)
+        raise UserError(
+            f"rollout and gradient do not know how attention runs in {type(block).__name__}. "
+            "Take the method occlusion, which works for any model"
+        )
 
     @back.register
     def _(self, block: Block, state: Tensor) -> Tensor:  # rows (R, L)

@@ -1,9 +1,12 @@
-"""What a path is that should be a file: opening a named pipe would wait for a writer without end."""
+"""Files: what is no file (opening a named pipe would wait without end), and files of JSON lines."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from pathlib import Path
+from typing import Any
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -26,3 +29,19 @@ def not_a_file(path: str | os.PathLike[str]) -> str:
     except (OSError, ValueError):  # opening it will say why
         return ""
     return f"{kind}, not a file" if kind else ""
+
+
+def json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The objects of a file with one in each line; [] without the file. Half a line, which a crash leaves, is none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows += [row] if isinstance(row, dict) else []
+    return rows

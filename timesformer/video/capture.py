@@ -114,7 +114,8 @@ class Capture:
         self.dropped = self.received = 0
         self._waiting: deque[tuple[float, float, np.ndarray]] = deque()
         self._changed = threading.Condition()
-        self._done, self._error = False, None
+        self._done = False
+        self._error: BaseException | None = None
         self._source, self._paced, self._max, self._prepare = source, paced, max_frames, prepare
         threading.Thread(target=self._read, daemon=True, name="capture").start()
 
@@ -150,7 +151,7 @@ class Capture:
                         self.dropped += 1
                     self._changed.notify()
         except BaseException as error:  # handed to the reader
-            self._error = error  # type: ignore[assignment]
+            self._error = error
         finally:
             with self._changed:
                 self._done = True

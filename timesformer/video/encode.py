@@ -1,10 +1,11 @@
-"""Frames to a small video that browsers play, in memory."""
+"""Frames to a video that browsers play."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import IO
 
 import av
 import numpy as np
@@ -23,11 +24,17 @@ def encode(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> tuple[str, 
         frames: uint8 RGB (T, H, W, 3); the last row and column are left out where H or W is odd.
         fps: frames per second.
     """
+    buffer = io.BytesIO()
+    media_type = write(buffer, frames, fps, size=frames[0].shape[:2])
+    return media_type, buffer.getvalue()
+
+
+def write(out: IO[bytes], frames: Iterable[np.ndarray], fps: float, *, size: tuple[int, ...]) -> str:
+    """`encode` frames of `size` (height, width) as they come into an open file; returns the media type."""
     media_type, container_format, encoder, pixels, options = next(each for each in FORMATS if _exists(each[2]))
-    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
-    buffer, rate = io.BytesIO(), Fraction(fps).limit_denominator(1000)
-    with av.open(buffer, "w", format=container_format) as container:
-        stream = container.add_stream(encoder, rate=rate, options=options)
+    height, width = (side // 2 * 2 for side in size)
+    with av.open(out, "w", format=container_format) as container:
+        stream = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options)
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width, stream.pix_fmt = height, width, pixels
         stream.codec_context.thread_count = 1
@@ -35,7 +42,7 @@ def encode(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> tuple[str, 
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    return media_type, buffer.getvalue()
+    return media_type
 
 
 def _exists(encoder: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -11,13 +10,14 @@ import cv2
 import numpy as np
 
 from timesformer.utils.errors import UserError
+from timesformer.video.encode import write
 from timesformer.video.readers import VideoReader
 
 _CHUNK_BYTES = 2**26  # of frames that are read at a time
 
 
 def write_overlay(reader: VideoReader, path: Path, caption: Callable[[float], str]) -> None:
-    """Write the frames of an open video as H.264; `path` appears only when it is complete.
+    """Write the frames of an open video with text; `path` appears only when it is complete.
 
     Args:
         reader: of the video.
@@ -29,20 +29,18 @@ def write_overlay(reader: VideoReader, path: Path, caption: Callable[[float], st
         UserError: the file cannot be written.
     """
     info = reader.info
-    height, width = info.height - info.height % 2, info.width - info.width % 2  # what yuv420p can hold
     step = max(1, _CHUNK_BYTES // (info.height * info.width * 3))
-    unfinished = path.with_name(f".{path.name}.unfinished.mp4")
+
+    def pictures() -> Iterator[np.ndarray]:
+        for start in range(0, info.num_frames, step):
+            for number, frame in enumerate(reader.read(range(start, min(start + step, info.num_frames))), start):
+                yield _with_text(frame, caption(number / info.fps))
+
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(unfinished), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(info.fps).limit_denominator(1001))
-            assert isinstance(stream, av.VideoStream)
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            for start in range(0, info.num_frames, step):
-                for number, frame in enumerate(reader.read(range(start, min(start + step, info.num_frames))), start):
-                    picture = _with_text(frame[:height, :width], caption(number / info.fps))
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
+        with unfinished.open("wb") as file:
+            write(file, pictures(), info.fps, size=(info.height, info.width))
         unfinished.replace(path)
     except (OSError, av.error.FFmpegError) as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -145,7 +145,11 @@ class _TypedErrors:
         self._path = path
         with self._named():
             self._reader = open_it()
-        self.info = self._reader.info
+
+    @property
+    def info(self) -> VideoInfo:
+        """See `VideoReader`."""
+        return self._reader.info
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader`."""

@@ -40,7 +40,7 @@ def test_the_hand_is_where_the_gesture_is() -> None:
     assert during.mean() > 1.5 * movement[: events[0].start // 2].mean()  # at first nothing is in sight
 
 
-def test_idle_clips_show_less_than_half_of_a_gesture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_clips_show_a_part_of_a_gesture_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
 
     def draw(generator: object, person: object, difficulty: object, positions: np.ndarray, size: object) -> np.ndarray:

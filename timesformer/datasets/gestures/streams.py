@@ -45,12 +45,12 @@ def render_idle(
     generator = numpy_generator(seed, split, number, IDLE_KEY + take)
     positions, events = plan(generator, person, generator.integers(0, 12, 2).tolist())
     num_frames = round(FPS * float(np.clip(person.duration_sec * generator.uniform(0.8, 1.2), 2.0, 4.0)))
-    starts = [
-        start
+    shown = [
+        max(_overlap(start, start + num_frames, event) for event in events)
         for start in range(len(positions) - num_frames + 1)
-        if all(_overlap(start, start + num_frames, event) <= MAX_OVERLAP for event in events)
     ]
-    start = int(generator.choice(starts)) if starts else 0
+    starts = [start for start, share in enumerate(shown) if share <= MAX_OVERLAP]
+    start = int(generator.choice(starts)) if starts else int(np.argmin(shown))
     window = slice(start, start + num_frames)
     return draw_frames(generator, person, difficulty, positions[window], frame_size)
 
