@@ -10,36 +10,41 @@ from collections.abc import Sequence
 
 from timesformer import __version__
 
-# Name -> function below timesformer.cli, which is imported when its command runs: (arguments) -> exit status.
-COMMANDS = {
-    "train": ("train.main", "train a model, then test it"),
-    "test": ("train.test", "test trained weights, without training"),
-    "check": ("train.check", "check configuration and data, take one tiny step, stop"),
-    "preview": ("preview.main", "draw the clips that the model gets"),
-    "calibrate": ("calibrate.main", "calibrate scores on the validation list"),
-    "live": ("live.main", "watch a camera, stream or file for gestures"),
-    "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
-    "predict": ("predict.main", "predict the classes of videos with trained weights"),
-    "export": ("export.main", "export a trained model: ONNX, pt2, safetensors, Hugging Face"),
-    "explain": ("explain.main", "show which frames and which parts of them decided a prediction"),
-    "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
-    "render": ("render.main", "render the generated gestures into a folder"),
-    "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),
-    "compare": ("compare.main", "compare the results of tested runs"),
-    "report": ("report.main", "write one HTML file about a run"),
-    "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
-    "submit": ("submit.main", "train and test as a Slurm job"),
-    "jobs": ("jobs.main", "show the state of submitted jobs"),
+# What the command is for -> name -> function below timesformer.cli, which is imported when its command runs:
+# (arguments) -> exit status.
+GROUPS = {
+    "Data": {
+        "preview": ("preview.main", "draw the clips that the model gets"),
+        "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),
+        "render": ("render.main", "render the generated gestures into a folder"),
+    },
+    "Train and test": {
+        "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
+        "check": ("train.check", "check configuration and data, take one tiny step, stop"),
+        "train": ("train.main", "train a model, then test it"),
+        "test": ("train.test", "test trained weights, without training"),
+        "submit": ("submit.main", "train and test as a Slurm job"),
+        "jobs": ("jobs.main", "show the state of submitted jobs"),
+        "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
+    },
+    "Results": {
+        "report": ("report.main", "write one HTML file about a run"),
+        "compare": ("compare.main", "compare the results of tested runs"),
+    },
+    "Use a trained model": {
+        "predict": ("predict.main", "predict the classes of videos"),
+        "calibrate": ("calibrate.main", "calibrate scores on the validation list"),
+        "live": ("live.main", "watch a camera, stream or file for gestures"),
+        "explain": ("explain.main", "show which frames and which parts of them decided"),
+        "export": ("export.main", "export it: ONNX, pt2, safetensors, Hugging Face"),
+        "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
+    },
 }
-USAGE = f"""\
-usage: timesformer COMMAND [options]
-
-Train and use video transformers. The commands:
-
-{chr(10).join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())}
-
-timesformer COMMAND --help: options of a command; timesformer --version
-"""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+USAGE = "usage: timesformer COMMAND [options]\n\nTrain and use video transformers.\n"
+for _title, _group in GROUPS.items():
+    USAGE += f"\n{_title}\n" + "".join(f"  {name:<10} {text}\n" for name, (_, text) in _group.items())
+USAGE += "\ntimesformer COMMAND --help: options of a command; timesformer --version\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
