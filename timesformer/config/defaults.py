@@ -130,7 +130,7 @@ _DECLARED = (
     Key("TIMESFORMER.QKV_BIAS", True, "bool", "bias in the query, key and value projections"),
     Key("TIMESFORMER.INIT", "vit", "str", "vit: std 0.02, for fine-tuning; scratch: sine-cosine positions and 1/sqrt(fan_in), for training from scratch", ("vit", "scratch")),
     # ---------------------------------------------------------------- data
-    Key("DATA.PATH_TO_DATA_DIR", "", "path", "folder with the lists (train.csv, val.csv, test.csv) or, for `folder`, one folder per class", identity=False),
+    Key("DATA.PATH_TO_DATA_DIR", "", "path", "folder with the lists (train.csv, val.csv, test.csv; manifest: videos.csv, or that file) or, for `folder`, one folder per class", identity=False),
     Key("DATA.PATH_PREFIX", "", "path", "prefix of every relative path in the lists", identity=False),
     Key("DATA.PATH_LABEL_SEPARATOR", " ", "str", "separator of path and label in a csv list"),
     Key("DATA.CLASS_NAMES_PATH", "", "path", "text file with one class name a line, in label order, or a json {name: label}", identity=False),

@@ -12,7 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 # Importing a dataset registers it.
-from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # noqa: F401
+from timesformer.datasets import folder, howto100m, kinetics, manifest, muwiges, ssv2  # noqa: F401
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_shared_memory, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401

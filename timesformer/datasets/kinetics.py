@@ -41,6 +41,9 @@ class Row(NamedTuple):
     label: str
     start_sec: float = 0.0
     end_sec: float = 0.0
+    fps: float = 0.0  # of a frame folder when known
+    subject: str = ""
+    scene: str = ""
 
 
 def split_line(line: str, separator: str) -> tuple[str, str]:
@@ -123,7 +126,7 @@ class Kinetics:
         if not table.header:
             self._check_columns(table, rows, separator, base)
         rows = [row._replace(path=row.path and join(base, row.path)) for row in rows]
-        found = self._records(table, rows, known)
+        found = self._records(path, table.problems, rows, known)
         return VideoList(found.records, [*names], warnings + doubts + found.warnings)
 
     def _plain_rows(self, table: Table, separator: str, known: Mapping[str, int]) -> tuple[list[Row], list[str]]:
@@ -196,18 +199,20 @@ class Kinetics:
             raise ValueError(f"label {outside[0]} is {allowed} ({row.path})", f"a label is {allowed}", max(labels))
         return labels
 
-    def _records(self, table: Table, rows: Sequence[Row], known: Mapping[str, int]) -> VideoList:
+    def _records(
+        self, path: str, problems: Sequence[Problem], rows: Sequence[Row], known: Mapping[str, int]
+    ) -> VideoList:
         """Records of rows whose paths can be opened; equal rows are kept once, those of one video joined (multi-label).
 
         Raises:
-            DataListError: the table has problems, labels are bad, or one video has two labels.
+            DataListError: the list `path` has `problems`, labels are bad, or one video has two labels.
         """
-        problems, repeated, left_out, warnings = table.problems, [], LeftOut(), []
+        file, problems, repeated, left_out, warnings = os.path.basename(path), [*problems], [], LeftOut(), []
         seen: dict[tuple[str, float, float], VideoRecord] = {}
         real_path = RealPaths()
         numbers: set[int] = set()
         for row in rows:
-            source, key = f"{table.file}:{row.line}", (real_path(row.path), row.start_sec, row.end_sec)
+            source, key = f"{file}:{row.line}", (real_path(row.path), row.start_sec, row.end_sec)
             if is_system_file(row.path):
                 left_out.add("rows of hidden or system files", os.path.basename(row.path))
                 continue
@@ -225,27 +230,28 @@ class Kinetics:
             numbers.update(labels)
             label = labels if self.multi_label else labels[0]
             if (first := seen.get(key)) is None:
-                fps = self.frame_fps if frames else 0.0
-                seen[key] = VideoRecord(row.path, label, source, frames, fps, "", row.start_sec, row.end_sec)
+                fps = (row.fps or self.frame_fps) if frames else 0.0
+                part = row.start_sec, row.end_sec
+                seen[key] = VideoRecord(row.path, label, source, frames, fps, row.subject, *part, row.scene)
                 continue
-            path = row.path if row.path == first.path else f"{row.path}, {first.path}"
+            paths = row.path if row.path == first.path else f"{row.path}, {first.path}"
             if isinstance(first.label, tuple):
                 seen[key] = replace(first, label=tuple(sorted({*labels, *first.label})))
-                repeated.append(f"{source}: same video as {first.source}, joined ({path})")
+                repeated.append(f"{source}: same video as {first.source}, joined ({paths})")
             elif first.label == label:
-                repeated.append(f"{source}: same video as {first.source}, kept once ({path})")
+                repeated.append(f"{source}: same video as {first.source}, kept once ({paths})")
             else:
-                text = f"label {label}, but {first.source} gives the same video label {first.label} ({path})"
+                text = f"label {label}, but {first.source} gives the same video label {first.label} ({paths})"
                 problems.append(Problem(source, text, "one video has two labels"))
         advice = _label_advice([row for row in rows if row.path], known, self.num_classes)
         if numbers and max(numbers) >= self.num_classes:
             advice = f"If the list is right, add: MODEL.NUM_CLASSES {max(numbers) + 1}"
             if min(numbers) == 1 and max(numbers) == self.num_classes:
                 advice = "The labels seem to count from 1; they must count from 0."
-        raise_problems(table.path, problems, advice)
+        raise_problems(path, problems, advice)
         if not seen:
-            raise DataListError(f"{table.path}: no row is left. {' '.join(left_out.lines(table.file))}")
-        return VideoList([*seen.values()], warnings=warnings + shorten(repeated) + left_out.lines(table.file))
+            raise DataListError(f"{path}: no row is left. {' '.join(left_out.lines(file))}")
+        return VideoList([*seen.values()], warnings=warnings + shorten(repeated) + left_out.lines(file))
 
 
 def _label_advice(rows: Sequence[Row], known: Mapping[str, int], num_classes: int) -> str:

@@ -31,6 +31,7 @@ class VideoRecord:
     subject: str = ""  # the person in the video when known, else ""
     start_sec: float = 0.0  # the part of the file that is used; 0 to 0 means all of it
     end_sec: float = 0.0
+    scene: str = ""  # the place or the recording when known, else ""
 
 
 @dataclass
