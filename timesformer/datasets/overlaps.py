@@ -11,11 +11,12 @@ from timesformer.datasets.files import RealPaths
 from timesformer.datasets.records import VideoList, VideoRecord, in_memory, shorten
 
 # Words before the number of somebody or something that should be in one list only: person03, p07, g01 (of UCF101).
-_WORDS = (
+PEOPLE = (
     "subject|subj|sub|person|participant|people|user|actor|signer|volunteer|performer|speaker|patient|student|player"
-    "|scene|room|location|place|house|kitchen|session|group|s|p|g|u|id"
+    "|p|s|u|id"
 )
-_NUMBERED = re.compile(rf"(?<![a-z])({_WORDS})[ _-]?([0-9]+)(?![0-9])", re.IGNORECASE)
+PLACES = "scene|room|location|place|house|kitchen|session|group|g"
+_NUMBERED = re.compile(rf"(?<![a-z])({PEOPLE}|{PLACES})[ _-]?([0-9]+)(?![0-9])", re.IGNORECASE)
 
 
 def overlaps(lists: Mapping[str, VideoList], same: Sequence[str] = ()) -> list[str]:
