@@ -92,3 +92,11 @@ def test_no_test_list_and_no_room_for_a_cache() -> None:
     assert "DATA_LOADER.CACHE" not in settings(SMALL, rows())
     assert settings(SMALL, rows(), Machine(cache_gb=0.1))["DATA_LOADER.CACHE"] == "none"
     assert settings(SMALL, rows(2000, frames=1000))["DATA_LOADER.CACHE"] == "none"  # more than CACHE_GB
+
+
+def test_the_image_recipe_has_the_pixel_range_of_its_weights() -> None:
+    import timm
+
+    cfg = load_config(IMAGES).cfg
+    weights = timm.get_pretrained_cfg(cfg.MODEL.WEIGHTS.removeprefix("timm:"))
+    assert (tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)) == (weights.mean, weights.std)

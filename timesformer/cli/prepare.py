@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 TIMED_STEPS = 5  # by which the time of a training is estimated
 DESCRIPTION = """\
-Make DIR/videos.csv (label, person, scene and split of each clip), DIR/classes.txt
-and DIR/config.yaml. FOLDER is not changed. Then: timesformer train --cfg
-DIR/config.yaml. Again: adds new clips; what you edited in DIR stays."""
+Make DIR/videos.csv (label, person, scene and split of each clip), classes.txt
+and config.yaml, with which `timesformer train --cfg DIR/config.yaml` trains.
+FOLDER is not changed. Again: adds new clips; what you edited in DIR stays."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
