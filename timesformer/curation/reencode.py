@@ -67,7 +67,11 @@ def _results(jobs: Iterable[tuple[VideoRecord, str, int]], processes: int) -> It
         return
     spawn = get_context("spawn")  # forking a process that runs threads can hang
     with ProcessPoolExecutor(processes, spawn, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
-        yield from pool.map(_copy, jobs, chunksize=4)
+        try:
+            yield from pool.map(_copy, jobs, chunksize=4)
+        except BaseException:  # Ctrl-C, a full disk: leaving the block would wait for all the others
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _copy(job: tuple[VideoRecord, str, int]) -> tuple[str, str]:
