@@ -116,7 +116,10 @@ def warnings_of(listing: Listing) -> list[str]:
     of_class: dict[str, set[str]] = {}
     for row in listing.rows:
         of_class.setdefault(row.label, set()).update({row.split} - {""})
-    expected = {*splits} - {""} | {"train", "val"}
+    if "val" not in splits:
+        advice = "a class needs at least 3 videos for one. Write val into the column split of some in videos.csv"
+        lines.append(f"warning: no video is in val, and a training needs that list: {advice}")
+    expected = {*splits} - {""}
     lacking = [
         f"{name} (no {', '.join(sorted(expected - has))})" for name, has in of_class.items() if has and expected - has
     ]
@@ -175,9 +178,10 @@ def estimate(path: str) -> str:
     except UserError as error:
         return f"warning: this configuration does not train yet: {error}"
     epoch, whole = (timedelta(seconds=round(sec) or 1) for sec in (took.epoch_sec, took.training_sec))
+    how = f"the fastest of {TIMED_STEPS} steps of {count(num_clips, 'clip')}, reading included, validation not"
     return (
-        f"time on this machine: about {epoch} an epoch, {whole} for {loaded.cfg.SOLVER.MAX_EPOCH} epochs "
-        f"(the fastest of {TIMED_STEPS} steps of {count(num_clips, 'clip')}, reading included, validation not)"
+        f"time on this machine, as busy as it is now: about {epoch} an epoch, {whole} for "
+        f"{loaded.cfg.SOLVER.MAX_EPOCH} epochs ({how})"
     )
 
 
