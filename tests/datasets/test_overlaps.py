@@ -22,8 +22,9 @@ def test_the_same_file_in_two_lists_is_said_with_both_rows(tmp_path: Path) -> No
         "train": videos("train", f"{tmp_path}/a.mp4"),
         "test": videos("test", f"{tmp_path}/b.mp4", f"{tmp_path}/./link.mp4"),
     }
-    (line,) = overlaps(lists)
-    assert line.startswith("1 of 2 videos of the test list are in the train list too: ")
+    (found,) = overlaps(lists)
+    line = found.text
+    assert found.kind == "file" and line.startswith("1 of 2 videos of the test list are in the train list too: ")
     assert f"{tmp_path}/a.mp4 (train.csv:1, test.csv:2)" in line
 
 
@@ -39,8 +40,9 @@ def test_people_and_scenes_in_two_lists_are_said(pattern: str) -> None:
     def listed(split: str, *numbers: int) -> VideoList:
         return videos(split, *(f"{split}/" + pattern.format(f"{n:02}") for n in numbers for _ in range(2)))
 
-    (line,) = overlaps({"train": listed("train", 1, 2, 3), "test": listed("test", 3, 4)})
-    assert "the train and test lists share 1 of 2 names like " in line and "FOLDER.SUBJECT_PATTERN" in line
+    (found,) = overlaps({"train": listed("train", 1, 2, 3), "test": listed("test", 3, 4)})
+    line = found.text
+    assert [len(videos) for videos in found.videos] == [2, 2] and "the train and test lists share 1 of 2 names like " in line and "FOLDER.SUBJECT_PATTERN" in line
     assert overlaps({"train": listed("train", 1, 2), "test": listed("test", 3, 4)}) == []
 
 
@@ -51,3 +53,26 @@ def test_numbers_of_classes_and_of_clips_are_no_people() -> None:
 
     for pattern in ("data/G{0}/{1}_{2}.mp4", "clips/{1}_{2}.mp4", "/mnt/user1/{0}/{1}{2}.mp4"):
         assert overlaps({split: listed(split, pattern) for split in ("train", "test")}) == [], pattern
+
+
+def known(split: str, *pairs: tuple[str, str]) -> VideoList:
+    records = [VideoRecord(f"{split}{i}.mp4", i % 2, "", subject=who, scene=at) for i, (who, at) in enumerate(pairs)]
+    return VideoList(records)
+
+
+def test_known_people_and_scenes_in_two_lists_are_said() -> None:
+    train = known("train", ("ann", ""), ("bob", ""), ("eve", ""))
+    (found,) = overlaps({"train": train, "test": known("test", ("eve", ""), ("eve", ""), ("joe", ""))})
+    assert found.kind == "subject" and [len(videos) for videos in found.videos] == [1, 2]
+    assert "the train and test lists share 1 of 2 people: eve." in found.text
+    (found,) = overlaps({"train": known("train", ("", "hall")), "val": known("val", ("", "hall"))})
+    assert found.kind == "scene" and "share 1 of 1 scenes: hall" in found.text
+
+
+def test_lists_that_are_divided_by_scene_may_share_their_people_but_not_one_of_many() -> None:
+    everybody = [f"p{i}" for i in range(6)]
+    train = known("train", *((who, "hall") for who in everybody))
+    assert overlaps({"train": train, "test": known("test", *((who, "yard") for who in everybody))}) == []
+    others = [(f"q{i}", "yard") for i in range(5)]
+    (found,) = overlaps({"train": train, "test": known("test", ("p1", "yard"), *others)})
+    assert found.kind == "subject" and found.videos[0][0].subject == "p1"

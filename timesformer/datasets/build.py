@@ -90,8 +90,7 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
     if cfg.TEST.ENABLE:
         lists["test"] = load_list(cfg, cfg.TEST.SPLIT, testing=True)
     same = ["test", cfg.TEST.SPLIT] if cfg.TEST.DATASET == cfg.TRAIN.DATASET else []
-    for line in overlaps(lists, same):
-        next(iter(lists.values())).warnings.append(line)
+    next(iter(lists.values())).warnings.extend(overlap.text for overlap in overlaps(lists, same))
     return lists
 
 

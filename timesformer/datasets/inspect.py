@@ -36,6 +36,15 @@ class DataReport:
     failures: list[Failure] = field(default_factory=list)  # the unreadable ones
     warnings: list[str] = field(default_factory=list)  # of the reader, each with the file
 
+    def add(self, record: VideoRecord, info: VideoInfo, frames: np.ndarray) -> None:
+        """Count a readable video whose clips show `frames`, (num_clips, T)."""
+        self.num_frames = frames.shape[1]
+        self.durations_sec.append(min(record.end_sec or info.duration_sec, info.duration_sec) - record.start_sec)
+        self.fps.append(info.fps)
+        self.sizes.append((info.height, info.width))
+        self.distinct_frames.append(float(np.mean(distinct_frames(frames))))
+        self.warnings += [f"{record.path} ({record.source}): {warning}" for warning in info.warnings]
+
     @property
     def repeating_fraction(self) -> float:
         """Share of the videos whose clips would show a frame more than once."""
@@ -103,14 +112,8 @@ def inspect_videos(
         for record, result in zip([records[index] for index in indices], results, strict=True):
             if isinstance(result, Failure):
                 report.failures.append(result)
-                continue
-            info, frames = result
-            report.num_frames = frames.shape[1]
-            report.durations_sec.append(min(record.end_sec or info.duration_sec, info.duration_sec) - record.start_sec)
-            report.fps.append(info.fps)
-            report.sizes.append((info.height, info.width))
-            report.distinct_frames.append(float(np.mean(distinct_frames(frames))))
-            report.warnings += [f"{record.path} ({record.source}): {warning}" for warning in info.warnings]
+            else:
+                report.add(record, *result)
     return report
 
 
