@@ -29,7 +29,7 @@ FLOORS = (
     {"datasets", "models"},
     {"evaluation", "runtime"},
     {"engine"},
-    {"cost", "inference"},
+    {"cost", "inference", "studies"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -47,7 +47,7 @@ HOMES = {
     "jinja2": {"visualization.page"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
-    "sklearn": {"evaluation.metrics", "evaluation.baselines"},
+    "sklearn": {"evaluation.metrics", "evaluation.baselines", "studies.folds"},
     "scipy": {"evaluation.metrics", "evaluation.paired", "evaluation.calibration"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},

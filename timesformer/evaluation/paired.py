@@ -19,7 +19,7 @@ from timesformer.utils.errors import UserError
 NUM_RESAMPLES = 4000
 LEVEL = 0.05
 
-Clip = tuple[str, float, float, object]  # the end of its path, the part of the file, its label
+Clip = tuple[str, float, float, int | tuple[int, ...]]  # the end of its path, the part of the file, its label
 
 
 class Paired(NamedTuple):
