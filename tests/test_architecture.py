@@ -61,7 +61,7 @@ CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
     "engine.baselines",
-    "models.config_checks", "cli.submit", "cli.compare",
+    "models.config_checks", "cli.submit", "cli.compare", "studies.protocol",
 }  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from timesformer.utils.errors import UserError
 KINDS = {"kfold": "", "group_kfold": "subject", "loso": "subject", "cross_scene": "scene", "seeds": ""}
 LEAVES_ONE_OUT = ("loso", "cross_scene")
 VAL_FOLDS = 6  # one of so many parts of what is not tested is for validation
-SEED = 0  # of the folds, whatever RNG_SEED of the runs is
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Fold:
 
 
 def make_folds(kind: str, labels: Sequence[int], groups: Sequence[str] = (), *, num_folds: int = 5) -> list[Fold]:
-    """Folds that test every clip exactly once.
+    """Folds that test every clip exactly once; the same ones for the same clips, whatever RNG_SEED is.
 
     Args:
         kind: `kfold` (stratified by class), `group_kfold` (and no group in two splits), `loso` or `cross_scene` (each
@@ -57,7 +56,7 @@ def make_folds(kind: str, labels: Sequence[int], groups: Sequence[str] = (), *, 
         rest = np.setdiff1d(np.arange(len(labels_)), test)
         own = None if groups_ is None else groups_[rest]
         most = Counter(labels_[rest].tolist()).most_common()[-1][1] if own is None else len({*own})
-        val = rest[_parts(labels_[rest], own, num_folds=max(2, min(VAL_FOLDS, most)))[0]]
+        val = rest[_parts(labels_[rest], own, num_folds=max(2, min(VAL_FOLDS, most)), seed=number)[0]]
         name = str(groups[test[0]]) if kind in LEAVES_ONE_OUT else str(number)
         folds.append(Fold(name, np.setdiff1d(rest, val).tolist(), val.tolist(), test.tolist()))
     return folds
@@ -69,11 +68,11 @@ def _need(shown: str, found: int, needed: int, num_folds: int) -> None:
         raise UserError(f"{shown}: {purpose} need at least {needed}. Use fewer --folds, or another --kind")
 
 
-def _parts(labels: np.ndarray, groups: np.ndarray | None, *, num_folds: int | None) -> list[np.ndarray]:
+def _parts(labels: np.ndarray, groups: np.ndarray | None, *, num_folds: int | None, seed: int = 0) -> list[np.ndarray]:
     """Indices of the clips of each part: each clip is in one, none is empty; without `num_folds` a group is a part."""
     from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
-    options: dict[str, Any] = {"shuffle": True, "random_state": SEED}
+    options: dict[str, Any] = {"shuffle": True, "random_state": seed}
     if num_folds is None:
         splitters: list[Any] = [LeaveOneGroupOut()]
     elif groups is None:
