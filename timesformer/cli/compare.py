@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, draw the picture, test two runs; returns the exit status."""
     parser = command_parser(
         "compare",
-        "Compare tested runs or protocols: a table and a picture. For two on one list also a\n"
-        "paired test: exact McNemar, and the difference with its interval by person.",
+        "Compare tested runs or protocols: a table and a picture. For two on one list\n"
+        "also a paired test: exact McNemar, and the difference with its interval.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="of a tested run or a protocol")
     parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="PNG", help="picture (%(default)s)")

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is not done yet, then write the tables; returns the exit status."""
     parser = config_parser(
         "protocol",
-        "Train and test every fold of all clips, or every seed; then write one table: mean,\n"
-        "spread, interval by person, classes. To resume, repeat the command.",
+        "Train and test every fold of all clips, or every seed; then write one table:\n"
+        "mean, spread, interval by person, classes. To resume, repeat the command.",
         needs="--cfg FILE --kind KIND",
         cfg_required=True,
     )

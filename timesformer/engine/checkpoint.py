@@ -170,7 +170,7 @@ def differences(
     ]
     lists = content.get("dataset", {})
     lines += [
-        f"  the {split} list: {_short(lists[split])} there, {_short(found)} here"
+        f"  the {split} list: {short(lists[split])} there, {short(found)} here"
         for split, found in dataset.items()
         if split in lists and lists[split] != found
     ]
@@ -191,7 +191,7 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode, d
         )
 
 
-def _short(fingerprint: str) -> str:
+def short(fingerprint: str) -> str:
     """The fingerprint of a list without its histogram, the hash cut to eight digits."""
     sha, _, rest = fingerprint.removeprefix("sha256 ").partition(", ")
     return f"{rest.partition(',')[0]} ({sha[:8]})"
