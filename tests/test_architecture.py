@@ -29,7 +29,7 @@ FLOORS = (
     {"datasets", "models"},
     {"evaluation", "runtime", "curation"},
     {"engine"},
-    {"cost", "inference"},
+    {"cost", "inference", "studies"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -47,8 +47,8 @@ HOMES = {
     "jinja2": {"visualization.page"},
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
-    "sklearn": {"evaluation.metrics", "evaluation.baselines", "curation.splitting"},
-    "scipy": {"evaluation.metrics", "evaluation.calibration"},
+    "sklearn": {"evaluation.metrics", "evaluation.baselines", "curation.splitting", "studies.folds"},
+    "scipy": {"evaluation.metrics", "evaluation.paired", "evaluation.calibration"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models", "inference.rollout"},
@@ -61,7 +61,7 @@ CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
     "engine.baselines",
-    "models.config_checks", "cli.submit", "cli.compare",
+    "models.config_checks", "cli.submit", "cli.compare", "studies.protocol",
 }  # fmt: skip
 
 

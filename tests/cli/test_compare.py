@@ -54,6 +54,24 @@ def test_runs_on_different_test_lists_are_not_compared_in_silence(
     assert "WARNING" not in capsys.readouterr().out
 
 
+def test_two_runs_on_one_list_are_tested_against_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [finished_run(tmp_path / name, 8, {**INTERVAL, "list": "x"}) for name in ("a", "b")]
+    words = [*map(str, folders), "--out", str(tmp_path / "comparison.png")]
+    assert compare.main(words) == 0
+    assert f"no paired test: there is no predictions.csv in {folders[0]} and {folders[1]}" in capsys.readouterr().out
+    rows = [f"{i}.mp4,0,0,p{i % 5},{1 if i < 15 else 0},{0 if i < 15 else 1}" for i in range(20)]
+    for folder, text in zip(folders, ("\n".join(rows), "\n".join(rows).replace(",0,1", ",1,0")), strict=True):
+        (folder / "predictions.csv").write_text(f"path,label,prediction,subject,score_0,score_1\n{text}\n")
+    assert compare.main(words) == 0
+    out = capsys.readouterr().out
+    assert "only a: 0, only b: 5" in out and "b is better than a on such clips, by 25.0 points or more" in out
+    finished_run(folders[1] / "other", 8, {**INTERVAL, "list": "y"})
+    (folders[1] / "other/predictions.csv").write_text(f"path,label,prediction,subject,score_0,score_1\n{rows[0]}\n")
+    assert compare.main([str(folders[0]), str(folders[1] / "other"), *words[2:]]) == 1
+    captured = capsys.readouterr()
+    assert "WARNING: these runs" in captured.out and "no paired test, since the two" in captured.err
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("results.json", "{"), ("results.json", "[]"), ("config.yaml", ""), ("", "")]
 )

@@ -84,6 +84,26 @@ def test_videos_of_one_person_are_not_independent() -> None:
     assert (summary["top1_low"], summary["top1_high"]) == (low, high)
     everything = metrics.accuracy_interval(np.ones(20, bool), [f"{i % 4}" for i in range(20)])
     assert everything == pytest.approx((83.9, 100), abs=0.06)
+    alike = metrics.accuracy_interval(np.arange(40) % 2 == 0, [f"{i // 2}" for i in range(40)])  # each half right
+    assert alike == metrics.accuracy_interval(np.arange(40) % 2 == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_people", "accuracy"),
+    [(10, 0.6), (10, 0.8), (20, 0.6), (20, 0.8), (20, 0.9), (30, 0.6), (30, 0.8), (30, 0.9)],  # (10, 0.9): 97.1%
+)
+@pytest.mark.parametrize("correlation", [0.05, 0.2])
+def test_the_interval_by_person_covers(num_people: int, accuracy: float, correlation: float) -> None:
+    """2,000 experiments with 12 videos of each person, whose own accuracies are drawn from a Beta distribution."""
+    generator = np.random.default_rng([num_people, round(100 * accuracy), round(100 * correlation)])
+    spread = 1 / correlation - 1  # of which `correlation` is that of two videos of one person
+    people, covered = np.repeat(np.arange(num_people), 12).astype(str).tolist(), []
+    for _ in range(2000):
+        of_person = generator.beta(accuracy * spread, (1 - accuracy) * spread, num_people)
+        low, high = metrics.accuracy_interval(generator.random(12 * num_people) < np.repeat(of_person, 12), people)
+        covered.append(low <= 100 * accuracy <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
 def test_log_loss_of_single_and_several_labels() -> None:

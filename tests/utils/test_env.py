@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from timesformer.utils import env
 from timesformer.utils.env import SlurmTask
@@ -17,6 +18,7 @@ def test_versions_name_what_can_change_a_result_and_fit_into_json() -> None:
     assert {"python", "libraries", "ffmpeg", "cuda", "devices", "git", "timesformer"} <= versions.keys()
     assert {"torch", "torchvision", "av", "timm"} <= versions["libraries"].keys()
     assert "libavcodec" in versions["ffmpeg"]
+    assert versions["cpu"] and versions["threads"] == torch.get_num_threads()
 
 
 def test_git_state_is_clean_or_dirty_and_of_its_own_checkout_only(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compare tested runs: a table of their scores and a picture."""
+"""Compare tested runs or protocols: a table of their scores, a picture, and for two of them a paired test."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from timesformer.utils.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and draw the picture; returns the exit status."""
-    parser = command_parser("compare", "Compare the results of tested runs: a table and a picture.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a tested run")
+    """Print the table, draw the picture, test two runs; returns the exit status."""
+    parser = command_parser(
+        "compare",
+        "Compare tested runs or protocols: a table and a picture. For two on one list\n"
+        "also a paired test: exact McNemar, and the difference with its interval.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="of a tested run or a protocol")
     parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="PNG", help="picture (%(default)s)")
     return run_command(parser, argv, compare)
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Print the table and draw the picture; `UserError` for a run that was not tested."""
+    """Print the table, draw the picture, and test two runs against each other.
+
+    Raises:
+        UserError: a run was not tested, or two runs were tested on different lists (after table and picture).
+    """
     from timesformer.visualization.comparison import save_comparison
 
     runs = [read_run(folder) for folder in arguments.runs]
@@ -41,6 +49,18 @@ def compare(arguments: argparse.Namespace) -> None:
         print("\n".join(f"  {run['name']}: {run['list'] or 'unknown'}" for run in runs))
     save_comparison(runs, arguments.out, title=title)
     print(f"picture: {arguments.out}")
+    if len(runs) == 2 and all(run["metric"] == "top1" for run in runs):
+        print(_paired_test(arguments.runs, [run["name"] for run in runs]))
+
+
+def _paired_test(folders: Sequence[Path], names: Sequence[str]) -> str:
+    from timesformer.evaluation.paired import compare_runs, describe
+
+    if missing := [str(folder) for folder in folders if not (folder / "predictions.csv").is_file()]:
+        return f"no paired test: there is no predictions.csv in {' and '.join(missing)}"
+    if names[0] == names[1]:
+        names = [str(folder) for folder in folders]
+    return "\n" + "\n".join(describe(compare_runs(*folders), *names))
 
 
 def read_run(folder: Path) -> dict[str, Any]:

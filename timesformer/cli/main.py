@@ -25,11 +25,13 @@ GROUPS = {
         "check": ("train.check", "check configuration and data, take one tiny step, stop"),
         "train": ("train.main", "train a model, then test it"),
         "test": ("train.test", "test trained weights, without training"),
+        "protocol": ("protocol.main", "train and test every fold, or every seed; one table"),
         "submit": ("submit.main", "train and test as a Slurm job"),
         "jobs": ("jobs.main", "show the state of submitted jobs"),
         "benchmark": ("benchmark.main", "measure speed, memory and multiply-accumulates of a model"),
     },
     "Results": {
+        "verify": ("verify.main", "recompute parts of a run, find what was edited"),
         "report": ("report.main", "write one HTML file about a run"),
         "compare": ("compare.main", "compare the results of tested runs"),
     },

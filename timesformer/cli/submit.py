@@ -42,6 +42,11 @@ SIGNAL_SECONDS = 120  # before the time limit
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the configuration and submit the job; returns the exit status."""
+    return run_command(build_parser(), argv, submit)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of a job."""
     description = "Train and test as a Slurm job, which resumes after a time limit or preemption."
     parser = config_parser("submit", description, needs="--cfg FILE --job_dir DIR", cfg_required=True)
     add = parser.add_argument
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--use_volta32", action="store_true", help=argparse.SUPPRESS)  # the original's: --constraint volta32gb
     add("--cpus_per_gpu", metavar="N", type=int, help="CPUs per task: DATA_LOADER.NUM_WORKERS + 1")
     add("--mem_gb", metavar="GB", type=int, help="memory per node")
-    return run_command(parser, argv, submit)
+    return parser
 
 
 @dataclass
@@ -250,26 +255,41 @@ def submit(arguments: argparse.Namespace) -> None:
     """Check the configuration, submit the job (or print it), and say how to follow it.
 
     Raises:
+        UserError: see `submit_all`.
+    """
+    from timesformer.engine.setup import load_run_config
+
+    key, values, overrides = split_array(arguments.array_of, arguments.overrides)
+    overrides = ["OUTPUT_DIR", str(arguments.job_dir.resolve()), *overrides]
+    words = [overrides]
+    if key:
+        output_dir = load_run_config(arguments.cfg, overrides).cfg.OUTPUT_DIR
+        words = [[*overrides, key, value, "OUTPUT_DIR", folder_of(output_dir, key, value)] for value in values]
+    submit_all(arguments, words)
+
+
+def submit_all(arguments: argparse.Namespace, words: Sequence[Sequence[str]]) -> None:
+    """Submit one job, or an array of several, on one copy of the code.
+
+    Args:
+        arguments: options of `build_parser`.
+        words: the settings of each job, on top of `arguments.cfg`; OUTPUT_DIR is among them.
+
+    Raises:
         UserError: the configuration, the options and the cluster do not fit; nothing was submitted.
     """
     from timesformer.engine.setup import load_run_config
 
     check_text(arguments)
     job_dir = arguments.job_dir.resolve()
-    key, values, overrides = split_array(arguments.array_of, arguments.overrides)
-    overrides = ["OUTPUT_DIR", str(job_dir), *overrides, "TRAIN.AUTO_RESUME", "True"]
+    common = ["TRAIN.AUTO_RESUME", "True"]
     for name, value in (("NUM_SHARDS", arguments.num_shards), ("NUM_GPUS", arguments.num_gpus)):
-        overrides += [] if value is None else [name, str(value)]
-    first = load_run_config(arguments.cfg, overrides)
-    words = [overrides]
-    if key:
-        words = [
-            [*overrides, key, value, "OUTPUT_DIR", folder_of(first.cfg.OUTPUT_DIR, key, value)] for value in values
-        ]
+        common += [] if value is None else [name, str(value)]
+    words = [[*each, *common] for each in words]
     all_loaded = [load_run_config(arguments.cfg, each) for each in words]
     cfg = all_loaded[0].cfg
     if len({loaded.cfg.OUTPUT_DIR for loaded in all_loaded}) < len(all_loaded):
-        raise ConfigError(f"--array-of {key}: each value needs its own folder; found {' '.join(values)}")
+        raise ConfigError(f"--array-of: each value needs its own folder; found {' '.join(arguments.array_of[1:])}")
     if cfg.NUM_GPUS == "auto":
         raise ConfigError("NUM_GPUS is auto, but a job needs a number of GPUs. Add: --num_gpus 1 (0: the CPU)")
     numbers = (int(path.name) for path in job_dir.glob("code/*") if path.name.isdigit())
@@ -289,10 +309,11 @@ def submit(arguments: argparse.Namespace) -> None:
     for loaded in () if arguments.no_check else all_loaded:
         check_inputs(loaded)
     snapshot(code)
-    files = [code / "job.yaml"] if not key else [code / f"job{number}.yaml" for number in range(len(words))]
+    in_array = len(words) > 1
+    files = [code / f"job{number if in_array else ''}.yaml" for number in range(len(words))]
     work = [TrainingJob(write_settings(*pair), os.getcwd()) for pair in zip(files, all_loaded, strict=True)]
     try:
-        submitted = executor.submit_array(work) if key else [executor.submit(work[0])]
+        submitted = executor.submit_array(work) if in_array else [executor.submit(work[0])]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"Slurm refused the job: {error}") from error
     for job, loaded in zip(submitted, all_loaded, strict=True):

@@ -105,6 +105,11 @@ def missing_table(missing: Sequence[VideoRecord], remedy: str = "") -> str:
     return "\n".join(lines)
 
 
+def path_tail(path: str) -> str:
+    """The last two parts of a path: what names a video on any machine."""
+    return "/".join(path.replace("\\", "/").rstrip("/").split("/")[-2:])
+
+
 def fingerprint(records: Sequence[VideoRecord]) -> str:
     """What identifies a list on any machine, in one line.
 
@@ -113,8 +118,7 @@ def fingerprint(records: Sequence[VideoRecord]) -> str:
     """
     digest = hashlib.sha256()
     for r in records:
-        tail = "/".join(r.path.replace("\\", "/").rstrip("/").split("/")[-2:])
-        digest.update(f"{tail}\t{r.label}\t{r.start_sec}\t{r.end_sec}\n".encode(errors="surrogateescape"))
+        digest.update(f"{path_tail(r.path)}\t{r.label}\t{r.start_sec}\t{r.end_sec}\n".encode(errors="surrogateescape"))
     histogram = " ".join(f"{label}:{count}" for label, count in sorted(class_counts(records).items()))
     return f"sha256 {digest.hexdigest()}, {len(records)} videos, class:count {histogram}"
 

@@ -24,7 +24,7 @@ No state of a random generator is among it: every random number is a function of
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +147,9 @@ def preprocessing_of(cfg: CfgNode) -> dict[str, Any]:
     return ClipSpec.from_config(cfg).to_dict()
 
 
-def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, str]) -> list[str]:
+def differences(
+    content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, str], *, also: Collection[str] = ()
+) -> list[str]:
     """One line for each thing that makes a checkpoint one of another run: model, data or recipe.
 
     Process counts, workers, devices, paths, logging and MAX_EPOCH make no other run.
@@ -156,10 +158,11 @@ def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, 
         content: of the checkpoint.
         cfg: of this run.
         dataset: fingerprint of each list of this run (train, val).
+        also: keys that count besides.
     """
     before = {name: key.default for name, key in KEY_BY_NAME.items()} | stored_settings(content)
     now = settings_of(cfg)
-    names = sorted(name for name in before.keys() | now.keys() if is_identity(name))
+    names = sorted(name for name in before.keys() | now.keys() if is_identity(name) or name in also)
     lines = [
         f"  {name}: {before.get(name, 'no such key')} there, {now.get(name, 'no such key')} here"
         for name in names
@@ -167,7 +170,7 @@ def differences(content: Mapping[str, Any], cfg: CfgNode, dataset: Mapping[str, 
     ]
     lists = content.get("dataset", {})
     lines += [
-        f"  the {split} list: {_short(lists[split])} there, {_short(found)} here"
+        f"  the {split} list: {short(lists[split])} there, {short(found)} here"
         for split, found in dataset.items()
         if split in lists and lists[split] != found
     ]
@@ -188,7 +191,7 @@ def check_same_run(content: Mapping[str, Any], path: str | Path, cfg: CfgNode, d
         )
 
 
-def _short(fingerprint: str) -> str:
+def short(fingerprint: str) -> str:
     """The fingerprint of a list without its histogram, the hash cut to eight digits."""
     sha, _, rest = fingerprint.removeprefix("sha256 ").partition(", ")
     return f"{rest.partition(',')[0]} ({sha[:8]})"

@@ -61,33 +61,39 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
 def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[float, float]:
     """95% interval of accuracy, in percent: Wilson's (1927), and by person where persons are known.
 
-    Videos of one person resemble each other, so that n videos say less than n independent ones. Persons are resampled
-    with replacement then, all their videos with them; the interval is never narrower than that of independent videos,
-    for resampling shows no spread where everything is right or wrong.
+    Videos of one person resemble each other, so that n videos say less than n independent ones. The interval by person
+    takes the variance between persons and Student's distribution, on the scale of log odds (Korn and Graubard, Survey
+    Methodology 24, 1998). It is never narrower than that of independent videos, for persons show no spread where
+    everything is right or wrong.
+
+    Of 2,000 simulated experiments with 20 or 30 persons, 12 videos each and an accuracy of 60 to 90% it covers the true
+    one in 93 to 97%, with 10 persons in 94 to 97.1%; percentiles of resampled persons cover it in as few as 84%. From
+    95% accuracy on, or where persons differ much and have unequal numbers of videos, coverage can fall to 87%.
 
     Args:
         correct: (n,) whether each video was predicted right.
         people: the person in each video; used if all are known and some have several videos.
     """
-    from scipy.stats import binomtest  # half a second to import
+    from scipy.special import expit, logit  # half a second to import
+    from scipy.stats import binomtest, t
 
     n, num_right = len(correct), int(np.sum(correct))
     if not n:
         return float("nan"), float("nan")
     interval = binomtest(num_right, n).proportion_ci(method="wilson")
-    low, high = interval.low, interval.high
-    if by_person(people):
+    low, high, share = interval.low, interval.high, num_right / n
+    if by_person(people) and 0 < share < 1:
         person = np.unique(np.asarray(people), return_inverse=True)[1]
-        num_videos, rights = np.bincount(person), np.bincount(person, weights=correct)
-        drawn = np.random.default_rng(0).integers(len(rights), size=(2000, len(rights)))
-        accuracies = rights[drawn].sum(axis=1) / num_videos[drawn].sum(axis=1)
-        spread = np.percentile(accuracies, [2.5, 97.5])
-        low, high = min(low, spread[0]), max(high, spread[1])
+        residuals = np.bincount(person, weights=np.asarray(correct) - share)
+        num_people = len(residuals)
+        error = np.sqrt(num_people / (num_people - 1) * (residuals**2).sum()) / n
+        reach = t.ppf(0.975, num_people - 1) * error / (share * (1 - share))
+        low, high = min(low, expit(logit(share) - reach)), max(high, expit(logit(share) + reach))
     return 100.0 * float(low), 100.0 * float(high)
 
 
 def by_person(people: Sequence[str]) -> bool:
-    """Whether intervals resample persons: all are known, and more than one, and some have several videos."""
+    """Whether intervals are by person: all are known, and more than one, and some have several videos."""
     return all(people) and 1 < len(set(people)) < len(people)
 
 
