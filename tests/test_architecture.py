@@ -48,7 +48,7 @@ HOMES = {
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"evaluation.metrics", "evaluation.baselines"},
-    "scipy": {"evaluation.metrics", "evaluation.calibration"},
+    "scipy": {"evaluation.metrics", "evaluation.audits", "evaluation.calibration"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models", "inference.rollout"},
@@ -60,7 +60,7 @@ HOMES = {
 CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
-    "engine.baselines",
+    "engine.baselines", "engine.audits",
     "models.config_checks", "cli.submit", "cli.compare",
 }  # fmt: skip
 

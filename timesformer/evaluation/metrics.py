@@ -75,13 +75,37 @@ def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[
     if not n:
         return float("nan"), float("nan")
     interval = binomtest(num_right, n).proportion_ci(method="wilson")
-    low, high = interval.low, interval.high
+    return _widened(interval.low, interval.high, correct, people)
+
+
+def difference_interval(correct: np.ndarray, other: np.ndarray, people: Sequence[str] = ()) -> tuple[float, float]:
+    """95% interval of the accuracy minus another one of the same videos, in points.
+
+    Paired, with one more video added to either kind of those where the two differ (Bonett and Price, 2012), and by
+    person where persons are known, as `accuracy_interval`.
+
+    Args:
+        correct: (n,) whether each video was predicted right.
+        other: (n,) the same of other predictions.
+        people: the person in each video.
+    """
+    if not len(correct):
+        return float("nan"), float("nan")
+    differences = correct.astype(np.int64) - other
+    total = len(differences) + 2
+    mean, differing = differences.sum() / total, (np.count_nonzero(differences) + 2) / total
+    margin = 1.959964 * np.sqrt((differing - mean**2) / total)
+    return _widened(max(mean - margin, -1.0), min(mean + margin, 1.0), differences, people)
+
+
+def _widened(low: float, high: float, values: np.ndarray, people: Sequence[str]) -> tuple[float, float]:
+    """The interval in percent, at least as wide as that of the mean of the videos' `values` by person, if known."""
     if by_person(people):
         person = np.unique(np.asarray(people), return_inverse=True)[1]
-        num_videos, rights = np.bincount(person), np.bincount(person, weights=correct)
-        drawn = np.random.default_rng(0).integers(len(rights), size=(2000, len(rights)))
-        accuracies = rights[drawn].sum(axis=1) / num_videos[drawn].sum(axis=1)
-        spread = np.percentile(accuracies, [2.5, 97.5])
+        num_videos, sums = np.bincount(person), np.bincount(person, weights=values)
+        drawn = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
+        means = sums[drawn].sum(axis=1) / num_videos[drawn].sum(axis=1)
+        spread = np.percentile(means, [2.5, 97.5])
         low, high = min(low, spread[0]), max(high, spread[1])
     return 100.0 * float(low), 100.0 * float(high)
 
