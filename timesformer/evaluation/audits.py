@@ -204,7 +204,7 @@ def _flip_warnings(
             listed = ", ".join(shorten([f"{a!r} and {b!r}" if a != b else repr(a) for a, b in pairs], 5))
             yield (
                 f"the training flipped clips (DATA.RANDOM_FLIP True), and each of these {what}: {listed}. If they are "
-                f"mirror images, train with DATA.FLIP_LABEL_MAP {format_pairs(pairs)} or DATA.RANDOM_FLIP False"
+                f"mirror images, DATA.FLIP_LABEL_MAP needs {format_pairs(pairs)}, or train with DATA.RANDOM_FLIP False"
             )
 
 
@@ -214,34 +214,37 @@ def audit_table(found: Mapping[str, Any]) -> list[str]:
     lines = [f"audits            the centre view of {count(found['videos'], 'video')}, {interval}"]
     for name, score in found["accuracy"].items():
         lines.append(f"  {name:<16}{score['value']:.1f}% [{score['low']:.1f}, {score['high']:.1f}]")
-    lines += needs(found)
-    for variant, swapped, same in (
-        ("mirrored", "mirror images", "own mirror image"),
-        ("reversed", "time reversals", "own reversal"),
-    ):
-        rows = found[variant]
-        pairs = [f"{a} and {b} ({moved} of {clips})" for a, b, moved, clips in rows if a != b]
-        lines += [f"{swapped:<18}{line}" for line in shorten(pairs, MAX_SHOWN)]
-        alone = [a for a, b, *_ in rows if a == b and not (variant == "mirrored" and a in found["unknown"])]
-        lines += [f"{same:<18}{', '.join(shorten(alone, MAX_SHOWN))}"] if alone else []
-    if found["unknown"]:
-        lines.append(f"not known         {unknown(found)}")
+    lines += [f"{need:<18}{text}" for need, text in describe_needs(found).items()]
+    for title, items in describe_images(found).items():
+        lines += [f"{title:<18}{item}" for item in shorten(items, MAX_SHOWN)]
     if found["flip_config"] and len(found["flip_label_map"]) <= MAX_SHOWN:
         lines += ["to flip in training:", *(f"  {line}" for line in found["flip_config"].splitlines())]
     return lines
 
 
-def needs(found: Mapping[str, Any]) -> list[str]:
-    """How much of the score needs motion, and how much several frames, in words."""
+def describe_needs(found: Mapping[str, Any]) -> dict[str, str]:
+    """How much of the score needs motion, and how much several frames."""
     texts = ("are lost when the same frames come in another order", "are lost when every frame is the middle one")
     whole = found["accuracy"]["as it is"]["value"]
-    return [
-        f"needs {need:<12}{lost['value']:.1f} of {whole:.1f} points {text} [{lost['low']:.1f}, {lost['high']:.1f}]"
+    return {
+        f"needs {need}": f"{lost['value']:.1f} of {whole:.1f} points [{lost['low']:.1f}, {lost['high']:.1f}] {text}"
         for (need, lost), text in zip(found["needs"].items(), texts, strict=True)
-    ]
+    }
 
 
-def unknown(found: Mapping[str, Any]) -> str:
-    """Why nothing is known of the mirror images of some classes."""
-    listed = ", ".join(shorten(found["unknown"], MAX_SHOWN))
-    return f"the training flipped clips of these classes, so that they stay themselves whatever they show: {listed}"
+def describe_images(found: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The classes that turn into each other, and those that stay themselves, by title."""
+    texts: dict[str, list[str]] = {}
+    for variant, swap, same in (
+        ("mirrored", "mirror images", "own mirror image"),
+        ("reversed", "time reversals", "own reversal"),
+    ):
+        rows = found[variant]
+        pairs = [f"{a} and {b} ({moved} of {clips})" for a, b, moved, clips in rows if a != b]
+        alone = [a for a, b, *_ in rows if a == b and not (variant == "mirrored" and a in found["unknown"])]
+        texts[swap] = pairs or ["none for certain"]
+        texts[same] = [", ".join(shorten(alone, MAX_SHOWN)) or "none for certain"]
+    if found["unknown"]:
+        listed = ", ".join(shorten(found["unknown"], MAX_SHOWN))
+        texts["not known"] = [f"the training flipped clips of {listed}: they stay themselves whatever they show"]
+    return texts
