@@ -111,13 +111,19 @@ def test_a_pair_needs_more_than_half_both_ways_and_more_than_chance() -> None:
 
 
 def test_clips_that_are_not_recognised_say_nothing() -> None:
-    plain = np.where(np.arange(80) < 40, (LABELS + 2) % 4, LABELS)
-    mirrored = np.where(np.arange(80) < 40, 3, SWAP[LABELS])
-    assert [row[2:] for row in found(guesses(plain=plain, mirrored=mirrored))["mirrored"]] == [
-        [10, 10],
-        [20, 20],
-        [10, 10],
-    ]
+    plain = wrong(16)  # four of each class
+    mirrored = np.where(np.arange(80) < 16, 3, SWAP[LABELS])
+    result = found(guesses(plain=plain, mirrored=mirrored))
+    assert [row[2:] for row in result["mirrored"]] == [[16, 16], [32, 32], [16, 16]]
+
+
+def test_a_model_that_cannot_tell_mirror_images_apart_does_not_make_them_their_own() -> None:
+    """Blind to the direction, it calls half of either class by the other's name, and stays with it when mirrored."""
+    coin = np.where((np.arange(80) // 4) % 2 == 0, LABELS, SWAP[LABELS])
+    result = found(guesses(plain=coin, mirrored=coin, reversed=coin))
+    assert result["flip_label_map"] == [["wave", "wave"], ["point", "point"]]
+    one_way = np.where(LABELS == 2, 1, LABELS)  # all are called "swipe left"
+    assert [row[0] for row in found(guesses(plain=one_way, mirrored=one_way))["mirrored"]] == ["wave", "point"]
 
 
 def test_chance_names_no_pair() -> None:

@@ -24,13 +24,13 @@ log = get_logger(__name__)
 
 def choose_variants(cfg: CfgNode, num_videos: int) -> Variants | None:
     """The changed clips that this test scores too; None without audits."""
+    views, setting = Views.from_config(cfg), cfg.TEST.AUDITS
     if cfg.DATA.MULTI_LABEL:
         return None
-    views = Views.from_config(cfg)
     num_views = views.num_crops * (1 if views.num_clips == "auto" else views.num_clips)
-    if worth_auditing(cfg.TEST.AUDITS, num_videos, num_views):
+    if worth_auditing(setting, num_videos, num_views):
         return Variants(views=views, seed=cfg.RNG_SEED)
-    if cfg.TEST.AUDITS == "auto":
+    if setting == "auto":
         log.info("audits            left out for %d videos of %s; TEST.AUDITS True makes them", num_videos, views)
     return None
 
@@ -53,7 +53,7 @@ def report_audits(
     assert predictions.guesses is not None
     flipped, mapped = trained_flips(config_from_settings(training), videos.class_names)
     found = audit(
-        [label for label in predictions.labels if isinstance(label, int)],
+        [int(label) for label in predictions.labels],  # type: ignore[arg-type]  # one each
         predictions.guesses,
         videos.class_names,
         num_classes,

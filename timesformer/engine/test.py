@@ -41,7 +41,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         model = build_model(cfg)
     videos, training = load_test_weights(run, model, videos)
     model.to(run.device)
-    views = Views.from_config(cfg)
+    views, variants = Views.from_config(cfg), choose_variants(cfg, len(videos.records))
     build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
     try:
         loader = build_loader()
@@ -55,7 +55,6 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         warn_of_unused_keys(run, ignore=("training",))
     if cfg.MODEL.COMPILE:
         compile_model(model)
-    variants = choose_variants(cfg, len(videos.records))
     with run.stop.heard():
         predictions = run.evaluate(model, loader, ensemble=views.ensemble, title="test", variants=variants)
     run.warn_once(predictions.warnings)

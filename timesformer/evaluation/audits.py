@@ -58,7 +58,8 @@ def find_images(labels: np.ndarray, plain: np.ndarray, changed: np.ndarray, num_
 
     Counted are clips that the model recognises as they are. Of either class, more than half must be called the other
     one when changed; both together must be more than half by an exact binomial test at `LEVEL`. Bonferroni's
-    correction: at most as many pairs as there are classes can be at one half by the null hypothesis.
+    correction: at most as many pairs as there are classes can be at one half by the null hypothesis. A class that the
+    model confuses with another one may stay itself because the model does not see what the change does: left out.
 
     Args:
         labels: (n,) true classes.
@@ -68,12 +69,14 @@ def find_images(labels: np.ndarray, plain: np.ndarray, changed: np.ndarray, num_
     """
     from scipy.stats import binomtest  # half a second to import
 
-    counts = _moves(labels, plain, changed, num_classes)
+    counts, confused = _moves(labels, plain, changed, num_classes), _confusions(labels, plain, num_classes) >= CONFUSED
     totals, goal = counts.sum(axis=1), counts.argmax(axis=1)
     found = []
     for first, second in enumerate(goal.tolist()):
         both = [(first, second), (second, first)] if first != second else [(first, first)]
         if first > second or goal[second] != first or any(2 * counts[pair] <= totals[pair[0]] for pair in both):
+            continue
+        if first == second and (confused[first].any() or confused[:, first].any()):
             continue
         moved, clips = (int(sum(parts)) for parts in zip(*((counts[a, b], totals[a]) for a, b in both), strict=True))
         if binomtest(moved, clips).pvalue * num_classes <= LEVEL:
@@ -87,6 +90,14 @@ def _moves(labels: np.ndarray, plain: np.ndarray, changed: np.ndarray, num_class
     recognised = labels == plain
     np.add.at(counts, (labels[recognised], changed[recognised]), 1)
     return counts
+
+
+def _confusions(labels: np.ndarray, plain: np.ndarray, num_classes: int) -> np.ndarray:
+    """(K, K) share of the clips of a class that are taken for another one, 0 to 1."""
+    shares = np.zeros((num_classes, num_classes))
+    np.add.at(shares, (labels, plain), 1 / np.bincount(labels, minlength=num_classes)[labels])
+    np.fill_diagonal(shares, 0)
+    return shares
 
 
 def audit(
@@ -191,9 +202,7 @@ def _flip_warnings(
     """
     staying = [label for label in flipped if mapped.get(label, label) == label]
     wrong = [image[:2] for image in images if {*image[:2]} & {*flipped} and mapped.get(image[0], image[0]) != image[1]]
-    sizes = np.maximum(np.bincount(truth, minlength=len(names)), 1)
-    shares = np.zeros((len(names), len(names)))
-    np.add.at(shares, (truth, plain), 1 / sizes[truth])
+    shares = _confusions(truth, plain, len(names))
     confused = [pair for pair in combinations(sorted(staying), 2) if min(shares[pair], shares[pair[::-1]]) >= CONFUSED]
     for found, what in (
         (wrong, "becomes in the mirror what the training did not call it"),
