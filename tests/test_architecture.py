@@ -48,7 +48,7 @@ HOMES = {
     "yacs": set(),
     "torch.utils.tensorboard": {"engine.events"},
     "sklearn": {"evaluation.metrics", "evaluation.baselines", "curation.splitting", "studies.folds"},
-    "scipy": {"evaluation.metrics", "evaluation.paired", "evaluation.calibration"},
+    "scipy": {"evaluation.metrics", "evaluation.paired", "evaluation.audits", "evaluation.calibration"},
     "mediapipe": {"video.hand_landmarks"},
     "submitit": {"cli.submit"},
     "einops": {"models", "inference.rollout"},
@@ -60,7 +60,7 @@ HOMES = {
 CFG_DOORS = {
     "datasets.build", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
-    "engine.baselines",
+    "engine.baselines", "engine.audits",
     "models.config_checks", "cli.submit", "cli.compare", "studies.protocol",
 }  # fmt: skip
 

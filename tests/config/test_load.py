@@ -129,7 +129,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         f"{path}:8: SOLVER.MOMENTUM: found 2; allowed: a number, from 0 to 1.",
         f"{path}:8: SOLVER.BASE_LR: found 'fast'; allowed: a number, from 0 to 1,000,000.",
         f"{path}:8: SOLVER.STEPS: found 3; allowed: a list of whole numbers, from 0 to 1,000,000.",
-        f"{path}:9: TEST is a section; its keys are TEST.BASELINES,",
+        f"{path}:9: TEST is a section; its keys are TEST.AUDITS, TEST.BASELINES,",
         f"{path}:11: RNG_SEED is given twice, first in {path}:10; keep one.",
         "command line: NUM_SHARDS: found 'two'; allowed: a whole number, from 1 to ",
         "command line: num_gpus is not a key; did you mean NUM_GPUS?",

@@ -19,6 +19,7 @@ from timesformer.datasets.gestures.rendering import write_video
 from timesformer.datasets.records import VideoList, VideoRecord, fingerprint
 from timesformer.engine import html_report
 from timesformer.engine.html_report import leave_report, write_html
+from timesformer.evaluation.audits import audit
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import summarize
 from timesformer.evaluation.report import write_predictions
@@ -152,6 +153,27 @@ def test_a_tested_run_shows_everything(tmp_path: Path, videos: VideoList) -> Non
     assert found.text.count("overfitting:") == 1 and "<b>" in found.text
     assert sum(uri.startswith("data:video/") for uri in found.values("src")) == 12
     assert (folder / "report.html").stat().st_size < 1_000_000
+
+
+def test_audits_are_shown_where_the_test_has_made_them(tmp_path: Path, videos: VideoList) -> None:
+    folder = after_test(tmp_path / "run", videos)
+    assert "audits" not in headings(report_of(folder))
+    labels = [record.label for record in videos.records]
+    swapped = [(2, 1, 0)[label] for label in labels]  # type: ignore[index]
+    guesses = np.stack([labels, swapped, labels, np.zeros(30, int), np.zeros(30, int)], axis=1)
+    people = videos.people(range(30))
+    audits = audit(labels, guesses, NAMES, 3, people=people)  # type: ignore[arg-type]
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"audits": audits}))
+    found = report_of(folder)
+    order = headings(found)
+    assert order.index("calibration") < order.index("audits") < order.index("clips")
+    for text in (
+        *("The centre view of 30 videos", "95% intervals by person", "needs motion", "66.7 of 100.0 points ["),
+        *(f"{NAMES[0]} and {NAMES[2]} (20 of 20)", f"own mirror image\n{NAMES[1]}", "none for certain"),
+        *("RANDOM_FLIP: true", "FLIP_LABEL_MAP:"),
+    ):
+        assert text in found.text, text
 
 
 def test_the_clips_are_small_copies_of_the_videos(tmp_path: Path, videos: VideoList) -> None:

@@ -12,7 +12,8 @@ from timesformer.datasets.loader import EvalLoader, SampleKey
 from timesformer.datasets.video_dataset import Batch, Failure, Sample
 from timesformer.evaluation.evaluate import Predictions, evaluate, join_views
 from timesformer.models.vit import TimeSformer
-from timesformer.video.clip_spec import ClipSpec
+from timesformer.video.clip_spec import ClipSpec, Views
+from timesformer.video.variants import Variants
 
 
 class Videos(Dataset[Sample]):
@@ -40,13 +41,13 @@ class Model(nn.Module):
         return self.dropout(self.head(clips.flatten(1)))
 
 
-def run(*, videos_per_batch: int, rank: int = 0, world_size: int = 1) -> Predictions:
+def run(*, videos_per_batch: int, rank: int = 0, world_size: int = 1, variants: Variants | None = None) -> Predictions:
     torch.manual_seed(0)
     model = Model().train()
     model.dropout.eval()  # as a frozen part is
     loader = EvalLoader(Videos(), videos_per_batch=videos_per_batch, rank=rank, world_size=world_size)
     spec = ClipSpec(mean=(0.0,) * 3, std=(1.0,) * 3)
-    predictions = evaluate(model, loader, spec=spec)
+    predictions = evaluate(model, loader, spec=spec, variants=variants)
     modes = (model.training, model.head.training, model.dropout.training)
     assert modes == (True, True, False), "every module is given back in the mode it came in"
     return predictions
@@ -79,6 +80,27 @@ def test_shares_of_the_processes_join_to_the_whole() -> None:
     shares = [run(videos_per_batch=3, rank=rank, world_size=3) for rank in range(3)]
     assert np.concatenate([share.indices for share in shares]).tolist() == whole.indices.tolist()
     assert np.array_equal(np.concatenate([share.scores for share in shares]), whole.scores)
+
+
+def test_changed_centre_views_are_guessed_beside_the_scores_whatever_the_batches_and_processes() -> None:
+    plain, variants = run(videos_per_batch=10), Variants(views=Views(num_clips="auto"), seed=3)
+    whole = run(videos_per_batch=10, variants=variants)
+    assert plain.guesses is None and whole.guesses is not None and whole.guesses.shape == (9, 5)
+    assert np.array_equal(whole.scores, plain.scores) and len(np.unique(whole.guesses)) == 3
+    for found in (run(videos_per_batch=n, variants=variants) for n in (1, 4)):
+        assert np.array_equal(found.guesses, whole.guesses)
+    shares = [run(videos_per_batch=3, rank=rank, world_size=3, variants=variants).guesses for rank in range(3)]
+    assert np.array_equal(np.concatenate([share for share in shares if share is not None]), whole.guesses)
+    single = [i for i, index in enumerate(whole.indices) if index % 3 == 0]  # videos of one view
+    assert np.array_equal(whole.guesses[single, 0], whole.scores[single].argmax(axis=1))
+    torch.manual_seed(0)
+    weights = Model().head
+    for row, index in enumerate(whole.indices):
+        views = Videos()[SampleKey(0, 0, int(index))].views
+        assert views is not None
+        mirrored = views[len(views) // 2].flip(-1).float().div(255)
+        with torch.no_grad():
+            assert whole.guesses[row, 1] == weights(mirrored.flatten()).argmax()
 
 
 def test_the_score_does_not_depend_on_the_number_of_threads() -> None:

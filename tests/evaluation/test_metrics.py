@@ -106,6 +106,30 @@ def test_the_interval_by_person_covers(num_people: int, accuracy: float, correla
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
+def test_the_interval_of_a_difference_is_bonett_and_prices() -> None:
+    """15 of 50 right only before, 5 right only after: (16 - 6) / 52 +- 1.96 sqrt((22 / 52 - (10 / 52)^2) / 52)."""
+    before, after = np.ones(50, bool), np.ones(50, bool)
+    after[:15], before[15:20] = False, False
+    assert metrics.paired_difference(after, before)[1:] == pytest.approx((2.35, 36.11), abs=0.01)
+    assert metrics.paired_difference(before, after)[1:] == pytest.approx((-36.11, -2.35), abs=0.01)
+    same = metrics.paired_difference(before, before)[1:]
+    assert -6 < same[0] == -same[1] < -3  # nothing differs in 50 videos: up to about 5 in 100 may
+    assert metrics.paired_difference(np.zeros(5, bool), np.ones(5, bool))[2] <= 100
+    assert np.isnan(metrics.paired_difference(before[:0], after[:0])).all()
+
+
+def test_the_interval_of_a_difference_covers_it_and_knows_persons() -> None:
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        both = generator.random(60)
+        _, low, high = metrics.paired_difference(both + 0.3 * generator.random(60) < 0.9, both < 0.9)
+        covered += low <= 15 <= high  # 0.9 minus the mean of 0.9 - 0.3 u
+    assert 0.93 * 400 <= covered <= 0.98 * 400
+    people = [f"person {i // 20}" for i in range(200)]
+    before, after = np.ones(200, bool), np.arange(200) < 100  # five persons lose everything, five nothing
+    assert metrics.paired_difference(after, before, people) == pytest.approx((50, 12, 88), abs=3)  # Student: 12.3 to 87.7
+
+
 def test_log_loss_of_single_and_several_labels() -> None:
     scores = np.array([[0.25, 0.75], [0.5, 0.5]])
     assert metrics.log_loss(scores, [1, 0], multi_label=False) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)

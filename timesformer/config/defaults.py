@@ -20,6 +20,7 @@ KINDS = {
     "str": "text",
     "path": "a path, in which ~ and $NAME are expanded",
     "pattern": "a regular expression with a group, such as 'subject(\\d+)', or empty text",
+    "bool|auto": "auto, True or False",
     "int|auto": "auto or a whole number",
     "ints": "a list of whole numbers",
     "floats": "a list of numbers",
@@ -109,6 +110,7 @@ _DECLARED = (
     Key("TEST.CHECKPOINT", "last", "str", "checkpoint of OUTPUT_DIR to test", ("last", "best")),
     Key("TEST.NUM_ENSEMBLE_VIEWS", 1, "int|auto", "clips per video, spread over time; auto: the number that covers the video", low=1, high=1000),
     Key("TEST.BASELINES", True, "bool", "hold the test's score against cheap baselines (`timesformer baseline`), computed when the run has a training list and few videos"),
+    Key("TEST.AUDITS", "auto", "bool|auto", "also predict the clips mirrored, reversed, frozen and shuffled (one view), for what the score needs; auto: for up to 2,000 videos of 3 or more views, or 300 of fewer"),
     Key("TEST.REPORT", True, "bool", "write report.html, the run in one file (`timesformer report`)"),
     Key("TEST.NUM_SPATIAL_CROPS", 3, "int", "crops per clip: 1 (centre) or 3 (left/centre/right or top/centre/bottom)", (1, 3)),
     # ---------------------------------------------------------------- model

@@ -18,6 +18,7 @@ from timesformer.config.defaults import KEY_BY_NAME
 from timesformer.datasets.records import VideoRecord
 from timesformer.engine.baselines import read_baselines
 from timesformer.engine.events import RunEvents
+from timesformer.evaluation.audits import describe_images, describe_needs
 from timesformer.evaluation.metrics import by_person
 from timesformer.evaluation.report import distinct_names, read_predictions
 from timesformer.evaluation.report_parts import describe_classes, describe_labels, playing_clips
@@ -116,6 +117,7 @@ def _contents(*, curves: bool, test: Mapping[str, Any], pictures: bool) -> dict[
         "classes": (bool(test), "Each class"),
         "confusion": ("classes" in test, "Confusion"),
         "calibration": ("classes" in test, "Calibration"),
+        "audits": ("audits" in test, "Audits"),
         "clips": ("classes" in test, "Clips"),
         "input": (pictures, "What the model is given"),
         "settings": (True, "Configuration"),
@@ -174,8 +176,11 @@ def _test(folder: Path, results: Mapping[str, Any], records: Sequence[VideoRecor
     clips = playing_clips(predictions, records or read, names)
     for each in (each for group in clips.values() for each in group if "content" in each):
         each["uri"] = data_uri(each["media"], each.pop("content"))
+    audits = results.get("audits")
+    shown = {"needs": describe_needs(audits), "images": describe_images(audits)} if audits else {}
     return {
         **content,
+        **({"audits": audits | shown} if audits else {}),
         "num_people": len({*people}) if by_person(people) else 0,
         "clips": clips,
         "playing": any(each.get("media", "").startswith("video/") for group in clips.values() for each in group),

@@ -28,6 +28,7 @@ from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
 from timesformer.utils.registry import DATASETS, MODELS
 from timesformer.video.clip_spec import ClipSpec
+from timesformer.video.variants import Variants
 
 log = get_logger(__name__)
 
@@ -88,7 +89,9 @@ class Run:
         """Of the clips of validation and test."""
         return ClipSpec.from_config(self.cfg)
 
-    def evaluate(self, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str) -> Predictions:
+    def evaluate(
+        self, model: nn.Module, loader: EvalLoader, *, ensemble: str, title: str, variants: Variants | None = None
+    ) -> Predictions:
         """`evaluate` with the settings of this run."""
         return evaluate(
             model,
@@ -101,6 +104,7 @@ class Run:
             views_per_forward=max(1, self.cfg.TEST.BATCH_SIZE // self.processes.local_world_size),
             title=title,
             stop=self.stop,
+            variants=variants,
         )
 
     @property

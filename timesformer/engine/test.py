@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.audits import choose_variants, report_audits
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
@@ -37,9 +39,9 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     has_baselines, has_report = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL, cfg.TEST.REPORT
     with torch.device("meta"):  # every weight comes from the file
         model = build_model(cfg)
-    videos = load_test_weights(run, model, videos)
+    videos, training = load_test_weights(run, model, videos)
     model.to(run.device)
-    views = Views.from_config(cfg)
+    views, variants = Views.from_config(cfg), choose_variants(cfg, len(videos.records))
     build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
     try:
         loader = build_loader()
@@ -54,7 +56,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     if cfg.MODEL.COMPILE:
         compile_model(model)
     with run.stop.heard():
-        predictions = run.evaluate(model, loader, ensemble=views.ensemble, title="test")
+        predictions = run.evaluate(model, loader, ensemble=views.ensemble, title="test", variants=variants)
     run.warn_once(predictions.warnings)
     if processes.rank != 0:
         return
@@ -69,6 +71,8 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         predictions=predictions,
         multi_label=cfg.DATA.MULTI_LABEL,
     )
+    if variants:
+        run.warn_once(report_audits(run.output_dir, videos, predictions, cfg.MODEL.NUM_CLASSES, training))
     run.events.record("test", epoch=epoch, step=step, **metrics)
     if matrix is not None:
         from timesformer.visualization.confusion import confusion_figure
@@ -85,11 +89,12 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         leave_report(run.output_dir, [videos.records[index] for index in predictions.indices])
 
 
-def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> VideoList:
+def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> tuple[VideoList, dict[str, Any]]:
     """Load `TEST.CHECKPOINT_FILE_PATH`, or the checkpoint of OUTPUT_DIR that `TEST.CHECKPOINT` names.
 
     Returns:
-        The videos, with the class names of the weights where the list has none.
+        The videos, with the class names of the weights where the list has none; and the settings of the training by
+        dotted key, as far as the weights state them.
 
     Raises:
         CheckpointError: there is none, or it does not fit the model.
@@ -104,8 +109,8 @@ def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> VideoLis
             "Train first, or name one: TEST.CHECKPOINT_FILE_PATH FILE"
         )
     log.info("testing %s", path)
-    names = load_and_report(run, model, path, videos.class_names, testing=True).class_names
-    if videos.class_names or len(names) != cfg.MODEL.NUM_CLASSES:
-        return videos
+    report = load_and_report(run, model, path, videos.class_names, testing=True)
+    if videos.class_names or len(report.class_names) != cfg.MODEL.NUM_CLASSES:
+        return videos, report.settings
     log.info("class names: those of %s, for the list has none", path)
-    return replace(videos, class_names=names)
+    return replace(videos, class_names=report.class_names), report.settings

@@ -8,7 +8,7 @@ several views only: there it is the same up to rounding.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.models.linear import fixed_weights
 from timesformer.utils.compute import autocast, eval_mode, mapped
 from timesformer.video.clip_spec import ClipSpec
+from timesformer.video.variants import VARIANTS, Variants
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Predictions:
         missing: the videos that could not be read.
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
         warnings: remarks of the readers.
+        guesses: (n, 5) predicted class of the centre view, as it is and as each of `VARIANTS`; None without these.
     """
 
     indices: np.ndarray
@@ -45,6 +47,7 @@ class Predictions:
     missing: list[Failure]
     distinct_frames: np.ndarray
     warnings: list[str]
+    guesses: np.ndarray | None = None
 
     @property
     def num_videos(self) -> int:
@@ -68,6 +71,21 @@ def join_views(logits: Tensor, method: str, *, multi_label: bool = False) -> Ten
     return (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).mean(dim=-2)
 
 
+@dataclass(frozen=True)
+class Scorer:
+    """A model as a function from a batch to the scores (K,) of each of its readable videos."""
+
+    predict: Callable[[Tensor], Tensor]  # uint8 clips (b, C, F, H, W) -> logits (b, K) on the CPU
+    join: Callable[[Tensor], np.ndarray]  # logits (V, K) of the views of a video -> its scores
+
+    def logits(self, batch: Batch) -> list[Tensor]:
+        """(V, K) of each readable video."""
+        return [] if batch.clips is None else [*self.predict(batch.clips).split(batch.views_per_video)]
+
+    def __call__(self, batch: Batch) -> list[np.ndarray]:
+        return [self.join(logits) for logits in self.logits(batch)]
+
+
 @contextmanager
 def scoring(
     model: nn.Module,
@@ -78,25 +96,21 @@ def scoring(
     device: torch.device | str,
     dtype: torch.dtype | None,
     views_per_forward: int,
-) -> Iterator[Callable[[Batch], list[np.ndarray]]]:
-    """The model in evaluation mode, as a function from a batch to the scores (K,) of each of its readable videos.
-
-    For the arguments see `evaluate`.
-    """
+) -> Iterator[Scorer]:
+    """The model in evaluation mode; for the arguments see `evaluate`."""
     device = torch.device(device)
     views_at_once = 1 if device.type == "cpu" else views_per_forward
     for_threads = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())
 
-    def predict(views: Tensor) -> Tensor:
+    def forward(views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(device, dtype):  # of this thread
             return model(spec.normalize(views.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
 
-    def score(batch: Batch) -> list[np.ndarray]:
-        if batch.clips is None:
-            return []
-        logits = torch.cat(list(map_views(predict, batch.clips.split(views_at_once)))).cpu()
-        of_videos = logits.split(batch.views_per_video)
-        return [join_views(views, ensemble, multi_label=multi_label).numpy() for views in of_videos]
+    def predict(clips: Tensor) -> Tensor:
+        return torch.cat(list(map_views(forward, clips.split(views_at_once)))).cpu()
+
+    def join(logits: Tensor) -> np.ndarray:
+        return join_views(logits, ensemble, multi_label=multi_label).numpy()
 
     with (
         gathered_parameters(model),
@@ -104,7 +118,27 @@ def scoring(
         fixed_weights(model),
         mapped(device, at_once=for_threads) as map_views,
     ):
-        yield score
+        yield Scorer(predict, join)
+
+
+def guess_variants(score: Scorer, variants: Variants, batch: Batch, logits: Sequence[Tensor]) -> list[list[int]]:
+    """The predicted class of the centre view of each readable video: as it is, then as each of `VARIANTS`.
+
+    Args:
+        score: the model.
+        variants: how clips are changed.
+        batch: of the videos.
+        logits: of their views, as `Scorer.logits` gives them.
+    """
+    if batch.clips is None:
+        return []
+    centres = [variants.centre(len(views)) for views in logits]
+    of_videos = batch.clips.split(batch.views_per_video)
+    clips = torch.stack([views[centre] for views, centre in zip(of_videos, centres, strict=True)])
+    plain = torch.stack([views[centre] for views, centre in zip(logits, centres, strict=True)])
+    changed = score.predict(torch.cat([*variants(clips, batch.indices)]))
+    of_variants = torch.stack([plain, *changed.chunk(len(VARIANTS))], dim=1)  # (n, 5, K)
+    return of_variants.argmax(dim=-1).tolist()  # type: ignore[no-any-return]
 
 
 def evaluate(
@@ -120,6 +154,7 @@ def evaluate(
     title: str = "evaluation",
     progress: bool | None = None,
     stop: StopRequest | None = None,
+    variants: Variants | None = None,
 ) -> Predictions:
     """Predict every video of `loader`; on every process the combined result of all.
 
@@ -135,13 +170,14 @@ def evaluate(
         title: of the progress bar.
         progress: show the bar; None: on a terminal.
         stop: ends the evaluation when one of the processes got a signal.
+        variants: also predict the changed centre views, which does not touch the scores.
 
     Raises:
         Stopped: on every process when one got a signal.
     """
     stop = stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
-    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
+    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float, list[int]]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
     with scoring(
@@ -159,7 +195,10 @@ def evaluate(
                 break
             missing += batch.failures
             warnings += batch.warnings
-            rows += zip(batch.indices, batch.labels, score(batch), batch.distinct_frames, strict=True)
+            logits = score.logits(batch)
+            guesses = guess_variants(score, variants, batch, logits) if variants else [[]] * len(logits)
+            scores = map(score.join, logits)
+            rows += zip(batch.indices, batch.labels, scores, batch.distinct_frames, guesses, strict=True)
     if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)
@@ -172,6 +211,7 @@ def evaluate(
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in all_rows]),
         warnings=all_warnings,
+        guesses=np.array([row[4] for row in all_rows], np.int64).reshape(-1, 1 + len(VARIANTS)) if variants else None,
     )
 
 

@@ -92,6 +92,41 @@ def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[
     return 100.0 * float(low), 100.0 * float(high)
 
 
+def paired_difference(first: np.ndarray, second: np.ndarray, people: Sequence[str] = ()) -> tuple[float, float, float]:
+    """Accuracy of the second minus that of the first on the same videos, and its 95% interval, in points of percent.
+
+    The interval adds one video to either kind of those where the two differ (Bonett and Price, 2012), so that it has a
+    width where they never do. Where persons are known it is at least as wide as that of persons drawn with replacement,
+    with all their videos and both predictions of each; the percentiles are taken further out for few persons
+    (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 4.2), without which ten persons cover in
+    87 to 91%.
+
+    Args:
+        first: (n,) whether each video was predicted right, or how often, from 0 to 1.
+        second: (n,) the same of other predictions.
+        people: the person in each video.
+    """
+    from scipy.stats import norm, t
+
+    gain = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    if not len(gain):
+        return float("nan"), float("nan"), float("nan")
+    total = len(gain) + 2
+    mean, differing = gain.sum() / total, ((gain**2).sum() + 2) / total
+    margin = norm.ppf(0.975) * np.sqrt((differing - mean**2) / total)
+    low, high = max(mean - margin, -1.0), min(mean + margin, 1.0)
+    if by_person(people):
+        person = np.unique(np.asarray(people), return_inverse=True)[1]
+        gains, sizes = np.bincount(person, weights=gain), np.bincount(person)
+        number = len(sizes)
+        drawn = np.random.default_rng(0).integers(number, size=(4000, number))
+        resampled = gains[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+        further = float(norm.cdf(np.sqrt(number / (number - 1)) * t.ppf(0.025, number - 1)))
+        spread = np.quantile(resampled, [further, 1 - further])
+        low, high = min(low, spread[0]), max(high, spread[1])
+    return 100.0 * float(gain.mean()), 100.0 * float(low), 100.0 * float(high)
+
+
 def by_person(people: Sequence[str]) -> bool:
     """Whether intervals are by person: all are known, and more than one, and some have several videos."""
     return all(people) and 1 < len(set(people)) < len(people)

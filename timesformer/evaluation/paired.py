@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from timesformer.datasets.records import path_tail
-from timesformer.evaluation.metrics import by_person
+from timesformer.evaluation.metrics import by_person, paired_difference
 from timesformer.evaluation.report import read_predictions
 from timesformer.utils.console import count
 from timesformer.utils.errors import UserError
 
-NUM_RESAMPLES = 4000
 LEVEL = 0.05
 
 Clip = tuple[str, float, float, int | tuple[int, ...]]  # the end of its path, the part of the file, its label
@@ -47,31 +46,6 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     only_first, only_second = int(np.sum(first > second)), int(np.sum(second > first))
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-
-
-def paired_difference(first: np.ndarray, second: np.ndarray, people: Sequence[str] = ()) -> tuple[float, float, float]:
-    """Accuracy of the second minus that of the first, and its 95% interval, in points of percent.
-
-    Persons are drawn with replacement, with all their clips and both predictions of each; single clips where persons
-    are unknown. Percentiles are taken further out for few persons (Hesterberg, What Teachers Should Know About the
-    Bootstrap, 2015, section 4.2), without which ten persons cover in 87 to 91%.
-
-    Args:
-        first: (n,) whether each clip was predicted right, or how often, from 0 to 1.
-        second: (n,) the same of the other run.
-        people: the person in each clip.
-    """
-    from scipy.stats import norm, t
-
-    gain = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
-    cluster = np.unique(np.asarray(people), return_inverse=True)[1] if by_person(people) else np.arange(len(gain))
-    gains, sizes = np.bincount(cluster, weights=gain), np.bincount(cluster)
-    number, generator = len(sizes), np.random.default_rng(0)
-    draws = (generator.integers(number, size=number) for _ in range(NUM_RESAMPLES))
-    resampled = [gains[drawn].sum() / sizes[drawn].sum() for drawn in draws]
-    further = float(norm.cdf(np.sqrt(number / max(1, number - 1)) * t.ppf(LEVEL / 2, max(1, number - 1))))
-    low, high = np.quantile(resampled, [further, 1 - further])
-    return 100.0 * float(gain.mean()), 100.0 * float(low), 100.0 * float(high)
 
 
 def compare_runs(first: Path, second: Path) -> Paired:

@@ -49,6 +49,7 @@ class LoadReport:
     classes: list[str] = field(default_factory=list)  # what was done about class names that are not the data's
     class_names: list[str] = field(default_factory=list)  # of the source; empty: unknown
     clip: dict[str, Any] = field(default_factory=dict)  # fields of a `ClipSpec` that the source states
+    settings: dict[str, Any] = field(default_factory=dict)  # of the training, by dotted key, if stated
     notes: list[str] = field(default_factory=list)  # how the tensors were found in the source
 
     def __str__(self) -> str:
@@ -111,7 +112,7 @@ def _plan(
     wanted = {strip_prefixes(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
-    report.notes = weights.notes
+    report.notes, report.settings = weights.notes, weights.settings
     vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
     advice = _compare(weights, wanted, vit, report, complete=complete)
     if report.differences and not allow_partial:
