@@ -45,7 +45,7 @@ def advise_config(cfg: CfgNode) -> list[str]:
 def batch_problems(cfg: CfgNode, nodes: int, processes: int) -> Iterator[str]:
     """What is wrong with the batches of `nodes` nodes with `processes` processes each, one line per problem."""
     batch, wanted = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE
-    if not cfg.TRAIN.ENABLE:
+    if not cfg.TRAIN.ENABLE or batch == "auto":
         return
     if batch * nodes > wanted:
         smaller = wanted // nodes // processes * processes
@@ -90,6 +90,9 @@ RULES = (
     Rule("{DIST.STRATEGY} does not work with {PRECISION}: each process would scale the loss of its own share",
          lambda strategy, precision: (strategy, precision) == ("fsdp", "fp16")
          and "Type PRECISION bf16 (or DIST.STRATEGY ddp)"),
+    Rule("{TRAIN.BATCH_SIZE} does not work with {DIST.STRATEGY}: no process can try alone what fits into its memory",
+         lambda batch, strategy, train: train and (batch, strategy) == ("auto", "fsdp")
+         and "Type TRAIN.BATCH_SIZE 8 (or DIST.STRATEGY ddp)", "TRAIN.ENABLE"),
     Rule("{TEST.NUM_SPATIAL_CROPS} with {DATA.CROP_MODE} would test three identical views",
          lambda crops, mode, test: test and (crops, mode) == (3, "full") and "Type TEST.NUM_SPATIAL_CROPS 1",
          "TEST.ENABLE"),

@@ -86,7 +86,7 @@ _DECLARED = (
     # ---------------------------------------------------------------- training
     Key("TRAIN.ENABLE", True, "bool", "train the model", identity=False),
     Key("TRAIN.DATASET", "kinetics", "str", "dataset of the training and validation clips"),
-    Key("TRAIN.BATCH_SIZE", 64, "int", "clips per node and forward pass, over all GPUs of the node", low=1, high=65_536, identity=False),
+    Key("TRAIN.BATCH_SIZE", 64, "int|auto", "clips per node and forward pass, over all GPUs of the node; halved when memory runs out, the step stays the same. auto: what fits of the step's share, tried at the start; on a CPU at most 16", low=1, high=65_536, identity=False),
     Key("TRAIN.EVAL_PERIOD", 1, "int", "epochs between two validations", low=1, high=10**6, identity=False),
     Key("TRAIN.CHECKPOINT_PERIOD", 1, "int", "epochs between two checkpoints", low=1, high=10**6, identity=False),
     Key("TRAIN.CHECKPOINT_PERIOD_STEPS", 0, "int", "also save a checkpoint after this number of optimiser steps; 0: never", low=0, high=10**9, identity=False),

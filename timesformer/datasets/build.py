@@ -42,6 +42,7 @@ from timesformer.video.video_info import VideoInfo
 log = get_logger(__name__)
 
 MAX_AUTO_WORKERS = 8
+MAX_AUTO_CLIPS, MAX_AUTO_BYTES = 16, 2**27  # of a forward pass with TRAIN.BATCH_SIZE auto, on a CPU and elsewhere
 
 
 def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
@@ -224,7 +225,8 @@ def build_train_loader(
     Raises:
         ConfigError: the batches do not fit into shared memory.
     """
-    dataset, micro_batch = build_train_dataset(cfg, videos), max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
+    dataset = build_train_dataset(cfg, videos)
+    micro_batch = clips_per_pass(cfg, math.prod(dataset.spec.input_shape), world_size, local_world_size)
     return TrainLoader(
         dataset,
         global_batch=cfg.GLOBAL_BATCH_SIZE,
@@ -235,6 +237,18 @@ def build_train_loader(
         seed=cfg.RNG_SEED,
         **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop),
     )
+
+
+def clips_per_pass(cfg: CfgNode, clip_bytes: int, world_size: int, local_world_size: int) -> int:
+    """The most clips of a forward pass of each process, if the memory suffices.
+
+    "auto" is the share of a process in the global batch: at most 16 clips on a CPU, which larger batches make no
+    faster, and 128 MiB elsewhere.
+    """
+    if cfg.TRAIN.BATCH_SIZE != "auto":
+        return max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
+    most = MAX_AUTO_BYTES // clip_bytes if _on_gpu(cfg) else MAX_AUTO_CLIPS
+    return max(2 if cfg.MIXUP.ENABLED else 1, min(math.ceil(cfg.GLOBAL_BATCH_SIZE / world_size), most))
 
 
 def build_eval_loader(
@@ -296,10 +310,13 @@ def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> in
     return min(MAX_AUTO_WORKERS, share if on_gpu else share // 4)
 
 
+def _on_gpu(cfg: CfgNode) -> bool:
+    return cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
+
+
 def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
-    on_gpu = cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
     local_processes = processes_that_share_cpus(local_world_size)
-    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
+    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=_on_gpu(cfg))
     return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}
 
 

@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -121,6 +121,35 @@ def _cut(keys: list[SampleKey], size: int, unit: int) -> list[list[SampleKey]]:
         return []
     first = size - keys[0].position % min(size, unit)  # shorter when the keys start at an odd position
     return [keys[:first], *(keys[start : start + size] for start in range(first, len(keys), size))]
+
+
+def cut_batch(batch: Batch, size: int, unit: int = 1) -> Iterator[Batch]:
+    """A batch of one view a video in pieces of at most `size` clips, cut where `StepBatchSampler` would.
+
+    Args:
+        batch: as the loader gives it; what went wrong goes with the first piece.
+        size: less than `unit` counts as `unit`.
+        unit: 2: positions 2j and 2j + 1 stay together.
+    """
+    if batch.clips is None or len(batch.labels) <= size:
+        yield batch
+        return
+    size = max(size - size % unit, unit)
+    start = batch.positions[0] - batch.positions[0] % unit
+    pieces = [(position - start) // size for position in batch.positions]
+    bounds = [0, *(i for i, (one, following) in enumerate(pairwise(pieces), 1) if one != following)]
+    for first, end in zip(bounds, [*bounds[1:], len(batch.labels)], strict=True):
+        part = slice(first, end)
+        yield Batch(
+            clips=batch.clips[part],
+            labels=batch.labels[part],
+            indices=batch.indices[part],
+            positions=batch.positions[part],
+            views_per_video=batch.views_per_video[part],
+            distinct_frames=batch.distinct_frames[part],
+            failures=[] if first else batch.failures,
+            warnings=[] if first else batch.warnings,
+        )
 
 
 class TrainLoader:

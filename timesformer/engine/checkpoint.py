@@ -12,6 +12,7 @@ A checkpoint is self-contained: tensors and plain values only, in one dictionary
     best_score        of the validations so far
     clips_tried, clips_failed         of the epoch under way
     since_log         of each process, what it adds to the next log line
+    clips_per_pass    of each process, the most of a forward pass where memory has limited it: resumed runs keep it
     cfg               the resolved configuration, YAML text
     num_heads         of the model's attention, which no tensor tells
     calibration       of the scores, where `timesformer calibrate` added it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
+from timesformer.utils.memory import PassSize
 from timesformer.weights.layouts import FORMAT
 
 
@@ -32,6 +34,7 @@ class TrainingState:
         since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
         best_score: of all validations so far.
+        pass_size: the most clips of a forward pass of this process, where memory has limited it.
     """
 
     model: nn.Module
@@ -42,6 +45,7 @@ class TrainingState:
     since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
     best_score: float = -math.inf
+    pass_size: PassSize = field(default_factory=partial(PassSize, key="TRAIN.BATCH_SIZE"))
 
     @property
     def tested_model(self) -> nn.Module:
@@ -74,6 +78,7 @@ class TrainingState:
             "clips_failed": self.failures.failed,
             "since_log": distributed.all_gather(self.since_log.plain()),
             "metrics": dict(self.metrics),
+            "clips_per_pass": distributed.all_gather(self.pass_size.clips),
         }
 
     def restore(self, start: Start) -> None:
@@ -97,6 +102,9 @@ class TrainingState:
             self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
             own = content["since_log"][distributed.rank() :: distributed.world_size()]
             self.since_log = StepTotals.from_plain(*own)
+            sizes = content.get("clips_per_pass", [])  # older checkpoints have none
+            if len(sizes) == distributed.world_size() and start.same_batch_size:
+                self.pass_size.clips = sizes[distributed.rank()]
             if start.best_is_there:  # without the file, what comes next is the best that can be tested
                 self.best_score = content["best_score"]
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import cast
 
 import numpy as np
-import torch
 
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import Batch, VideoDataset
@@ -86,8 +85,6 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
     progress.rates()  # validation is no part of the training speed
     save_now = False
     for i, (step, batches) in enumerate(loader, start=done_steps):
-        # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
-        torch.manual_seed(torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)))
         try:
             if progress.step == progress.first_step and rank == 0:
                 batches = show_input(run, batches, training.videos)
@@ -98,6 +95,8 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
                 epoch=epoch,
                 lr=training.schedule(epoch + i / num_steps),
                 global_step=progress.step,
+                # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
+                seed=torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)),
             )
         except Stopped as stop:  # no data came; before its first clips the step has changed nothing
             may_save = i > done_steps and not loader.inside_step

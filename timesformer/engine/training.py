@@ -32,6 +32,7 @@ from timesformer.optim.build import build_ema, build_optimizer, build_schedule, 
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.memory import PassSize
 from timesformer.video.clip_spec import ClipSpec, Views
 
 if TYPE_CHECKING:
@@ -120,7 +121,6 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         if ema is not None:
             compile_model(ema.module)
     optimizer = build_optimizer(model, cfg)
-    log.info("%s, at most %d at a time in each process", describe_rate(cfg), loader.sampler.micro_batch)
     writer = CheckpointWriter(
         run.output_dir,
         period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
@@ -137,7 +137,10 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         keep=start.position > Position(),
     )
     state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
+    state.pass_size = take_step.pass_size
     state.restore(start)
+    clips = fit_into_memory(run, take_step, loader.sampler.micro_batch)
+    log.info("%s, at most %d at a time in each process", describe_rate(cfg), clips)
     first, max_epoch, steps_per_epoch = start.position, cfg.SOLVER.MAX_EPOCH, len(loader)
     steps_before = first.epoch * steps_per_epoch + first.step
     training = Training(
@@ -164,6 +167,25 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     return training
 
 
+def fit_into_memory(run: Run, take_step: TrainStep, micro_batch: int) -> int:
+    """The most clips of a forward pass of this process, tried where a step could not be computed again.
+
+    On an accelerator they are tried for TRAIN.BATCH_SIZE auto, and in several processes for any; never under FSDP2,
+    where no process can try alone.
+
+    Raises:
+        UserError: not even the smallest pass fits.
+    """
+    automatic, several = run.cfg.TRAIN.BATCH_SIZE == "auto", run.processes.world_size > 1
+    known = take_step.pass_size.clips < micro_batch  # the size of the run that is resumed
+    if (automatic or several) and not known and run.device.type != "cpu" and run.cfg.DIST.STRATEGY != "fsdp":
+        take_step.find_pass_size(micro_batch, warn=not automatic)
+    clips = min(take_step.pass_size.clips, micro_batch)
+    if automatic:
+        log.info("TRAIN.BATCH_SIZE auto is %d", clips * run.processes.local_world_size)
+    return clips
+
+
 def build_train_step(
     run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEmaV3 | None = None
 ) -> TrainStep:
@@ -183,4 +205,9 @@ def build_train_step(
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
         mixer=build_mixer(cfg),
         ema=ema,
+        pass_size=PassSize(
+            key="TRAIN.BATCH_SIZE",
+            smallest=2 if cfg.MIXUP.ENABLED else 1,
+            processes=run.processes.local_world_size,
+        ),
     )
