@@ -134,9 +134,9 @@ def test_a_view_that_does_not_fit_into_the_test_names_what_needs_less() -> None:
             raise ERRORS["GPU"]
 
     how: Any = {"ensemble": "mean", "multi_label": False, "device": "cpu", "dtype": None, "views_per_forward": 8}
-    with scoring(Model(), spec=ClipSpec(num_frames=2, size=(4, 4)), **how) as score:
-        with pytest.raises(UserError, match="DATA.TEST_CROP_SIZE"):
-            score(make_batch(range(3)))
+    scorer = scoring(Model(), spec=ClipSpec(num_frames=2, size=(4, 4)), **how)
+    with scorer as score, pytest.raises(UserError, match="DATA.TEST_CROP_SIZE"):
+        score(make_batch(range(3)))
 
 
 def test_a_trial_finds_what_fits_and_leaves_no_trace() -> None:

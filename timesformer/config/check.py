@@ -104,7 +104,8 @@ RULES = (
          and "For example DATA.FLIP_LABEL_MAP [[2,3],[4,5]]"),
     Rule("{DATA.FLIP_LABEL_MAP}: labels count from 0 and must be below {MODEL.NUM_CLASSES}",
          lambda pairs, classes:
-         (largest := max((item for item in chain(*pairs) if isinstance(item, int)), default=-1)) >= classes
+         (largest := max((item for item in chain(*pairs) if isinstance(item, int)), default=-1))
+         >= (math.inf if classes == "auto" else classes)
          and f"Type MODEL.NUM_CLASSES {largest + 1} or count from 0"),
     Rule("{DATA.MULTI_LABEL} does not work with {MODEL.LOSS_FUNC}",
          lambda multi_label, loss: multi_label and loss != "bce_logit" and "Type MODEL.LOSS_FUNC bce_logit"),

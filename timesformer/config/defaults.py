@@ -114,7 +114,7 @@ _DECLARED = (
     # ---------------------------------------------------------------- model
     Key("MODEL.MODEL_NAME", "TimeSformer", "str", "name in the model registry"),
     Key("MODEL.WEIGHTS", "", "path", "weights to start from: a file, timm:NAME, hf:ID, a Hugging Face folder, or gestures (in the package, for the model of Own/gestures_cpu); a head of other classes is reinitialised", identity=False),
-    Key("MODEL.NUM_CLASSES", 400, "int", "number of classes", low=1, high=10**6),
+    Key("MODEL.NUM_CLASSES", 400, "int|auto", "number of classes; auto: of the class names of the lists, without names the largest label plus one", low=1, high=10**6),
     Key("MODEL.LOSS_FUNC", "cross_entropy", "str", "loss; bce_logit for several labels per video", ("cross_entropy", "bce_logit"), used_by="training"),
     Key("MODEL.DROP_RATE", 0.0, "float", "dropout after embeddings, projections and MLP layers", low=0, high=0.99),
     Key("MODEL.ATTN_DROP_RATE", 0.0, "float", "dropout on attention weights", low=0, high=0.99),

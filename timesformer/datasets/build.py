@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.config.check import check_config
+
 # Importing a dataset registers it.
 from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # noqa: F401
 from timesformer.datasets.cache import FrameCache, StoredSize
@@ -24,12 +26,12 @@ from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.near_misses import near_miss
 from timesformer.datasets.opening import open_record, sample_record
 from timesformer.datasets.overlaps import overlaps
-from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
+from timesformer.datasets.records import VideoList, VideoRecord, class_counts, in_memory, missing_table, split_missing
 from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, VideoDataset
 from timesformer.distributed.stop import StopRequest
 from timesformer.utils.console import count
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
-from timesformer.utils.errors import DataListError
+from timesformer.utils.errors import ConfigError, DataListError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 from timesformer.utils.registry import DATASETS
@@ -58,7 +60,9 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
 
     Raises:
         DataListError: the list has problems, or too many of its files are missing.
+        ConfigError: see `find_num_classes`.
     """
+    find_num_classes(cfg)
     testing = testing or split == "test"
     videos: VideoList = DATASETS.get(cfg.TEST.DATASET if testing else cfg.TRAIN.DATASET).from_config(cfg, split).load()
     present, missing = split_missing(videos.records)
@@ -75,6 +79,26 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
     return replace(videos, records=present if training else videos.records, warnings=[*videos.warnings, message])
 
 
+def find_num_classes(cfg: CfgNode) -> None:
+    """Put the number of classes in place of MODEL.NUM_CLASSES auto, for all that follows and for what is saved.
+
+    It is the number of class names, without them the largest label of the list that is trained on (or tested) plus one.
+
+    Raises:
+        DataListError: the list has problems.
+        ConfigError: the number contradicts another setting.
+    """
+    if cfg.MODEL.NUM_CLASSES != "auto":
+        return
+    name, split = (cfg.TRAIN.DATASET, "train") if cfg.TRAIN.ENABLE else (cfg.TEST.DATASET, cfg.TEST.SPLIT)
+    videos: VideoList = DATASETS.get(name).from_config(cfg, split).load()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = len(videos.class_names) or 1 + max(class_counts(videos.records), default=0)
+    cfg.freeze()
+    if problems := check_config(cfg):
+        raise ConfigError("\n".join(problems))
+
+
 def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
     """Every list the run needs, so that a problem in one is reported before anything starts.
 
@@ -83,7 +107,7 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
 
     Raises:
         DataListError: as `load_list`.
-        ConfigError: DATA.FLIP_LABEL_MAP names a class that is none.
+        ConfigError: see `find_num_classes`, or DATA.FLIP_LABEL_MAP names a class that is none.
     """
     lists = {split: load_list(cfg, split) for split in ("train", "val") if cfg.TRAIN.ENABLE}
     if cfg.TRAIN.ENABLE:

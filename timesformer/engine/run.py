@@ -32,6 +32,7 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     """
     cfg = loaded.cfg
     output_dir = None if only_check else Path(cfg.OUTPUT_DIR)
+    counts_classes = cfg.MODEL.NUM_CLASSES == "auto"
     lists = preflight(
         processes,
         lambda: load_lists(cfg),
@@ -49,6 +50,8 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
             log.info(
                 "preflight: all processes answer, run the same commit, read the same lists and share the output folder"
             )
+        if counts_classes:
+            log.info("MODEL.NUM_CLASSES auto is %d", cfg.MODEL.NUM_CLASSES)
         describe_data(this_run, lists)
         if only_check:
             check(this_run, lists)
