@@ -142,6 +142,13 @@ TRAINING_RULES = (
          and "Type MODEL.NUM_CLASSES 2 (and give videos of another class) or MODEL.LOSS_FUNC bce_logit"),
     Rule("{SOLVER.WARMUP_EPOCHS} is longer than {SOLVER.MAX_EPOCH}",
          lambda warmup, epochs: warmup > epochs and f"Type SOLVER.WARMUP_EPOCHS {epochs * 0.05:g}"),
+    Rule("{GLOBAL_BATCH_SIZE} is not a multiple of {TRAIN.REPEATED_AUG}",
+         lambda batch, repeats: batch % repeats and f"Type GLOBAL_BATCH_SIZE {-(-batch // repeats) * repeats}"),
+    Rule("{TRAIN.BALANCE} needs one label per video, found {DATA.MULTI_LABEL}",
+         lambda balance, several: several and balance in ("sampling", "weights") and "Type TRAIN.BALANCE none"),
+    Rule("{TRAIN.BEST_METRIC} is not a metric of what has one label, or several, per video: found {DATA.MULTI_LABEL}",
+         lambda metric, several: metric in (("top1", "macro_f1", "mean_class") if several else ("mAP",))
+         and "Type TRAIN.BEST_METRIC auto"),
     Rule("{SOLVER.NESTEROV} needs momentum and no dampening, found {SOLVER.MOMENTUM} and {SOLVER.DAMPENING}",
          lambda nesterov, momentum, dampening, method: nesterov and method == "sgd"
          and (momentum == 0 or dampening != 0) and "Type SOLVER.NESTEROV False", "SOLVER.OPTIMIZING_METHOD"),

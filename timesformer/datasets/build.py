@@ -15,6 +15,7 @@ from timesformer.config.check import check_config
 
 # Importing a dataset registers it.
 from timesformer.datasets import folder, howto100m, kinetics, muwiges, ssv2  # noqa: F401
+from timesformer.datasets.balance import AUTO_ABOVE, class_weights, imbalance
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_shared_memory, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
@@ -251,6 +252,8 @@ def build_train_loader(
     """
     dataset = build_train_dataset(cfg, videos)
     micro_batch = clips_per_pass(cfg, math.prod(dataset.spec.input_shape), world_size, local_world_size)
+    balanced = balance(cfg, videos) == "sampling"
+    labels = np.array([record.label for record in videos.records]) if balanced else None
     return TrainLoader(
         dataset,
         global_batch=cfg.GLOBAL_BATCH_SIZE,
@@ -259,8 +262,23 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
+        repeats=cfg.TRAIN.REPEATED_AUG,
+        labels=labels,
         **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop),
     )
+
+
+def balance(cfg: CfgNode, videos: VideoList) -> str:
+    """What TRAIN.BALANCE means for a training list: "none", "sampling" or "weights"."""
+    setting: str = cfg.TRAIN.BALANCE
+    if setting != "auto":
+        return setting
+    return "sampling" if not cfg.DATA.MULTI_LABEL and imbalance(videos.records) > AUTO_ABOVE else "none"
+
+
+def loss_weights(cfg: CfgNode, videos: VideoList) -> list[float] | None:
+    """The weight of each class in the training loss; None when all have the same."""
+    return class_weights(videos.records, cfg.MODEL.NUM_CLASSES) if balance(cfg, videos) == "weights" else None
 
 
 def clips_per_pass(cfg: CfgNode, clip_bytes: int, world_size: int, local_world_size: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_dataset, build_train_dataset
+from timesformer.datasets.build import build_eval_dataset, build_train_dataset, loss_weights
 from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
@@ -121,7 +121,7 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
     work = summarize(model).multiply_accumulates_per_clip
     if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
-        take_step = build_train_step(run, model, optimizer)
+        take_step = build_train_step(run, model, optimizer, loss_weights(cfg, videos))
         ema = build_ema(model, cfg)
         failures = FailureLog(max_fraction=1.0, path=None)
         TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures).restore(start)
@@ -157,7 +157,7 @@ def log_estimate(
         seconds.append((read - started, time.perf_counter() - read))
     (first_reading, _), (reading, training) = seconds
     cfg = run.cfg
-    num_clips = len(dataset) / len(indices) / run.processes.world_size
+    num_clips = cfg.TRAIN.REPEATED_AUG * len(dataset) / len(indices) / run.processes.world_size
     epoch = num_clips * (reading + training)
     whole = epoch * cfg.SOLVER.MAX_EPOCH + num_clips * max(0.0, first_reading - reading)
     log.info(

@@ -33,7 +33,10 @@ class TrainingState:
         failures: clips of the epoch under way that could not be read.
         since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
-        best_score: of all validations so far.
+        best_metric: the metric that decides, "auto" for mAP or top1.
+        best_score: of all validations so far; of a loss its negative.
+        best_epoch: finished epochs when it was measured.
+        stale_epochs: epochs from there to the last validation.
         pass_size: the most clips of a forward pass of this process, where memory has limited it.
     """
 
@@ -44,7 +47,10 @@ class TrainingState:
     failures: FailureLog
     since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    best_metric: str = "auto"
     best_score: float = -math.inf
+    best_epoch: int = 0
+    stale_epochs: int = 0
     pass_size: PassSize = field(default_factory=partial(PassSize, key="TRAIN.BATCH_SIZE"))
 
     @property
@@ -52,13 +58,15 @@ class TrainingState:
         """The averaged weights when there are any."""
         return self.model if self.ema is None else self.ema
 
-    def score(self, metrics: Mapping[str, float]) -> bool:
-        """Take note of a validation; whether it is the best so far."""
+    def score(self, metrics: Mapping[str, float], *, epoch: int) -> bool:
+        """Take note of a validation after so many epochs; whether it is the best so far."""
         self.metrics = metrics
-        score = metrics.get("mAP", metrics.get("top1", -math.inf))
+        name = self.best_metric if self.best_metric != "auto" else "mAP" if "mAP" in metrics else "top1"
+        score = metrics.get(name, math.nan) * (-1.0 if name == "loss" else 1.0)
         is_best = score > self.best_score  # never of NaN, the score of no video
         if is_best:
-            self.best_score = score
+            self.best_score, self.best_epoch = score, epoch
+        self.stale_epochs = epoch - self.best_epoch
         return is_best
 
     def content(self, position: Position) -> dict[str, Any]:
@@ -74,6 +82,8 @@ class TrainingState:
             "epoch": position.epoch - 1,
             "step": position.step,
             "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "stale_epochs": self.stale_epochs,
             "clips_tried": self.failures.tried,
             "clips_failed": self.failures.failed,
             "since_log": distributed.all_gather(self.since_log.plain()),
@@ -107,6 +117,10 @@ class TrainingState:
                 self.pass_size.clips = sizes[distributed.rank()]
             if start.best_is_there:  # without the file, what comes next is the best that can be tested
                 self.best_score = content["best_score"]
+                self.stale_epochs = content.get("stale_epochs", 0)  # older checkpoints have none
+                self.best_epoch = content.get("best_epoch", start.position.epoch)
+            else:
+                self.best_epoch = start.position.epoch
 
     def _restore_optimizer(self, saved: Mapping[str, Any], path: str) -> None:
         """Moments and step counts of the checkpoint; rates, decay and the like stay those of this run."""

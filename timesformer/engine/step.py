@@ -156,6 +156,7 @@ class TrainStep:
         label_smoothing: float,
         clip_grad_norm: float,
         mixer: ClipMixer | None,
+        class_weights: Sequence[float] | None = None,
         ema: ModelEmaV3 | None = None,
         pass_size: PassSize | None = None,
         flags: Callable[[], Sequence[int]] = tuple,
@@ -171,6 +172,7 @@ class TrainStep:
         self.label_smoothing = label_smoothing
         self.clip_grad_norm = clip_grad_norm
         self.mixer = mixer
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, device=device)
         self.ema = ema
         self.pass_size = pass_size or PassSize(key="TRAIN.BATCH_SIZE", smallest=1 if mixer is None else 2)
         self.flags = flags  # numbers of this process that each step sums over all processes
@@ -316,8 +318,11 @@ class TrainStep:
         # The clips predicted right: the highest score is a label of the clip (for mixed clips: the first of the pair).
         correct = truth.gather(1, logits.detach().argmax(dim=1, keepdim=True)).sum()
         if self.loss == "bce_logit":
-            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1), correct
-        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+        else:
+            losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        if self.class_weights is not None:  # of the clip's class, of mixed clips the mean
+            losses = losses * (targets @ self.class_weights)
         return losses, correct
 
     def _targets(self, batch: Batch) -> Tensor:

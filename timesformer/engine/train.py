@@ -44,20 +44,24 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         return
     with run.stop.heard(), training.writing():
         for epoch in range(first.epoch, max_epoch):
+            if training.stops_early:  # also when the run was resumed after its end
+                max_epoch = epoch
+                break
             save_now = train_epoch(training, epoch, done_steps=first.step if epoch == first.epoch else 0)
             state.failures.judge()
             is_last = epoch + 1 == max_epoch
             is_best, state.metrics = False, {}
             if (epoch + 1) % training.eval_period == 0 or is_last:
                 try:
-                    is_best = state.score(validate(training, epoch))
+                    is_best = state.score(validate(training, epoch), epoch=epoch + 1)
                 except Stopped as stop:  # the steps of the epoch are done, its validation is not
                     raise training.save_and_stop(stop, Position(epoch, len(training.loader))) from None
-            if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now:
+            if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now or training.stops_early:
                 training.save(Position(epoch + 1), is_best=is_best)
         if failure := training.failed_write():
             raise CheckpointError(failure)
     training.progress.close()
+    log.info("%s", training.closing(max_epoch))
     if training.overfitting:
         run.remarks.append(training.overfitting)
     if run.processes.rank == 0:
