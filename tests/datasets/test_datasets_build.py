@@ -211,11 +211,18 @@ def test_training_batches(videos: VideoList) -> None:
     assert shapes == [[(2, 3, 4, 32, 48)] * 2, [(1, 3, 4, 32, 48)]]
 
 
-def test_a_batch_size_is_of_a_node(videos: VideoList) -> None:
+def test_a_batch_size_is_of_a_node(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(GLOBAL_BATCH_SIZE=64, TRAIN__BATCH_SIZE=24, TEST__BATCH_SIZE=8)
     sampler = build.build_train_loader(cfg, videos, rank=5, world_size=8, local_world_size=4).sampler
     assert (sampler.global_batch, sampler.micro_batch, sampler.rank, sampler.world_size) == (64, 6, 5, 8)
     assert build.build_train_loader(cfg, videos, world_size=64, local_world_size=32).sampler.micro_batch == 1
+    auto = {"TRAIN__BATCH_SIZE": "auto", "NUM_GPUS": 0}
+    for settings, size in (({"GLOBAL_BATCH_SIZE": 40}, 5), ({}, 8), ({"GLOBAL_BATCH_SIZE": 256}, 16)):
+        loader = build.build_train_loader(config(**auto, **settings), videos, world_size=8, local_world_size=4)
+        assert loader.sampler.micro_batch == size
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    big = config(TRAIN__BATCH_SIZE="auto", GLOBAL_BATCH_SIZE=10**6)
+    assert build.clips_per_pass(big, 2**20, 8, 8) == 128
     for mixup, unit in ((False, 1), (True, 2)):
         assert build.build_train_loader(config(MIXUP__ENABLED=mixup), videos).sampler.unit == unit
 

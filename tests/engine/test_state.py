@@ -40,8 +40,16 @@ def test_optimiser_scaler_average_score_and_failures_come_back(tmp_path: Path) -
     state = make_state(ema=True)
     take_steps(state, 3)  # the scale doubles after two steps; the third is half of the way to the next doubling
     state.failures.tried, state.failures.failed = 40, 3
-    assert state.score({"top1": 60.0}) and not state.score({"top1": 50.0}) and not state.score({})
-    assert not state.score({"top1": math.nan}) and state.score({"top1": 60.5}) and state.best_score == 60.5
+    assert (
+        state.score({"top1": 60.0}, epoch=1)
+        and not state.score({"top1": 50.0}, epoch=2)
+        and not state.score({}, epoch=3)
+    )
+    assert (
+        not state.score({"top1": math.nan}, epoch=4)
+        and state.score({"top1": 60.5}, epoch=5)
+        and state.best_score == 60.5
+    )
     state.best_score = 60.0
     assert state.tested_model is state.ema
     torch.save(state.content(Position(2, 5)), tmp_path / "w.pyth")

@@ -133,6 +133,20 @@ def test_several_labels_per_clip() -> None:
     assert result.sums()[0] / 4 == pytest.approx(0.69, abs=0.3)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce_logit"])
+def test_a_class_of_twice_the_weight_counts_as_two_clips(loss: str) -> None:
+    def step(indices: list[int], weights: list[float] | None) -> Tensor:
+        torch.manual_seed(0)
+        model = Linear()
+        take_step = make_step(model, loss=loss, label_smoothing=0.0, class_weights=weights)
+        batches = [make_batch(range(index, index + 1)) for index in indices]
+        take_step(batches, num_samples=4, epoch=0, lr=0.5, global_step=0)
+        return model.head.weight.detach()
+
+    weighed, twice = step([0, 1, 2, 3], [1.0, 2.0, 1.0, 0.0]), step([0, 1, 1, 2], None)
+    torch.testing.assert_close(weighed, twice, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("has_bf16, precision", [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_on_a_cpu_that_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
 
 from timesformer.evaluation import metrics
 
@@ -44,6 +44,7 @@ def test_mean_class_accuracy_agrees_with_scikit_learn() -> None:
     scores, labels = random_case(300, 4, seed=1)
     labels[:150] = 0
     summary = metrics.summarize(scores, labels.tolist(), multi_label=False)
+    assert summary["macro_f1"] == pytest.approx(100 * f1_score(labels, scores.argmax(1), average="macro"))
     assert summary["mean_class"] == pytest.approx(100 * balanced_accuracy_score(labels, scores.argmax(1)))
 
 

@@ -28,7 +28,7 @@ def test_they_fit_the_recipe_with_any_classes() -> None:
 
 
 def test_a_model_of_another_size_is_refused() -> None:
-    cfg = load_config("Own/gestures_cpu", ["TIMESFORMER.EMBED_DIM", "192"]).cfg
+    cfg = load_config("Own/gestures_cpu", ["TIMESFORMER.EMBED_DIM", "192", "MODEL.NUM_CLASSES", "7"]).cfg
     with pytest.raises(CheckpointError, match="gestures"):
         load_weights(build_model(cfg), "gestures")
 

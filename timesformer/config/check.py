@@ -45,7 +45,7 @@ def advise_config(cfg: CfgNode) -> list[str]:
 def batch_problems(cfg: CfgNode, nodes: int, processes: int) -> Iterator[str]:
     """What is wrong with the batches of `nodes` nodes with `processes` processes each, one line per problem."""
     batch, wanted = cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE
-    if not cfg.TRAIN.ENABLE:
+    if not cfg.TRAIN.ENABLE or batch == "auto":
         return
     if batch * nodes > wanted:
         smaller = wanted // nodes // processes * processes
@@ -90,6 +90,9 @@ RULES = (
     Rule("{DIST.STRATEGY} does not work with {PRECISION}: each process would scale the loss of its own share",
          lambda strategy, precision: (strategy, precision) == ("fsdp", "fp16")
          and "Type PRECISION bf16 (or DIST.STRATEGY ddp)"),
+    Rule("{TRAIN.BATCH_SIZE} does not work with {DIST.STRATEGY}: no process can try alone what fits into its memory",
+         lambda batch, strategy, train: train and (batch, strategy) == ("auto", "fsdp")
+         and "Type TRAIN.BATCH_SIZE 8 (or DIST.STRATEGY ddp)", "TRAIN.ENABLE"),
     Rule("{TEST.NUM_SPATIAL_CROPS} with {DATA.CROP_MODE} would test three identical views",
          lambda crops, mode, test: test and (crops, mode) == (3, "full") and "Type TEST.NUM_SPATIAL_CROPS 1",
          "TEST.ENABLE"),
@@ -101,7 +104,8 @@ RULES = (
          and "For example DATA.FLIP_LABEL_MAP [[2,3],[4,5]]"),
     Rule("{DATA.FLIP_LABEL_MAP}: labels count from 0 and must be below {MODEL.NUM_CLASSES}",
          lambda pairs, classes:
-         (largest := max((item for item in chain(*pairs) if isinstance(item, int)), default=-1)) >= classes
+         (largest := max((item for item in chain(*pairs) if isinstance(item, int)), default=-1))
+         >= (math.inf if classes == "auto" else classes)
          and f"Type MODEL.NUM_CLASSES {largest + 1} or count from 0"),
     Rule("{DATA.MULTI_LABEL} does not work with {MODEL.LOSS_FUNC}",
          lambda multi_label, loss: multi_label and loss != "bce_logit" and "Type MODEL.LOSS_FUNC bce_logit"),
@@ -141,6 +145,13 @@ TRAINING_RULES = (
          and "Type MODEL.NUM_CLASSES 2 (and give videos of another class) or MODEL.LOSS_FUNC bce_logit"),
     Rule("{SOLVER.WARMUP_EPOCHS} is longer than {SOLVER.MAX_EPOCH}",
          lambda warmup, epochs: warmup > epochs and f"Type SOLVER.WARMUP_EPOCHS {epochs * 0.05:g}"),
+    Rule("{GLOBAL_BATCH_SIZE} is not a multiple of {TRAIN.REPEATED_AUG}",
+         lambda batch, repeats: batch % repeats and f"Type GLOBAL_BATCH_SIZE {-(-batch // repeats) * repeats}"),
+    Rule("{TRAIN.BALANCE} needs one label per video, found {DATA.MULTI_LABEL}",
+         lambda balance, several: several and balance in ("sampling", "weights") and "Type TRAIN.BALANCE none"),
+    Rule("{TRAIN.BEST_METRIC} is not a metric of what has one label, or several, per video: found {DATA.MULTI_LABEL}",
+         lambda metric, several: metric in (("top1", "macro_f1", "mean_class") if several else ("mAP",))
+         and "Type TRAIN.BEST_METRIC auto"),
     Rule("{SOLVER.NESTEROV} needs momentum and no dampening, found {SOLVER.MOMENTUM} and {SOLVER.DAMPENING}",
          lambda nesterov, momentum, dampening, method: nesterov and method == "sgd"
          and (momentum == 0 or dampening != 0) and "Type SOLVER.NESTEROV False", "SOLVER.OPTIMIZING_METHOD"),

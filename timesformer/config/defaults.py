@@ -87,8 +87,12 @@ _DECLARED = (
     # ---------------------------------------------------------------- training
     Key("TRAIN.ENABLE", True, "bool", "train the model", identity=False),
     Key("TRAIN.DATASET", "kinetics", "str", "dataset of the training and validation clips"),
-    Key("TRAIN.BATCH_SIZE", 64, "int", "clips per node and forward pass, over all GPUs of the node", low=1, high=65_536, identity=False),
+    Key("TRAIN.BATCH_SIZE", 64, "int|auto", "clips per node and forward pass, over all GPUs of the node; halved when memory runs out, the step stays the same. auto: what fits of the step's share, tried at the start; on a CPU at most 16", low=1, high=65_536, identity=False),
+    Key("TRAIN.BALANCE", "none", "str", "classes of different size: sampling draws each equally often, weights weighs each equally in the loss; auto: sampling where the largest class has more than 3 times the videos of the smallest", ("none", "sampling", "weights", "auto")),
+    Key("TRAIN.REPEATED_AUG", 1, "int", "times that each clip is in a step, and in an epoch, each time augmented differently (Hoffer et al. 2020)", low=1, high=1000),
     Key("TRAIN.EVAL_PERIOD", 1, "int", "epochs between two validations", low=1, high=10**6, identity=False),
+    Key("TRAIN.BEST_METRIC", "auto", "str", "metric of the validation that decides which checkpoint is the best; auto: top1, with several labels per video mAP", ("auto", "top1", "macro_f1", "mean_class", "mAP", "loss")),
+    Key("TRAIN.EARLY_STOP_EPOCHS", 0, "int", "stop when the best validation is so many epochs old; 0: never. A cosine schedule then ends before its rate is low: steps_with_relative_lrs or a smaller SOLVER.MAX_EPOCH may give more. TEST.CHECKPOINT best tests the best one", low=0, high=10**6, identity=False),
     Key("TRAIN.CHECKPOINT_PERIOD", 1, "int", "epochs between two checkpoints", low=1, high=10**6, identity=False),
     Key("TRAIN.CHECKPOINT_PERIOD_STEPS", 0, "int", "also save a checkpoint after this number of optimiser steps; 0: never", low=0, high=10**9, identity=False),
     Key("TRAIN.CHECKPOINT_PERIOD_MINUTES", 30.0, "float", "also save a checkpoint when the last one is this number of minutes old; 0: never", low=0, high=10**6, identity=False),
@@ -116,7 +120,7 @@ _DECLARED = (
     # ---------------------------------------------------------------- model
     Key("MODEL.MODEL_NAME", "TimeSformer", "str", "name in the model registry"),
     Key("MODEL.WEIGHTS", "", "path", "weights to start from: a file, timm:NAME, hf:ID, a Hugging Face folder, or gestures (in the package, for the model of Own/gestures_cpu); a head of other classes is reinitialised", identity=False),
-    Key("MODEL.NUM_CLASSES", 400, "int", "number of classes", low=1, high=10**6),
+    Key("MODEL.NUM_CLASSES", 400, "int|auto", "number of classes; auto: of the class names of the lists, without names the largest label plus one", low=1, high=10**6),
     Key("MODEL.LOSS_FUNC", "cross_entropy", "str", "loss; bce_logit for several labels per video", ("cross_entropy", "bce_logit"), used_by="training"),
     Key("MODEL.DROP_RATE", 0.0, "float", "dropout after embeddings, projections and MLP layers", low=0, high=0.99),
     Key("MODEL.ATTN_DROP_RATE", 0.0, "float", "dropout on attention weights", low=0, high=0.99),

@@ -223,5 +223,7 @@ def loading_rate(cfg: CfgNode, num_batches: int) -> float:
     next(batches)
     start, counts = time.perf_counter(), [len(batch.labels) for batch in islice(batches, num_batches)]
     if not counts:
-        raise UserError(f"--data needs more than one batch. Type TRAIN.BATCH_SIZE {max(1, cfg.TRAIN.BATCH_SIZE // 4)}")
+        raise UserError(
+            f"--data needs more than one batch. Type TRAIN.BATCH_SIZE {max(1, loader.sampler.micro_batch // 4)}"
+        )
     return sum(counts) / (time.perf_counter() - start)

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.config.check import check_config
+
 # Importing a dataset registers it.
 from timesformer.datasets import folder, howto100m, kinetics, manifest, muwiges, ssv2  # noqa: F401
+from timesformer.datasets.balance import AUTO_ABOVE, class_weights, imbalance
 from timesformer.datasets.cache import FrameCache, StoredSize
 from timesformer.datasets.cache_folders import GB, check_shared_memory, check_space, disk_folder, memory_folder
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
@@ -24,12 +27,12 @@ from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.near_misses import near_miss
 from timesformer.datasets.opening import open_record, sample_record
 from timesformer.datasets.overlaps import overlaps
-from timesformer.datasets.records import VideoList, VideoRecord, in_memory, missing_table, split_missing
+from timesformer.datasets.records import VideoList, VideoRecord, class_counts, in_memory, missing_table, split_missing
 from timesformer.datasets.video_dataset import MAX_REPLACEMENTS, VideoDataset
 from timesformer.distributed.stop import StopRequest
 from timesformer.utils.console import count
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
-from timesformer.utils.errors import DataListError
+from timesformer.utils.errors import ConfigError, DataListError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 from timesformer.utils.registry import DATASETS
@@ -42,6 +45,7 @@ from timesformer.video.video_info import VideoInfo
 log = get_logger(__name__)
 
 MAX_AUTO_WORKERS = 8
+MAX_AUTO_CLIPS, MAX_AUTO_BYTES = 16, 2**27  # of a forward pass with TRAIN.BATCH_SIZE auto, on a CPU and elsewhere
 
 
 def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
@@ -57,7 +61,9 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
 
     Raises:
         DataListError: the list has problems, or too many of its files are missing.
+        ConfigError: see `find_num_classes`.
     """
+    find_num_classes(cfg)
     testing = testing or split == "test"
     videos: VideoList = DATASETS.get(cfg.TEST.DATASET if testing else cfg.TRAIN.DATASET).from_config(cfg, split).load()
     present, missing = split_missing(videos.records)
@@ -74,6 +80,26 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
     return replace(videos, records=present if training else videos.records, warnings=[*videos.warnings, message])
 
 
+def find_num_classes(cfg: CfgNode) -> None:
+    """Put the number of classes in place of MODEL.NUM_CLASSES auto, for all that follows and for what is saved.
+
+    It is the number of class names, without them the largest label of the list that is trained on (or tested) plus one.
+
+    Raises:
+        DataListError: the list has problems.
+        ConfigError: the number contradicts another setting.
+    """
+    if cfg.MODEL.NUM_CLASSES != "auto":
+        return
+    name, split = (cfg.TRAIN.DATASET, "train") if cfg.TRAIN.ENABLE else (cfg.TEST.DATASET, cfg.TEST.SPLIT)
+    videos: VideoList = DATASETS.get(name).from_config(cfg, split).load()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = len(videos.class_names) or 1 + max(class_counts(videos.records), default=0)
+    cfg.freeze()
+    if problems := check_config(cfg):
+        raise ConfigError("\n".join(problems))
+
+
 def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
     """Every list the run needs, so that a problem in one is reported before anything starts.
 
@@ -82,7 +108,7 @@ def load_lists(cfg: CfgNode) -> dict[str, VideoList]:
 
     Raises:
         DataListError: as `load_list`.
-        ConfigError: DATA.FLIP_LABEL_MAP names a class that is none.
+        ConfigError: see `find_num_classes`, or DATA.FLIP_LABEL_MAP names a class that is none.
     """
     lists = {split: load_list(cfg, split) for split in ("train", "val") if cfg.TRAIN.ENABLE}
     if cfg.TRAIN.ENABLE:
@@ -223,7 +249,10 @@ def build_train_loader(
     Raises:
         ConfigError: the batches do not fit into shared memory.
     """
-    dataset, micro_batch = build_train_dataset(cfg, videos), max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
+    dataset = build_train_dataset(cfg, videos)
+    micro_batch = clips_per_pass(cfg, math.prod(dataset.spec.input_shape), world_size, local_world_size)
+    balanced = balance(cfg, videos) == "sampling"
+    labels = np.array([record.label for record in videos.records]) if balanced else None
     return TrainLoader(
         dataset,
         global_batch=cfg.GLOBAL_BATCH_SIZE,
@@ -232,8 +261,35 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
         seed=cfg.RNG_SEED,
+        repeats=cfg.TRAIN.REPEATED_AUG,
+        labels=labels,
         **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop),
     )
+
+
+def balance(cfg: CfgNode, videos: VideoList) -> str:
+    """What TRAIN.BALANCE means for a training list: "none", "sampling" or "weights"."""
+    setting: str = cfg.TRAIN.BALANCE
+    if setting != "auto":
+        return setting
+    return "sampling" if not cfg.DATA.MULTI_LABEL and imbalance(videos.records) > AUTO_ABOVE else "none"
+
+
+def loss_weights(cfg: CfgNode, videos: VideoList) -> list[float] | None:
+    """The weight of each class in the training loss; None when all have the same."""
+    return class_weights(videos.records, cfg.MODEL.NUM_CLASSES) if balance(cfg, videos) == "weights" else None
+
+
+def clips_per_pass(cfg: CfgNode, clip_bytes: int, world_size: int, local_world_size: int) -> int:
+    """The most clips of a forward pass of each process, if the memory suffices.
+
+    "auto" is the share of a process in the global batch: at most 16 clips on a CPU, which larger batches make no
+    faster, and 128 MiB elsewhere.
+    """
+    if cfg.TRAIN.BATCH_SIZE != "auto":
+        return max(1, cfg.TRAIN.BATCH_SIZE // local_world_size)
+    most = MAX_AUTO_BYTES // clip_bytes if _on_gpu(cfg) else MAX_AUTO_CLIPS
+    return max(2 if cfg.MIXUP.ENABLED else 1, min(math.ceil(cfg.GLOBAL_BATCH_SIZE / world_size), most))
 
 
 def build_eval_loader(
@@ -295,10 +351,13 @@ def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> in
     return min(MAX_AUTO_WORKERS, share if on_gpu else share // 4)
 
 
+def _on_gpu(cfg: CfgNode) -> bool:
+    return cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
+
+
 def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
-    on_gpu = cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
     local_processes = processes_that_share_cpus(local_world_size)
-    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
+    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=_on_gpu(cfg))
     return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}
 
 

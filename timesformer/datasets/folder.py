@@ -54,7 +54,7 @@ class VideoFolder:
 
     root: str
     split: str  # train, val or test
-    num_classes: int  # must be the number of class folders
+    num_classes: int | str  # must be the number of class folders, or auto
     val_fraction: float = 0.1  # of each class, or of the subjects
     test_fraction: float = 0.2
     subject_pattern: str = ""  # regular expression whose first group is the subject in the path below `root`
@@ -137,7 +137,7 @@ class VideoFolder:
         if len(names) != self.num_classes:
             names = [name for name in names if holds_videos(os.path.join(folder, name))]
         others = [name for name in present if name not in names]
-        if len(names) == self.num_classes:
+        if len(names) == self.num_classes or (names and required and self.num_classes == "auto"):
             left_out.add("folders that are no classes (without videos, or a run's output)", *others)
             return names
         if not required:

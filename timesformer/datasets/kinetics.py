@@ -31,6 +31,7 @@ ADVICE = {
     "val": "Hold a part of the training videos out for it (timesformer/datasets/DATASET.md).",
     "test": "To test on the validation list, add: TEST.SPLIT val",
 }
+MOST_CLASSES = 10**6  # as MODEL.NUM_CLASSES allows
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ class Kinetics:
 
     data_dir: str
     split: str
-    num_classes: int  # labels are 0 .. num_classes - 1
+    num_classes: int | str  # labels are 0 .. num_classes - 1; auto: any
     prefix: str = ""  # folder of relative paths; without one, see `base_folder`
     separator: str = " "  # between path and label. The label follows the last one, so paths may contain it
     multi_label: bool = False  # a label is several numbers with commas or semicolons between them
@@ -179,6 +180,11 @@ class Kinetics:
             line = f"{odd[0].path}{separator}{odd[0].label}"
             table.problems.append(Problem(f"{table.file}:{odd[0].line}", f"{advice}: {line!r}"))
 
+    @property
+    def _end(self) -> int:
+        """The first number that is no label."""
+        return MOST_CLASSES if isinstance(self.num_classes, str) else self.num_classes
+
     def _label_texts(self, text: str) -> list[str]:
         return [part.strip() for part in re.split("[,;]", text)] if self.multi_label else [text]
 
@@ -194,8 +200,8 @@ class Kinetics:
             kind = "a whole number or a class name" if known else "a whole number"
             raise ValueError(f"label {bad[0][:80]!r} is not {kind} ({row.path})", f"a label is not {kind}")
         labels = tuple(sorted({known[text] if text in known else int(text) for text in texts}))
-        if outside := [label for label in labels if not 0 <= label < self.num_classes]:
-            allowed = f"out of range 0..{self.num_classes - 1}"
+        if outside := [label for label in labels if not 0 <= label < self._end]:
+            allowed = f"out of range 0..{self._end - 1}"
             raise ValueError(f"label {outside[0]} is {allowed} ({row.path})", f"a label is {allowed}", max(labels))
         return labels
 
@@ -244,7 +250,7 @@ class Kinetics:
                 text = f"label {label}, but {first.source} gives the same video label {first.label} ({paths})"
                 problems.append(Problem(source, text, "one video has two labels"))
         advice = _label_advice([row for row in rows if row.path], known, self.num_classes)
-        if numbers and max(numbers) >= self.num_classes:
+        if numbers and max(numbers) >= self._end:
             advice = f"If the list is right, add: MODEL.NUM_CLASSES {max(numbers) + 1}"
             if min(numbers) == 1 and max(numbers) == self.num_classes:
                 advice = "The labels seem to count from 1; they must count from 0."
@@ -254,7 +260,7 @@ class Kinetics:
         return VideoList([*seen.values()], warnings=warnings + shorten(repeated) + left_out.lines(file))
 
 
-def _label_advice(rows: Sequence[Row], known: Mapping[str, int], num_classes: int) -> str:
+def _label_advice(rows: Sequence[Row], known: Mapping[str, int], num_classes: int | str) -> str:
     """What mends labels that are mostly wrong for one reason."""
     bad = [row for row in rows if not _is_label(row.label, known)]
     if 2 * len(bad) <= len(rows):
@@ -274,7 +280,7 @@ def _label_advice(rows: Sequence[Row], known: Mapping[str, int], num_classes: in
         return "If videos have several labels, add: DATA.MULTI_LABEL True MODEL.LOSS_FUNC bce_logit"
     if known or not most(lambda label: re.search(r"[^\W\d]", label)):
         return ""
-    count = f" MODEL.NUM_CLASSES {len(names)}" if len(names) != num_classes else ""
+    count = f" MODEL.NUM_CLASSES {len(names)}" if num_classes not in ("auto", len(names)) else ""
     shown = ", ".join(shorten(names, 10))
     return (
         f"The labels are {len(names)} names ({shown}). Write the names into a text file, one a line, in the order of "

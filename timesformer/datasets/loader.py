@@ -12,6 +12,8 @@ partners are positions 2j and 2j + 1:
     piece     a a a a b b a a a a |  a ...
 
 So the clips of a step are the same for every number of processes and every micro-batch.
+
+With `repeats` a step has fewer records, all of them, then all of them again: positions of one record are far apart.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from timesformer.datasets.balance import balanced_order, occurrences
 from timesformer.datasets.video_dataset import Batch, Sample, SampleKey, collate
 from timesformer.distributed.stop import StopRequest, ignore_stop_signals, kill_children_at_exit, stopped
 from timesformer.utils.compute import choose_device
@@ -77,6 +80,8 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
     rank: int = 0  # this process among all
     world_size: int = 1
     seed: int = 0  # of the shuffle, together with the epoch
+    repeats: int = 1  # times that a record is in a step; they divide global_batch
+    labels: np.ndarray | None = None  # (num_records,): all classes equally often; None: each record once
 
     def __post_init__(self) -> None:
         self.unit = 2 if self.pairs else 1  # positions that are never separated
@@ -91,14 +96,24 @@ class StepBatchSampler(Sampler[list[SampleKey]]):
         return self.plan(self.epoch)[self.done_steps :]
 
     def order(self, epoch: int) -> np.ndarray:
-        """Index of the record at each position of the epoch, int64 (num_records,)."""
+        """Index of the record at each position of the epoch, int64 (num_records * repeats,)."""
         # (seed, epoch, index) belongs to the clip `index`; no clip has the index num_records
-        return numpy_generator(self.seed, epoch, self.num_records).permutation(self.num_records)
+        generator = numpy_generator(self.seed, epoch, self.num_records)
+        if self.labels is None:
+            once = generator.permutation(self.num_records)
+        else:
+            once = balanced_order(self.labels, generator)
+        size = self.global_batch // self.repeats
+        return np.concatenate(
+            [np.tile(once[start : start + size], self.repeats) for start in range(0, len(once), size)]
+        )
 
     def plan(self, epoch: int) -> list[Step]:
         """The optimiser steps of `epoch` for this process."""
-        keys = [SampleKey(epoch, position, int(index)) for position, index in enumerate(self.order(epoch))]
-        starts = range(0, self.num_records, self.global_batch)
+        order = self.order(epoch)
+        found = enumerate(zip(order.tolist(), occurrences(order).tolist(), strict=True))
+        keys = [SampleKey(epoch, position, index, repeat) for position, (index, repeat) in found]
+        starts = range(0, len(keys), self.global_batch)
         return [self._step(keys[start : start + self.global_batch]) for start in starts]
 
     def _step(self, keys: list[SampleKey]) -> Step:
@@ -121,6 +136,35 @@ def _cut(keys: list[SampleKey], size: int, unit: int) -> list[list[SampleKey]]:
         return []
     first = size - keys[0].position % min(size, unit)  # shorter when the keys start at an odd position
     return [keys[:first], *(keys[start : start + size] for start in range(first, len(keys), size))]
+
+
+def cut_batch(batch: Batch, size: int, unit: int = 1) -> Iterator[Batch]:
+    """A batch of one view a video in pieces of at most `size` clips, cut where `StepBatchSampler` would.
+
+    Args:
+        batch: as the loader gives it; what went wrong goes with the first piece.
+        size: less than `unit` counts as `unit`.
+        unit: 2: positions 2j and 2j + 1 stay together.
+    """
+    if batch.clips is None or len(batch.labels) <= size:
+        yield batch
+        return
+    size = max(size - size % unit, unit)
+    start = batch.positions[0] - batch.positions[0] % unit
+    pieces = [(position - start) // size for position in batch.positions]
+    bounds = [0, *(i for i, (one, following) in enumerate(pairwise(pieces), 1) if one != following)]
+    for first, end in zip(bounds, [*bounds[1:], len(batch.labels)], strict=True):
+        part = slice(first, end)
+        yield Batch(
+            clips=batch.clips[part],
+            labels=batch.labels[part],
+            indices=batch.indices[part],
+            positions=batch.positions[part],
+            views_per_video=batch.views_per_video[part],
+            distinct_frames=batch.distinct_frames[part],
+            failures=[] if first else batch.failures,
+            warnings=[] if first else batch.warnings,
+        )
 
 
 class TrainLoader:
@@ -156,7 +200,7 @@ class TrainLoader:
 
     def __len__(self) -> int:
         """Optimiser steps of an epoch."""
-        return math.ceil(self.sampler.num_records / self.sampler.global_batch)
+        return math.ceil(self.sampler.num_records * self.sampler.repeats / self.sampler.global_batch)
 
     def __iter__(self) -> Iterator[tuple[Step, Iterator[Batch]]]:
         steps = self.sampler.steps()

@@ -24,7 +24,7 @@ class MuWiGes(Kinetics):
         Raises:
             DataListError: the model has another number of classes, and no names of its own.
         """
-        if not self.class_names_path and self.num_classes != len(CLASS_NAMES):
+        if not self.class_names_path and self.num_classes not in ("auto", len(CLASS_NAMES)):
             raise wrong_num_classes("MuWiGes", len(CLASS_NAMES), self.num_classes)
         return super().class_names() or [*CLASS_NAMES]
 

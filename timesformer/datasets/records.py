@@ -123,18 +123,18 @@ def fingerprint(records: Sequence[VideoRecord]) -> str:
     return f"sha256 {digest.hexdigest()}, {len(records)} videos, class:count {histogram}"
 
 
-def wrong_num_classes(name: str, found: int, num_classes: int) -> DataListError:
+def wrong_num_classes(name: str, found: int, num_classes: int | str) -> DataListError:
     """The error of a model that has another number of classes than the data."""
     return DataListError(
         f"{name} has {found} classes, but MODEL.NUM_CLASSES is {num_classes}. Add: MODEL.NUM_CLASSES {found}"
     )
 
 
-def load_class_names(path: str, num_classes: int) -> list[str]:
+def load_class_names(path: str, num_classes: int | str) -> list[str]:
     """Class names in label order from a text file (one a line) or a json ({name: label}, or a list of names).
 
     Raises:
-        DataListError: no such file, not `num_classes` names, or labels that are not 0 .. num_classes - 1.
+        DataListError: no such file, not `num_classes` names (auto: any number), or labels that are not 0, 1, 2, ...
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -147,6 +147,6 @@ def load_class_names(path: str, num_classes: int) -> list[str]:
         names = [str(name).strip().strip('"') for name in content]
     except (OSError, ValueError, TypeError) as error:
         raise DataListError(f"the class names {path!r} cannot be used: {error}") from error
-    if len(names) != num_classes:
+    if num_classes not in ("auto", len(names)):
         raise wrong_num_classes(path, len(names), num_classes)
     return names

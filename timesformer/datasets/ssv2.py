@@ -68,7 +68,7 @@ class Ssv2:
 
     data_dir: str  # folder of the json files and, for frames, of the frame lists train.csv, val.csv
     split: str  # train, val or test (which needs the test answers)
-    num_classes: int = 174  # must be the number of labels
+    num_classes: int | str = 174  # must be the number of labels, or auto
     input: str = "frames"  # or "videos"
     prefix: str = ""  # folder of the frame folders, or of the files {id}.webm or {id}.mp4
 

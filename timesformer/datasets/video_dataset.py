@@ -28,6 +28,7 @@ from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.frame_samplers import FrameSampler, Timing, distinct_frames
 
+_STREAM = 3  # keeps the random numbers of repeats apart from those of mixing and dropout
 MAX_REPLACEMENTS = 3  # clips of the same class tried in place of one that cannot be read
 
 
@@ -38,11 +39,13 @@ class SampleKey(NamedTuple):
         epoch: from 0; 0 in evaluation.
         position: in the epoch's order over all processes.
         index: of the record.
+        repeat: how often the record was in the epoch before, each time augmented differently.
     """
 
     epoch: int
     position: int
     index: int  # type: ignore[assignment]  # the name of a method of tuple, which nobody needs here
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,8 @@ class VideoDataset(Dataset[Sample]):
         if not isinstance(key, SampleKey):
             index = range(len(self))[key]  # IndexError ends an iteration
             key = SampleKey(self.epoch, index, index)
-        generator = numpy_generator(self.seed, key.epoch if self.training else 0, key.index)
+        parts = (key.epoch if self.training else 0, key.index, *((key.repeat, _STREAM) if key.repeat else ()))
+        generator = numpy_generator(self.seed, *parts)
         sample = Sample(None, self.records[key.index].label, key.index, key.position)
         tried = [key.index]
         while True:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from timesformer.config.load import LoadedConfig
-from timesformer.datasets.build import build_eval_dataset, build_train_dataset, load_list
+from timesformer.datasets.build import build_eval_dataset, build_train_dataset, clips_per_pass, load_list, loss_weights
 from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
@@ -124,7 +124,7 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
     optimizer = build_optimizer(model, cfg) if cfg.TRAIN.ENABLE else None
     work = summarize(model).multiply_accumulates_per_clip
     if optimizer is not None and (run.device.type != "cpu" or work < _CPU_BACKWARD_LIMIT):
-        take_step = build_train_step(run, model, optimizer)
+        take_step = build_train_step(run, model, optimizer, loss_weights(cfg, videos))
         ema = build_ema(model, cfg)
         failures = FailureLog(max_fraction=1.0, path=None)
         TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures).restore(start)
@@ -188,7 +188,7 @@ def time_training(
         seconds.append((read - started, time.perf_counter() - read))
     (first_reading, _), *later = seconds
     reading, training = min(later, key=sum)
-    num_clips = len(dataset) / len(indices) / run.processes.world_size
+    num_clips = run.cfg.TRAIN.REPEATED_AUG * len(dataset) / len(indices) / run.processes.world_size
     epoch = num_clips * (reading + training)
     whole = epoch * run.cfg.SOLVER.MAX_EPOCH + num_clips * max(0.0, first_reading - reading)
     return TrainingTime((reading + training) / len(indices), reading / (reading + training), epoch, whole)
@@ -208,10 +208,11 @@ def measure_training(loaded: LoadedConfig, *, repeats: int) -> tuple[TrainingTim
     output_dir = Path(cfg.OUTPUT_DIR)
     events = RunEvents(output_dir, tensorboard_dir=None, is_main=False)
     run = Run(loaded, processes, output_dir, choose_precision(cfg.PRECISION, device)[0], events)
+    dataset = build_train_dataset(cfg, load_list(cfg, "train"))
     model = build_model(cfg).to(device)
     freeze_parameters(model, cfg)
     take_step = build_train_step(run, model, build_optimizer(model, cfg))
-    dataset = build_train_dataset(cfg, load_list(cfg, "train"))
-    indices = range(min(cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, len(dataset)))
+    batch = clips_per_pass(cfg, math.prod(dataset.spec.input_shape), 1, 1)
+    indices = range(min(batch, cfg.GLOBAL_BATCH_SIZE, len(dataset)))
     step = functools.partial(take_step, num_samples=len(indices), epoch=0, lr=0.0, global_step=0)
     return time_training(run, dataset, indices, step, repeats=repeats), len(indices)

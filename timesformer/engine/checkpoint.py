@@ -9,9 +9,10 @@ A checkpoint is self-contained: tensors and plain values only, in one dictionary
     epoch             index of the last finished epoch, -1 before the first
     step              optimiser steps done of the epoch under way, 0 between two epochs
     num_processes, precision          of the run that wrote it
-    best_score        of the validations so far
+    best_score        of the validations so far  best_epoch  stale_epochs      when it was, and how long before the last
     clips_tried, clips_failed         of the epoch under way
     since_log         of each process, what it adds to the next log line
+    clips_per_pass    of each process, the most of a forward pass where memory has limited it: resumed runs keep it
     cfg               the resolved configuration, YAML text
     num_heads         of the model's attention, which no tensor tells
     calibration       of the scores, where `timesformer calibrate` added it

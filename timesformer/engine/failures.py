@@ -48,7 +48,8 @@ class FailureLog:
             UserError: after 100 clips, when the failed share is above the limit.
         """
         self.tried += len(requested)
-        self.failed += len({failure.index for failure in failures} & set(requested))
+        indices = {failure.index for failure in failures}
+        self.failed += sum(index in indices for index in requested)
         for failure in failures:
             if failure.path not in self.known:
                 self.known[failure.path] = failure

@@ -19,6 +19,7 @@ from timesformer.engine.setup import start_run, write_provenance
 from timesformer.engine.test import test
 from timesformer.engine.train import train
 from timesformer.utils.logging import get_logger
+from timesformer.utils.memory import memory_explained
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
     """
     cfg = loaded.cfg
     output_dir = None if only_check else Path(cfg.OUTPUT_DIR)
+    counts_classes = cfg.MODEL.NUM_CLASSES == "auto"
     lists = preflight(
         processes,
         lambda: load_lists(cfg),
@@ -42,11 +44,14 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
             lock = RunLock(output_dir)
             on_all_processes(lambda: stack.enter_context(lock) if processes.rank == 0 else None)
         stack.enter_context(worker_faults_explained())
+        stack.enter_context(memory_explained())
         this_run = start_run(loaded, processes, writes=not only_check)
         if processes.world_size > 1:
             log.info(
                 "preflight: all processes answer, run the same commit, read the same lists and share the output folder"
             )
+        if counts_classes:
+            log.info("MODEL.NUM_CLASSES auto is %d", cfg.MODEL.NUM_CLASSES)
         describe_data(this_run, lists)
         if only_check:
             check(this_run, lists)

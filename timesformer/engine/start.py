@@ -16,6 +16,7 @@ from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
+from timesformer.weights.layouts import stored_settings
 from timesformer.weights.sources import is_hub_name
 
 log = get_logger(__name__)
@@ -30,12 +31,14 @@ class Start:
         path: of the checkpoint that the rest of the state comes from; empty without one.
         content: of that checkpoint.
         best_is_there: whether the best checkpoint so far is in OUTPUT_DIR.
+        same_batch_size: whether TRAIN.BATCH_SIZE is the one of that checkpoint.
     """
 
     position: Position = Position()  # noqa: RUF009 (a tuple)
     path: str = ""
     content: Mapping[str, Any] | None = None
     best_is_there: bool = False
+    same_batch_size: bool = False
 
 
 def resumes(run: Run) -> bool:
@@ -143,7 +146,13 @@ def _resume(
         )
     if (precision := content.get("precision")) not in (None, run.precision):
         log.info("it computed in %s, now in %s; to keep it: PRECISION %s", precision, run.precision, precision)
-    return Start(position, path, content, best_is_there=checkpoints.best_path(run.cfg.OUTPUT_DIR).is_file())
+    return Start(
+        position,
+        path,
+        content,
+        best_is_there=checkpoints.best_path(run.cfg.OUTPUT_DIR).is_file(),
+        same_batch_size=stored_settings(content).get("TRAIN.BATCH_SIZE") == run.cfg.TRAIN.BATCH_SIZE,
+    )
 
 
 def _load(run: Run, model: nn.Module, path: str, content: Mapping[str, Any], dataset: Mapping[str, str]) -> None:

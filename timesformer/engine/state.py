@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
+from timesformer.utils.memory import PassSize
 from timesformer.weights.layouts import FORMAT
 
 
@@ -31,7 +33,11 @@ class TrainingState:
         failures: clips of the epoch under way that could not be read.
         since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
-        best_score: of all validations so far.
+        best_metric: the metric that decides, "auto" for mAP or top1.
+        best_score: of all validations so far; of a loss its negative.
+        best_epoch: finished epochs when it was measured.
+        stale_epochs: epochs from there to the last validation.
+        pass_size: the most clips of a forward pass of this process, where memory has limited it.
     """
 
     model: nn.Module
@@ -41,20 +47,26 @@ class TrainingState:
     failures: FailureLog
     since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    best_metric: str = "auto"
     best_score: float = -math.inf
+    best_epoch: int = 0
+    stale_epochs: int = 0
+    pass_size: PassSize = field(default_factory=partial(PassSize, key="TRAIN.BATCH_SIZE"))
 
     @property
     def tested_model(self) -> nn.Module:
         """The averaged weights when there are any."""
         return self.model if self.ema is None else self.ema
 
-    def score(self, metrics: Mapping[str, float]) -> bool:
-        """Take note of a validation; whether it is the best so far."""
+    def score(self, metrics: Mapping[str, float], *, epoch: int) -> bool:
+        """Take note of a validation after so many epochs; whether it is the best so far."""
         self.metrics = metrics
-        score = metrics.get("mAP", metrics.get("top1", -math.inf))
+        name = self.best_metric if self.best_metric != "auto" else "mAP" if "mAP" in metrics else "top1"
+        score = metrics.get(name, math.nan) * (-1.0 if name == "loss" else 1.0)
         is_best = score > self.best_score  # never of NaN, the score of no video
         if is_best:
-            self.best_score = score
+            self.best_score, self.best_epoch = score, epoch
+        self.stale_epochs = epoch - self.best_epoch
         return is_best
 
     def content(self, position: Position) -> dict[str, Any]:
@@ -70,10 +82,13 @@ class TrainingState:
             "epoch": position.epoch - 1,
             "step": position.step,
             "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "stale_epochs": self.stale_epochs,
             "clips_tried": self.failures.tried,
             "clips_failed": self.failures.failed,
             "since_log": distributed.all_gather(self.since_log.plain()),
             "metrics": dict(self.metrics),
+            "clips_per_pass": distributed.all_gather(self.pass_size.clips),
         }
 
     def restore(self, start: Start) -> None:
@@ -97,8 +112,15 @@ class TrainingState:
             self.failures.tried, self.failures.failed = content["clips_tried"], content["clips_failed"]
             own = content["since_log"][distributed.rank() :: distributed.world_size()]
             self.since_log = StepTotals.from_plain(*own)
+            sizes = content.get("clips_per_pass", [])  # older checkpoints have none
+            if len(sizes) == distributed.world_size() and start.same_batch_size:
+                self.pass_size.clips = sizes[distributed.rank()]
             if start.best_is_there:  # without the file, what comes next is the best that can be tested
                 self.best_score = content["best_score"]
+                self.stale_epochs = content.get("stale_epochs", 0)  # older checkpoints have none
+                self.best_epoch = content.get("best_epoch", start.position.epoch)
+            else:
+                self.best_epoch = start.position.epoch
 
     def _restore_optimizer(self, saved: Mapping[str, Any], path: str) -> None:
         """Moments and step counts of the checkpoint; rates, decay and the like stay those of this run."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import cast
 
 import numpy as np
-import torch
 
 from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import Batch, VideoDataset
@@ -45,20 +44,24 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
         return
     with run.stop.heard(), training.writing():
         for epoch in range(first.epoch, max_epoch):
+            if training.stops_early:  # also when the run was resumed after its end
+                max_epoch = epoch
+                break
             save_now = train_epoch(training, epoch, done_steps=first.step if epoch == first.epoch else 0)
             state.failures.judge()
             is_last = epoch + 1 == max_epoch
             is_best, state.metrics = False, {}
             if (epoch + 1) % training.eval_period == 0 or is_last:
                 try:
-                    is_best = state.score(validate(training, epoch))
+                    is_best = state.score(validate(training, epoch), epoch=epoch + 1)
                 except Stopped as stop:  # the steps of the epoch are done, its validation is not
                     raise training.save_and_stop(stop, Position(epoch, len(training.loader))) from None
-            if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now:
+            if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now or training.stops_early:
                 training.save(Position(epoch + 1), is_best=is_best)
         if failure := training.failed_write():
             raise CheckpointError(failure)
     training.progress.close()
+    log.info("%s", training.closing(max_epoch))
     if training.overfitting:
         run.remarks.append(training.overfitting)
     if run.processes.rank == 0:
@@ -86,8 +89,6 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
     progress.rates()  # validation is no part of the training speed
     save_now = False
     for i, (step, batches) in enumerate(loader, start=done_steps):
-        # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
-        torch.manual_seed(torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)))
         try:
             if progress.step == progress.first_step and rank == 0:
                 batches = show_input(run, batches, training.videos)
@@ -98,6 +99,8 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
                 epoch=epoch,
                 lr=training.schedule(epoch + i / num_steps),
                 global_step=progress.step,
+                # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
+                seed=torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)),
             )
         except Stopped as stop:  # no data came; before its first clips the step has changed nothing
             may_save = i > done_steps and not loader.inside_step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader
+from timesformer.datasets.balance import imbalance
+from timesformer.datasets.build import balance, build_eval_loader, build_mixer, build_train_loader, loss_weights
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
@@ -32,6 +34,7 @@ from timesformer.optim.build import build_ema, build_optimizer, build_schedule, 
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.memory import PassSize
 from timesformer.video.clip_spec import ClipSpec, Views
 
 if TYPE_CHECKING:
@@ -59,9 +62,27 @@ class Training:
     log_period: int  # in optimiser steps
     eval_period: int  # in epochs
     checkpoint_period: int  # in epochs
+    early_stop_epochs: int  # without a better validation; 0: never
     accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
     overfitting: str = ""  # what the last validation says of it
     overfitting_seen: bool = False  # by any validation
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the best validation is too old."""
+        return 0 < self.early_stop_epochs <= self.state.stale_epochs
+
+    def closing(self, epochs: int) -> str:
+        """Which epoch was the best of the run, and why it ends after so many."""
+        why = f"{epochs} of {self.max_epoch} epochs trained"
+        if self.stops_early:
+            why += f": no better validation for {self.state.stale_epochs} (TRAIN.EARLY_STOP_EPOCHS)"
+        if not math.isfinite(self.state.best_score):
+            return why
+        name = self.run.cfg.TRAIN.BEST_METRIC
+        name = name if name != "auto" else "mAP" if self.run.cfg.DATA.MULTI_LABEL else "top1"
+        score = f"{-self.state.best_score:.3f}" if name == "loss" else f"{self.state.best_score:.1f}%"
+        return f"{why}; best validation: {name} {score} after epoch {self.state.best_epoch}"
 
     def writing(self) -> AbstractContextManager[object]:
         """The context in which the first process writes checkpoints."""
@@ -120,7 +141,6 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         if ema is not None:
             compile_model(ema.module)
     optimizer = build_optimizer(model, cfg)
-    log.info("%s, at most %d at a time in each process", describe_rate(cfg), loader.sampler.micro_batch)
     writer = CheckpointWriter(
         run.output_dir,
         period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
@@ -129,7 +149,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
         about=description(run, model, class_names=videos.class_names, dataset=dataset),
     )
-    take_step = build_train_step(run, wrapped, optimizer, ema)
+    take_step = build_train_step(run, wrapped, optimizer, loss_weights(cfg, videos), ema)
     take_step.flags = lambda: [*run.stop.votes(), int(rank == 0 and writer.overdue())]
     failures = FailureLog(
         max_fraction=cfg.DATA.MAX_FAILED_FRACTION,
@@ -137,7 +157,12 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         keep=start.position > Position(),
     )
     state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
+    state.pass_size, state.best_metric = take_step.pass_size, cfg.TRAIN.BEST_METRIC
     state.restore(start)
+    if (chosen := balance(cfg, videos)) != "none":
+        log.info("TRAIN.BALANCE %s: the classes differ by %.3g : 1", chosen, imbalance(videos.records))
+    clips = fit_into_memory(run, take_step, loader.sampler.micro_batch)
+    log.info("%s, at most %d at a time in each process", describe_rate(cfg), clips)
     first, max_epoch, steps_per_epoch = start.position, cfg.SOLVER.MAX_EPOCH, len(loader)
     steps_before = first.epoch * steps_per_epoch + first.step
     training = Training(
@@ -156,6 +181,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         log_period=cfg.LOG_PERIOD,
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        early_stop_epochs=cfg.TRAIN.EARLY_STOP_EPOCHS,
     )
     warn_of_unused_keys(run, ignore=("test",))
     write_provenance(run, lists)
@@ -164,10 +190,33 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     return training
 
 
+def fit_into_memory(run: Run, take_step: TrainStep, micro_batch: int) -> int:
+    """The most clips of a forward pass of this process, tried where a step could not be computed again.
+
+    On an accelerator they are tried for TRAIN.BATCH_SIZE auto, and in several processes for any; never under FSDP2,
+    where no process can try alone.
+
+    Raises:
+        UserError: not even the smallest pass fits.
+    """
+    automatic, several = run.cfg.TRAIN.BATCH_SIZE == "auto", run.processes.world_size > 1
+    known = take_step.pass_size.clips < micro_batch  # the size of the run that is resumed
+    if (automatic or several) and not known and run.device.type != "cpu" and run.cfg.DIST.STRATEGY != "fsdp":
+        take_step.find_pass_size(micro_batch, warn=not automatic)
+    clips = min(take_step.pass_size.clips, micro_batch)
+    if automatic:
+        log.info("TRAIN.BATCH_SIZE auto is %d", clips * run.processes.local_world_size)
+    return clips
+
+
 def build_train_step(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEmaV3 | None = None
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    class_weights: Sequence[float] | None,
+    ema: ModelEmaV3 | None = None,
 ) -> TrainStep:
-    """The gradient step that the configuration describes."""
+    """The gradient step that the configuration describes, with the weight of each class in the loss."""
     cfg = run.cfg
     spec = ClipSpec.from_config(cfg, training=True)
     return TrainStep(
@@ -180,7 +229,13 @@ def build_train_step(
         num_classes=cfg.MODEL.NUM_CLASSES,
         loss=cfg.MODEL.LOSS_FUNC,
         label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
+        class_weights=class_weights,
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_NORM,
         mixer=build_mixer(cfg),
         ema=ema,
+        pass_size=PassSize(
+            key="TRAIN.BATCH_SIZE",
+            smallest=2 if cfg.MIXUP.ENABLED else 1,
+            processes=run.processes.local_world_size,
+        ),
     )

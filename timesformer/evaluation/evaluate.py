@@ -23,6 +23,7 @@ from timesformer.distributed.parallel import gathered_parameters, joins_every_pa
 from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.models.linear import fixed_weights
 from timesformer.utils.compute import autocast, eval_mode, mapped
+from timesformer.utils.memory import PassSize
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.variants import VARIANTS, Variants
 
@@ -99,7 +100,7 @@ def scoring(
 ) -> Iterator[Scorer]:
     """The model in evaluation mode; for the arguments see `evaluate`."""
     device = torch.device(device)
-    views_at_once = 1 if device.type == "cpu" else views_per_forward
+    views_at_once = PassSize(1 if device.type == "cpu" else views_per_forward, key="TEST.BATCH_SIZE")
     for_threads = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())
 
     def forward(views: Tensor) -> Tensor:
@@ -107,7 +108,9 @@ def scoring(
             return model(spec.normalize(views.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
 
     def predict(clips: Tensor) -> Tensor:
-        return torch.cat(list(map_views(forward, clips.split(views_at_once)))).cpu()
+        return views_at_once.until_it_fits(
+            lambda size: torch.cat(list(map_views(forward, clips.split(size)))).cpu(), device, lambda: len(clips)
+        )
 
     def join(logits: Tensor) -> np.ndarray:
         return join_views(logits, ensemble, multi_label=multi_label).numpy()
@@ -166,7 +169,8 @@ def evaluate(
         multi_label: several labels per video.
         device: of the model.
         dtype: of autocast, None for plain fp32.
-        views_per_forward: most views of one forward pass on an accelerator; a CPU takes one at a time.
+        views_per_forward: most views of one forward pass on an accelerator, fewer when its memory runs out; a CPU
+            takes one at a time.
         title: of the progress bar.
         progress: show the bar; None: on a terminal.
         stop: ends the evaluation when one of the processes got a signal.

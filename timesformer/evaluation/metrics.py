@@ -43,6 +43,13 @@ def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, 100.0 * np.diag(matrix) / np.maximum(counts, 1), np.nan)
 
 
+def macro_f1(matrix: np.ndarray) -> float:
+    """Mean over the classes that have clips of F1, of recall and precision, in percent; NaN without clips."""
+    clips = matrix.sum(axis=1)
+    f1 = 2.0 * np.diag(matrix) / np.maximum(clips + matrix.sum(axis=0), 1)
+    return 100.0 * float(f1[clips > 0].mean()) if clips.any() else float("nan")
+
+
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Mean over the classes that have a positive of the average precision, in percent.
 
@@ -145,7 +152,7 @@ def summarize(
 ) -> dict[str, float]:
     """The numbers that a validation or test line shows, all in percent.
 
-    One label per video: top-1 and top-k with the 95% interval of top-1 and mean class accuracy. Several labels: mAP.
+    One label per video: top-1 and top-k, the 95% interval of top-1, mean class accuracy, macro-F1. Several labels: mAP.
     `people` are the persons in the videos; see `accuracy_interval`.
     """
     if multi_label:
@@ -155,6 +162,7 @@ def summarize(
     matrix = confusion(scores, truth)
     classes = per_class_accuracy(matrix)
     result["mean_class"] = float(np.nanmean(classes)) if len(truth) else float("nan")
+    result["macro_f1"] = macro_f1(matrix)
     low, high = accuracy_interval(scores.argmax(axis=1) == truth, people)
     return {**result, "top1_low": low, "top1_high": high}
 

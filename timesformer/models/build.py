@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 
 from timesformer.models import baselines, light, stream, vit  # noqa: F401  (imported so that they register)
 from timesformer.models.contract import VideoModel
+from timesformer.utils.errors import ConfigError
 from timesformer.utils.registry import MODELS
 from timesformer.weights.load import load_weights
 
@@ -18,8 +19,13 @@ def build_model(cfg: CfgNode) -> VideoModel:
     MODEL.WEIGHTS is not read here: a run that resumes or tests needs no such file.
 
     Raises:
-        ConfigError: unknown name, or sizes that the model cannot take.
+        ConfigError: unknown name, sizes that the model cannot take, or a number of classes that is not found yet.
     """
+    if cfg.MODEL.NUM_CLASSES == "auto":
+        raise ConfigError(
+            "MODEL.NUM_CLASSES auto is found in the lists of a run, which are not read here. For example "
+            "MODEL.NUM_CLASSES 10"
+        )
     model: VideoModel = MODELS.get(cfg.MODEL.MODEL_NAME).from_config(cfg)
     return model
 

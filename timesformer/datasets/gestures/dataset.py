@@ -119,7 +119,7 @@ class Gestures:
         people, frame_size = tuple(options.NUM_SUBJECTS), height_width(size)
         settings = Settings(options.SEED, people, frame_size, options.HARD, options.CODEC, options.IDLE)
         settings.check()
-        if cfg.MODEL.NUM_CLASSES != (found := len(settings.class_names)):
+        if cfg.MODEL.NUM_CLASSES not in ("auto", found := len(settings.class_names)):
             raise wrong_num_classes("gestures", found, cfg.MODEL.NUM_CLASSES)
         return cls(Path(cfg.DATA.PATH_TO_DATA_DIR or f"data/gestures/{settings.fingerprint()}"), settings, split)
 

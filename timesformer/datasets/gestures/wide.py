@@ -34,7 +34,7 @@ class WideGestures:
         Raises:
             DataListError: the model has another number of classes.
         """
-        if cfg.MODEL.NUM_CLASSES != len(CLASS_NAMES):
+        if cfg.MODEL.NUM_CLASSES not in ("auto", len(CLASS_NAMES)):
             raise wrong_num_classes("gestures_wide", len(CLASS_NAMES), cfg.MODEL.NUM_CLASSES)
         options, size = cfg.GESTURES, cfg.GESTURES.FRAME_SIZE
         frame_size = DEFAULT_FRAME_SIZE if size == "auto" else height_width(size)
