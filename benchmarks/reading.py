@@ -27,7 +27,7 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from timesformer.datasets.cache import FrameCache, StoredSize
+from timesformer.datasets.cache import OWN_SIZE, FrameCache
 from timesformer.datasets.guarded import GuardedCall
 from timesformer.datasets.records import VideoRecord
 from timesformer.video.frame_samplers import FrameSampler, UniformSegmentSampler, UniformSpanSampler
@@ -97,8 +97,7 @@ def read_new(path: Path, sampler: FrameSampler) -> np.ndarray:
 
 def read_cached(path: Path, sampler: FrameSampler) -> np.ndarray:
     """Takes what is wanted from stored frames, or stores them."""
-    own_size = StoredSize((1, 1), 10**6, whole=False, fixed=True)
-    cache = FrameCache(path.parent, own_size, all_frames=True)
+    cache = FrameCache(path.parent, OWN_SIZE, all_frames=True)
     with cache.open(VideoRecord(str(path), 0, ""), lambda: open_video(str(path))) as reader:
         return reader.read(sampler(reader.info.num_frames, reader.info.fps, None)[0])
 

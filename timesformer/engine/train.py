@@ -166,7 +166,7 @@ def log_steps(training: Training, latest: StepResult, epoch: float) -> None:
             share,
             num_workers=training.loader.num_workers,
             num_cpus=available_cpus() // processes_that_share_cpus(run.processes.local_world_size),
-            cached=run.cfg.DATA_LOADER.CACHE != "none",
+            cached=cast(VideoDataset, training.loader.dataset).cache is not None,
         )
         log.info("%s", advice)
 

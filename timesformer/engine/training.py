@@ -100,7 +100,10 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     cfg, rank = run.cfg, run.processes.rank
     videos, dataset = lists["train"], {split: fingerprint(lists[split].records) for split in ("train", "val")}
     loader = build_train_loader(cfg, videos, stop=run.stop, **run.processes.ranks)
-    val_loader = build_eval_loader(cfg, lists["val"], views=Views(), stop=run.stop, **run.processes.ranks)
+    repeated = cfg.SOLVER.MAX_EPOCH > cfg.TRAIN.EVAL_PERIOD
+    val_loader = build_eval_loader(
+        cfg, lists["val"], views=Views(), stop=run.stop, repeated=repeated, **run.processes.ranks
+    )
     with torch.device("meta" if resumes(run) else "cpu"):
         model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
