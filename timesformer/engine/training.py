@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -62,6 +63,8 @@ class Training:
     accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
     overfitting: str = ""  # what the last validation says of it
     overfitting_seen: bool = False  # by any validation
+    last_confusion: tuple[int, np.ndarray] | None = None  # of the last validation: optimiser steps before it, counts
+    best_confusion: tuple[int, np.ndarray] | None = None  # of the best one since this process started
 
     def writing(self) -> AbstractContextManager[object]:
         """The context in which the first process writes checkpoints."""
