@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+Z = 1.959963984540054  # 95% of a normal distribution lie within so many standard deviations
+
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of rows whose label is among the `k` highest scores, in percent.
@@ -29,12 +31,10 @@ def reported_ks(num_classes: int) -> tuple[int, ...]:
 
 def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(K, K) counts, rows are true classes and columns predictions."""
-    num_classes = scores.shape[1]
-    from sklearn.metrics import confusion_matrix  # a second to import
-
-    if not len(labels):  # which scikit-learn refuses
-        return np.zeros((num_classes, num_classes), dtype=np.int64)
-    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(num_classes))
+    matrix = np.zeros((scores.shape[1], scores.shape[1]), dtype=np.int64)
+    known = (labels >= 0) & (labels < len(matrix))
+    np.add.at(matrix, (labels[known], scores[known].argmax(axis=1)), 1)
+    return matrix
 
 
 def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
@@ -69,13 +69,12 @@ def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[
         correct: (n,) whether each video was predicted right.
         people: the person in each video; used if all are known and some have several videos.
     """
-    from scipy.stats import binomtest  # half a second to import
-
     n, num_right = len(correct), int(np.sum(correct))
     if not n:
         return float("nan"), float("nan")
-    interval = binomtest(num_right, n).proportion_ci(method="wilson")
-    low, high = interval.low, interval.high
+    centre = (num_right + Z**2 / 2) / (n + Z**2)
+    half = Z * np.sqrt(num_right * (n - num_right) / n + Z**2 / 4) / (n + Z**2)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
     if by_person(people):
         person = np.unique(np.asarray(people), return_inverse=True)[1]
         num_videos, rights = np.bincount(person), np.bincount(person, weights=correct)
