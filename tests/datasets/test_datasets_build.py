@@ -309,3 +309,46 @@ def test_the_cache_is_announced_shared_and_limited(
     assert "5 of the videos that were opened are larger than the largest scale of a clip (DATA.TRAIN_JIT" in caplog.text
     with pytest.raises(ConfigError, match=r"more than DATA_LOADER.CACHE_GB 0. Type DATA_LOADER.CACHE_GB 1, or"):
         build.build_train_dataset(config(**settings, DATA_LOADER__CACHE_GB=0.0), videos)
+
+
+def test_by_default_frames_that_fit_are_kept_in_memory_and_change_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(build, "memory_folder", lambda run: tmp_path)
+    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    caplog.set_level("INFO", logger="timesformer")
+    settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
+    settings |= {"DATA__TRAIN_JITTER_SCALES": [40, 44]}  # a small cache would scale these frames twice
+    cfg, plain_cfg = config(**settings), config(**settings, DATA_LOADER__CACHE="none")
+    videos = build.load_list(cfg, "val")
+    kept, plain = build.build_train_dataset(cfg, videos), build.build_train_dataset(plain_cfg, videos)
+    assert "DATA_LOADER.CACHE auto is memory: 5 videos, 0.00 GB of frames, and 0.03 GB may be used" in caplog.text
+    for epoch in range(2):
+        one, two = (dataset[SampleKey(epoch, 0, 4)].views for dataset in (kept, plain))
+        assert one is not None and two is not None and torch.equal(one, two)
+    assert len(list(tmp_path.glob("*.frames"))) == 1
+
+    views = Views()
+    assert build.build_eval_dataset(cfg, videos, views=views, repeated=True).cache is not None
+    assert build.build_eval_dataset(cfg, videos, views=views).cache is None  # read once
+    assert build.build_train_dataset(config(**settings, SOLVER__MAX_EPOCH=1), videos).cache is None
+    for less in ({"DATA_LOADER__CACHE_GB": 0.0}, {}):
+        monkeypatch.setattr(build, "free_shared_memory", lambda less=less: 10**8 if less else 10**5)
+        caplog.clear()
+        assert build.build_train_dataset(config(**settings, **less), videos).cache is None
+        assert "DATA_LOADER.CACHE auto is none: 5 videos, 0.00 GB of frames, and 0.00 GB may be used" in caplog.text
+
+
+def test_batches_take_the_shared_memory_before_the_default_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
+    cfg = config(**settings)
+
+    def check(needed: int, pending: int, what: str) -> None:
+        if pending:
+            raise ConfigError("both do not fit")
+
+    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    monkeypatch.setattr(build, "check_shared_memory", check)
+    videos = build.load_list(cfg, "val")
+    assert build.build_train_loader(cfg, videos).dataset.cache is None

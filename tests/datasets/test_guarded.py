@@ -46,6 +46,13 @@ def test_results_and_errors_come_back(guard: Guard) -> None:
     assert "in another process" in str(caught.value.__cause__) and "raise VideoReadError" in str(caught.value.__cause__)
 
 
+def test_large_results_come_whole_one_after_another(guard: Guard) -> None:
+    double = guard(functions.double, recycle_after=2)
+    arrays = [np.full(size, 3, np.uint8) for size in (1000, 5_000_000, 10)]
+    results = [double(array) for array in arrays]
+    assert all(np.array_equal(result, 2 * array) for result, array in zip(results, arrays, strict=True))
+
+
 def test_what_cannot_be_pickled_is_an_error_and_not_the_end_of_the_process(guard: Guard) -> None:
     call = guard(functions.call)
     process = call(functions.number_of_process)

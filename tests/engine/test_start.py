@@ -16,7 +16,7 @@ from timesformer.distributed import group as distributed
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import clip_warnings
-from timesformer.engine.start import _newest_for_all
+from timesformer.engine.start import _newest_for_all, keep_threads
 from timesformer.utils.errors import UserError
 from timesformer.video.clip_spec import ClipSpec
 
@@ -51,6 +51,7 @@ def content(folder: Path) -> dict[str, Any]:
 def test_a_checkpoint_explains_itself(first_run: Path) -> None:
     found = content(first_run)
     assert found["class_names"][0] and len(found["class_names"]) == 12
+    assert found["num_threads"] == torch.get_num_threads()
     assert found["preprocessing"] == {
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb", "crop_mode": "crop",
         "short_side": 32, "size": [32, 32], "shuffle_frames": False,
@@ -133,6 +134,18 @@ def test_another_precision_is_told(first_run: Path, tmp_path: Path, run: Run, ca
     printed = capsys.readouterr().out
     assert "it computed in fp32, now in bf16; to keep it: PRECISION fp32" in printed
     assert "bf16 (PRECISION bf16)" in printed and content(tmp_path)["precision"] == "bf16"
+
+
+def test_a_resumed_run_keeps_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.engine.start.available_cpus", lambda: 4)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        for recorded, environ, now in ((2, {"OMP_NUM_THREADS": "1"}, 1), (5, {}, 1), (2, {}, 2), (1, {}, 1)):
+            keep_threads(recorded, environ)
+            assert torch.get_num_threads() == now
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_defect_17_a_finished_checkpoint_says_so_instead_of_training_no_epoch(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import Batch, collate
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
-from timesformer.engine.train import show_input
+from timesformer.engine.train import show_confusions, show_input
 from timesformer.utils.errors import ConfigError
 from timesformer.video.clip_spec import ClipSpec
 
@@ -72,6 +73,16 @@ def test_the_first_batch_is_drawn_and_all_are_passed_on(tmp_path: Path) -> None:
     assert shown == ["train/input"] and (tmp_path / "input_clips.png").stat().st_size > 0
     (tmp_path / "input_clips.png").unlink()
     assert len(list(show_input(run, iter([collate([])]), videos))) == 1 and not list(tmp_path.iterdir())
+
+
+def test_confusion_is_drawn_for_the_best_and_the_last_validation() -> None:
+    steps: list[int] = []
+    events = SimpleNamespace(figure=lambda name, draw, step: steps.append(step) if draw() else None)
+    shared: dict[str, Any] = {"run": SimpleNamespace(events=events), "val_videos": VideoList([], ["wave", "clap"])}
+    counts = np.eye(2)
+    for best, last in ((None, None), ((3, counts), (9, counts)), ((9, counts), (9, counts))):
+        show_confusions(SimpleNamespace(**shared, best_confusion=best, last_confusion=last))  # type: ignore[arg-type]
+    assert steps == [3, 9, 9]
 
 
 def test_defect_15_predictions_csv_holds_paths_labels_predictions_and_scores(

@@ -52,6 +52,8 @@ def test_confusion_has_true_classes_in_rows_and_nan_marks_classes_without_clips(
     scores = np.eye(3)[[1, 1, 0]]
     matrix = metrics.confusion(scores, np.array([0, 1, 0]))
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert metrics.confusion(np.empty((0, 3)), np.array([], int)).tolist() == np.zeros((3, 3)).tolist()
+    assert metrics.confusion(scores, np.array([-1, 3, 2])).sum() == 1  # labels of no class
     accuracy = metrics.per_class_accuracy(matrix)
     assert accuracy[:2].tolist() == [50.0, 100.0] and np.isnan(accuracy[2])
 

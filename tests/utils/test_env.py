@@ -73,6 +73,15 @@ STEP = {"SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "4", "SLURM_LOCALID": "0", 
         "SLURM_STEP_ID": "1"}  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_sleep_unless_the_user_says_how_they_wait(before: dict[str, str], after: str | None) -> None:
+    env.let_waiting_threads_sleep(before)
+    assert before.get("GOMP_SPINCOUNT") == after
+
+
 def test_a_task_of_srun() -> None:
     task = SlurmTask.read(STEP)
     assert task == SlurmTask(4, 5, 0, 1, False, "rack1-n02", 10_000 + (101 * 123456 + 1) % 20_000)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from timesformer.utils.env import let_waiting_threads_sleep
 from timesformer.utils.errors import exit_status
 
 
@@ -51,11 +52,12 @@ def run_command(
 def heavy_imports() -> Iterator[None]:
     """Keep the garbage collector away from what is imported, also later: it would take a fifth of a check's time.
 
-    Only at the start of a process: what was garbage before would stay as well.
+    Only at the start of a process: what was garbage before would stay as well. Threads of torch then wait asleep.
     """
     if "torch" in sys.modules:
         yield
         return
+    let_waiting_threads_sleep(os.environ)
     gc.disable()
     try:
         yield

@@ -192,7 +192,7 @@ _DECLARED = (
     # ---------------------------------------------------------------- loading and mixing
     Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores, at most 8 (when training on the CPU, a quarter of it)", low=0, high=1024),
     Key("DATA_LOADER.PIN_MEMORY", True, "bool", "page-locked host memory, for faster copies to a GPU"),
-    Key("DATA_LOADER.CACHE", "none", "str", "cache of decoded frames, for small datasets: memory (/dev/shm, gone after the run) or disk (stays for the next run)", ("none", "memory", "disk")),
+    Key("DATA_LOADER.CACHE", "auto", "str", "cache of decoded frames, for small datasets: memory (/dev/shm, gone after the run) or disk (stays for the next run); auto: memory where a quarter of it is enough", ("auto", "none", "memory", "disk")),
     Key("DATA_LOADER.CACHE_DIR", "", "path", "folder of CACHE disk; empty: timesformer/frames below $XDG_CACHE_HOME or ~/.cache"),
     Key("DATA_LOADER.CACHE_GB", 16.0, "float", "size limit in gigabytes of the cached frames of one list (train, val or test)", low=0, high=10**6),
     Key("DATA_LOADER.TIMEOUT", 300.0, "float", "seconds after which a video that hangs a loader process counts as unreadable; 0: never", low=0, high=10**6),

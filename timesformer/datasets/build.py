@@ -16,8 +16,16 @@ from timesformer.config.check import check_config
 # Importing a dataset registers it.
 from timesformer.datasets import folder, howto100m, kinetics, manifest, muwiges, ssv2  # noqa: F401
 from timesformer.datasets.balance import AUTO_ABOVE, class_weights, imbalance
-from timesformer.datasets.cache import FrameCache, StoredSize
-from timesformer.datasets.cache_folders import GB, check_shared_memory, check_space, disk_folder, memory_folder
+from timesformer.datasets.cache import MAX_MEASURED, OWN_SIZE, FrameCache, StoredSize
+from timesformer.datasets.cache_folders import (
+    GB,
+    SHARED_MEMORY,
+    check_shared_memory,
+    check_space,
+    disk_folder,
+    free_shared_memory,
+    memory_folder,
+)
 from timesformer.datasets.gestures import dataset as gestures  # noqa: F401
 from timesformer.datasets.gestures import wide  # noqa: F401
 from timesformer.datasets.guarded import START_LIMIT_SEC
@@ -46,6 +54,8 @@ log = get_logger(__name__)
 
 MAX_AUTO_WORKERS = 8
 MAX_AUTO_CLIPS, MAX_AUTO_BYTES = 16, 2**27  # of a forward pass with TRAIN.BATCH_SIZE auto, on a CPU and elsewhere
+AUTO_SHARE = 0.25  # of the free memory, that DATA_LOADER.CACHE auto gives to the frames of one list
+AUTO_OPENED = 32  # of its videos are opened to estimate them
 
 
 def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
@@ -160,13 +170,15 @@ def build_train_dataset(cfg: CfgNode, videos: VideoList) -> VideoDataset:
         timing=Timing(trim=aug.TRIM, speed=aug.SPEED),
         flip_label_map=flip_label_map(data.FLIP_LABEL_MAP, videos.class_names),
         flip_only_mapped=data.RANDOM_FLIP and data.FLIP_ONLY_MAPPED,
-        cache=build_cache(cfg, videos, spec, stored_size, views=None),
+        cache=build_cache(cfg, videos, spec, stored_size, views=None, repeated=cfg.SOLVER.MAX_EPOCH > 1),
         **_reading_settings(cfg),
     )
 
 
-def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views, cached: bool = True) -> VideoDataset:
-    """Fixed clips of `videos`; `cached`: as DATA_LOADER.CACHE asks for."""
+def build_eval_dataset(
+    cfg: CfgNode, videos: VideoList, *, views: Views, cached: bool = True, repeated: bool = False
+) -> VideoDataset:
+    """Fixed clips of `videos`; `cached`: as DATA_LOADER.CACHE asks for, which is not for a list that is read once."""
     spec = ClipSpec.from_config(cfg)
     whole = spec.crop_mode != "crop"
     short_side = spec.short_side if views.num_crops == 1 else 0
@@ -175,13 +187,19 @@ def build_eval_dataset(cfg: CfgNode, videos: VideoList, *, views: Views, cached:
         videos.records,
         spec=spec,
         views=views,
-        cache=build_cache(cfg, videos, spec, stored_size, views=views) if cached else None,
+        cache=build_cache(cfg, videos, spec, stored_size, views=views, repeated=repeated) if cached else None,
         **_reading_settings(cfg),
     )
 
 
 def build_cache(
-    cfg: CfgNode, videos: VideoList, spec: ClipSpec, stored_size: StoredSize, *, views: Views | None
+    cfg: CfgNode,
+    videos: VideoList,
+    spec: ClipSpec,
+    stored_size: StoredSize,
+    *,
+    views: Views | None,
+    repeated: bool,
 ) -> FrameCache | None:
     """The cache that DATA_LOADER.CACHE asks for; logs first how much it takes.
 
@@ -191,18 +209,23 @@ def build_cache(
         spec: of the clips.
         stored_size: of the frames.
         views: whose frames are stored; None: all frames, for random clips.
+        repeated: the run reads the list more than once; for one that it reads once, auto means none.
 
     Raises:
-        ConfigError: it takes more than DATA_LOADER.CACHE_GB, or more than there is.
+        ConfigError: without auto, it takes more than DATA_LOADER.CACHE_GB, or more than there is.
     """
     loader, kind = cfg.DATA_LOADER, cfg.DATA_LOADER.CACHE
-    if kind == "none":
+    auto = kind == "auto"
+    if kind == "none" or (auto and not (repeated and free_shared_memory())):
         return None
     records = [record for record in videos.records if not in_memory(record)]
     if not records:
         log.info("DATA_LOADER.CACHE %s is not used: no video of this list is a file", kind)
         return None
-    stored_in = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
+    if auto:
+        stored_in, stored_size = SHARED_MEMORY, stored_size if stored_size.fixed else OWN_SIZE  # results stay the same
+    else:
+        stored_in = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
     sampler = spec.frame_sampler(num_clips=views.num_clips) if views else None
     # all frames are the same whatever the sampler; those of a test are not
     settings = "" if sampler is None else f"{sampler} {cfg.RNG_SEED}"
@@ -214,7 +237,14 @@ def build_cache(
         return len(np.unique(sample_record(record, info, sampler, numpy_generator(0))))
 
     opened = partial(open_record, backend=resolve_backend(cfg.DATA.DECODING_BACKEND))
-    size, num_bytes, stored_bytes, num_inexact = cache.measure(records, opened, count_frames)
+    most = AUTO_OPENED if auto else MAX_MEASURED
+    size, num_bytes, stored_bytes, num_inexact = cache.measure(records, opened, count_frames, most)
+    if auto:
+        limit = min(loader.CACHE_GB * GB, AUTO_SHARE * free_shared_memory())
+        fits = 0 < num_bytes <= limit
+        choice, allowed = "memory" if fits else "none", f"{limit / GB:.2f} GB may be used"
+        log.info("DATA_LOADER.CACHE auto is %s: %s of frames, and %s", choice, size, allowed)
+        return replace(cache, folder=memory_folder(cfg.OUTPUT_DIR), pending_bytes=num_bytes) if fits else None
     message = f"DATA_LOADER.CACHE {kind}: {size} of frames in {stored_in}"
     check_space(stored_in, message, num_bytes, stored_bytes, limit_gb=loader.CACHE_GB)
     cache = replace(cache, pending_bytes=max(0, num_bytes - stored_bytes) if kind == "memory" else 0)
@@ -302,12 +332,13 @@ def build_eval_loader(
     local_world_size: int = 1,
     stop: StopRequest | None = None,
     cached: bool = True,
+    repeated: bool = False,
 ) -> EvalLoader:
     """Every video once, with its `views`; for the other arguments see `build_train_loader`, `build_eval_dataset`."""
     per_process, per_video = cfg.TEST.BATCH_SIZE // local_world_size, views.num_crops
     if views.num_clips != "auto":
         per_video *= views.num_clips
-    dataset = build_eval_dataset(cfg, videos, views=views, cached=cached)
+    dataset = build_eval_dataset(cfg, videos, views=views, cached=cached, repeated=repeated)
     videos_per_batch = 1 if views.num_clips == "auto" else max(1, per_process // per_video)
     clips = videos_per_batch * per_video
     return EvalLoader(
@@ -369,7 +400,15 @@ def _loader_settings(
     workers = min(settings["num_workers"], math.ceil(len(dataset) / videos))
     needed = local_world_size * shared_memory_needed(workers, clips * math.prod(dataset.spec.input_shape))
     pending = dataset.cache.pending_bytes if dataset.cache else 0
-    check_shared_memory(needed, pending, f"{workers} loader processes x {count(clips, 'clip')}")
+    what = f"{workers} loader processes x {count(clips, 'clip')}"
+    try:
+        check_shared_memory(needed, pending, what)
+    except ConfigError:
+        if cfg.DATA_LOADER.CACHE != "auto":
+            raise
+        check_shared_memory(needed, 0, what)
+        dataset.cache = None
+        log.info("DATA_LOADER.CACHE auto is none after all: the batches need the shared memory")
     # A video is tried, and each replacement; the first batch also waits for the start of the processes.
     limit_sec = dataset.timeout_sec * (1 + MAX_REPLACEMENTS) * videos
     return settings | {"stop": stop, "limit_sec": limit_sec + START_LIMIT_SEC if limit_sec else 0.0}

@@ -62,6 +62,9 @@ class StoredSize:
         return self.fixed or self(frame_size) == frame_size
 
 
+OWN_SIZE = StoredSize((1, 1), 10**6, whole=False, fixed=True)  # that of the frames
+
+
 class Measured(NamedTuple):
     """What storing a list of videos takes."""
 
@@ -118,11 +121,12 @@ class FrameCache:
         records: Sequence[VideoRecord],
         open_reader: Callable[[VideoRecord], VideoReader],
         count_frames: Callable[[VideoRecord, VideoInfo], int],
+        max_opened: int = MAX_MEASURED,
     ) -> Measured:
         """What `records` take, of each as many frames as `count_frames` says; unreadable videos take nothing."""
         files = {self._file(record): record for record in records}
         videos, num_bytes, num_inexact = [*files.values()], 0, 0
-        sample = np.unique(np.linspace(0, len(videos) - 1, MAX_MEASURED).astype(int)).tolist() if videos else []
+        sample = np.unique(np.linspace(0, len(videos) - 1, max_opened).astype(int)).tolist() if videos else []
         for index in sample:
             try:
                 with open_reader(videos[index]) as reader:

@@ -87,12 +87,19 @@ def check_space(folder: Path, summary: str, num_bytes: int, stored_bytes: int, *
             f"{summary}, more than DATA_LOADER.CACHE_GB {limit_gb:g}. "
             f"Type DATA_LOADER.CACHE_GB {math.ceil(1.05 * num_bytes / GB)}, or DATA_LOADER.CACHE none"
         )
-    in_memory, free = SHARED_MEMORY in folder.parents, shutil.disk_usage(folder).free
-    if in_memory:
-        free = min(free, free_memory() or free)
+    in_memory = SHARED_MEMORY in folder.parents
+    free = free_shared_memory() if in_memory else shutil.disk_usage(folder).free
     if num_bytes - stored_bytes > free:
         other = "DATA_LOADER.CACHE disk" if in_memory else "DATA_LOADER.CACHE_DIR /a/folder/with/space"
         raise ConfigError(f"{summary}, where {free / GB:.2f} GB are free. Type {other}, or DATA_LOADER.CACHE none")
+
+
+def free_shared_memory() -> int:
+    """Bytes that frames in shared memory may take: what is free there and in the memory; 0 where there is none."""
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        return 0
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    return min(free, free_memory() or free)
 
 
 def check_shared_memory(num_bytes: int, pending_bytes: int, what: str) -> None:

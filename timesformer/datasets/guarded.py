@@ -19,6 +19,7 @@ from functools import partial
 from multiprocessing import spawn
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from timesformer.datasets.shared_answers import SharedAnswers
 from timesformer.distributed.stop import ignore_stop_signals
 
 T = TypeVar("T")
@@ -32,9 +33,10 @@ LENGTH = struct.Struct("!Q")  # number of bytes of a message, sent before it
 
 
 class _Process(NamedTuple):
-    """A process that answers calls, and the connection to it."""
+    """A process that answers calls, the connection to it, and the memory of its answers."""
 
     connection: socket.socket
+    answers: SharedAnswers
     kill: Callable[[], None]
     poll: Callable[[], int | None]  # exit status, minus the number of the signal that ended it, or None: it runs
 
@@ -66,7 +68,9 @@ class GuardedCall(Generic[T]):
         if self._process is None:
             self._calls, self._killed = 0, [poll for poll in self._killed if poll() is None]
             self._fork() if self.start_method == "fork" else self._spawn()
-        result, error, trace = pickle.loads(self._exchange(message, self.timeout_sec))
+        assert self._process
+        answers = self._process.answers
+        result, error, trace = answers.loads(self._exchange(message, self.timeout_sec))
         self._calls += 1
         if self._calls == self.recycle_after:
             self.close()
@@ -86,18 +90,19 @@ class GuardedCall(Generic[T]):
         return self.__dict__ | {"_owner": 0, "_process": None, "_killed": []}
 
     def _fork(self) -> None:
-        connection, remote = socket.socketpair()
+        (connection, remote), answers = socket.socketpair(), SharedAnswers()
         pid = os.fork()
         if pid:
             remote.close()
-            self._process = _Process(connection, partial(os.kill, pid, signal.SIGKILL), partial(_exit_status, pid))
+            kill, poll = partial(os.kill, pid, signal.SIGKILL), partial(_exit_status, pid)
+            self._process = _Process(connection, answers, kill, poll)
             return
         try:
             import torch
 
             connection.close()
             torch.set_num_threads(1)  # those of the caller do not exist in a fork
-            _serve(remote, self.function, self.timeout_sec)
+            _serve(remote, answers, self.function, self.timeout_sec)
         finally:
             os._exit(0)
 
@@ -105,13 +110,16 @@ class GuardedCall(Generic[T]):
         preparation = spawn.get_preparation_data("guard")  # import paths, main module, ...
         preparation["authkey"] = bytes(preparation["authkey"])
         message = pickle.dumps((preparation, pickle.dumps((self.function, self.timeout_sec))))
-        connection, remote = socket.socketpair()
+        (connection, remote), answers = socket.socketpair(), SharedAnswers()
         remote.set_inheritable(True)
-        code = f"import sys; sys.path = {sys.path}; import {__name__} as g; g.serve_spawned({remote.fileno()})"
+        if answers.descriptor >= 0:
+            os.set_inheritable(answers.descriptor, True)
+        inherited = f"{remote.fileno()}, {answers.descriptor}"
+        code = f"import sys; sys.path = {sys.path}; import {__name__} as g; g.serve_spawned({inherited})"
         command, environ = [spawn.get_executable(), "-c", code], {**os.environ, "OMP_NUM_THREADS": "1"}
         with remote:
             process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, close_fds=False)
-        self._process = _Process(connection, process.kill, process.poll)
+        self._process = _Process(connection, answers, process.kill, process.poll)
         try:
             self._exchange(message, START_LIMIT_SEC)
         except TimeoutError:
@@ -187,7 +195,7 @@ def _remaining(deadline: float | None) -> float | None:
     return seconds
 
 
-def serve_spawned(descriptor: int) -> None:
+def serve_spawned(descriptor: int, answers: int) -> None:
     """What a spawned process does: receive the function, then answer calls until the caller is gone."""
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
         ignore_stop_signals()  # of a terminal or a cluster, meant for the run: its loader processes ignore them too
@@ -195,28 +203,28 @@ def serve_spawned(descriptor: int) -> None:
         spawn.prepare(preparation)
         function, timeout_sec = pickle.loads(function)
         _send(connection, b"ready")
-        _serve(connection, function, timeout_sec)
+        _serve(connection, SharedAnswers(answers), function, timeout_sec)
 
 
-def _serve(connection: socket.socket, function: Callable[..., Any], timeout_sec: float) -> None:
+def _serve(connection: socket.socket, answers: SharedAnswers, function: Callable[..., Any], timeout_sec: float) -> None:
     while True:
         arguments = pickle.loads(_receive(connection))  # ends with an error when the caller is gone
         _end_after(timeout_sec + GRACE_SEC if timeout_sec else 0)
         try:
-            answer = pickle.dumps((function(*arguments), None, ""), protocol=5)
+            answer = answers.dumps((function(*arguments), None, ""))
         except Exception as error:
-            answer = _pickled_error(error)
+            answer = _pickled_error(answers, error)
         _send(connection, answer)
         _end_after(0)
 
 
-def _pickled_error(error: Exception) -> bytes:
+def _pickled_error(answers: SharedAnswers, error: Exception) -> bytes:
     trace = traceback.format_exc()
     try:
-        answer = pickle.dumps((None, error, trace))
-        pickle.loads(answer)
+        answer = answers.dumps((None, error, trace))
+        answers.loads(answer)
     except Exception:  # some exceptions do not survive it
-        answer = pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}"), trace))
+        answer = answers.dumps((None, RuntimeError(f"{type(error).__name__}: {error}"), trace))
     return answer
 
 

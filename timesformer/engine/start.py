@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from timesformer.distributed import group as distributed
@@ -14,6 +16,7 @@ from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run
+from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.logging import get_logger
 from timesformer.weights.layouts import stored_settings
@@ -144,6 +147,8 @@ def _resume(
             before,
             run.processes.world_size,
         )
+    if before == run.processes.world_size and run.device.type == "cpu":
+        keep_threads(content.get("num_threads") or torch.get_num_threads(), os.environ)
     if (precision := content.get("precision")) not in (None, run.precision):
         log.info("it computed in %s, now in %s; to keep it: PRECISION %s", precision, run.precision, precision)
     return Start(
@@ -153,6 +158,18 @@ def _resume(
         best_is_there=checkpoints.best_path(run.cfg.OUTPUT_DIR).is_file(),
         same_batch_size=stored_settings(content).get("TRAIN.BATCH_SIZE") == run.cfg.TRAIN.BATCH_SIZE,
     )
+
+
+def keep_threads(before: int, environ: Mapping[str, str]) -> None:
+    """Compute with as many CPU threads as the run did `before`: the last bits of its numbers depend on that."""
+    now = torch.get_num_threads()
+    if before == now:
+        return
+    if "OMP_NUM_THREADS" in environ or before > available_cpus():
+        log.info("it computed with %d CPU thread(s), now with %d: equal up to rounding", before, now)
+    else:
+        torch.set_num_threads(before)
+        log.info("it computed with %d CPU thread(s), and still does", before)
 
 
 def _load(run: Run, model: nn.Module, path: str, content: Mapping[str, Any], dataset: Mapping[str, str]) -> None:

@@ -144,6 +144,7 @@ def description(
         "format": FORMAT,
         "num_processes": run.processes.world_size,
         "precision": run.precision,
+        "num_threads": torch.get_num_threads(),
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),
         "preprocessing": run.spec.to_dict(),

@@ -46,7 +46,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     try:
         loader = build_loader()
     except ConfigError as error:
-        if not cfg.TRAIN.ENABLE or cfg.DATA_LOADER.CACHE == "none":
+        if not cfg.TRAIN.ENABLE or cfg.DATA_LOADER.CACHE in ("none", "auto"):
             raise
         log.warning("%s\nThe test after this training reads its videos without a cache.", error)
         loader = build_loader(cached=False)

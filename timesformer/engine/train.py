@@ -54,12 +54,14 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
             if (epoch + 1) % training.eval_period == 0 or is_last:
                 try:
                     is_best = state.score(validate(training, epoch), epoch=epoch + 1)
+                    training.best_confusion = training.last_confusion if is_best else training.best_confusion
                 except Stopped as stop:  # the steps of the epoch are done, its validation is not
                     raise training.save_and_stop(stop, Position(epoch, len(training.loader))) from None
             if (epoch + 1) % training.checkpoint_period == 0 or is_last or is_best or save_now or training.stops_early:
                 training.save(Position(epoch + 1), is_best=is_best)
         if failure := training.failed_write():
             raise CheckpointError(failure)
+    show_confusions(training)
     training.progress.close()
     log.info("%s", training.closing(max_epoch))
     if training.overfitting:
@@ -169,7 +171,7 @@ def log_steps(training: Training, latest: StepResult, epoch: float) -> None:
             share,
             num_workers=training.loader.num_workers,
             num_cpus=available_cpus() // processes_that_share_cpus(run.processes.local_world_size),
-            cached=run.cfg.DATA_LOADER.CACHE != "none",
+            cached=cast(VideoDataset, training.loader.dataset).cache is not None,
         )
         log.info("%s", advice)
 
@@ -202,17 +204,24 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     metrics["loss"] = log_loss(scores, labels, multi_label=multi_label)
     run.events.record("val", epoch=epoch + 1, step=training.progress.step, **metrics)
     if not multi_label and len(labels) and run.events.board is not None:
-        from timesformer.visualization.confusion import confusion_figure
-
-        matrix = confusion(scores, np.asarray(labels))
-        draw = partial(confusion_figure, matrix, training.val_videos.class_names)
-        run.events.figure("val/confusion", draw, training.progress.step)
+        training.last_confusion = training.progress.step, confusion(scores, np.asarray(labels))
     main = {name: value for name, value in metrics.items() if name == "mAP" or name.startswith("top1")}
     scored = f"{len(labels)}/{predictions.num_videos} videos"
     log.info("epoch %5.2f  validation  loss %.3f  %s  (%s)", epoch + 1, metrics["loss"], show_metrics(main), scored)
     if not multi_label and len(labels) and training.take_step.mixer is None:  # mixed clips have no one label
         report_overfitting(training, metrics, np.asarray(labels))
     return metrics
+
+
+def show_confusions(training: Training) -> None:
+    """Draw the classes that the best and the last validation confused in TensorBoard: a picture takes a second."""
+    found = dict(pair for pair in (training.best_confusion, training.last_confusion) if pair is not None)
+    if found:
+        from timesformer.visualization.confusion import confusion_figure
+
+        for step, matrix in found.items():
+            draw = partial(confusion_figure, matrix, training.val_videos.class_names)
+            training.run.events.figure("val/confusion", draw, step)
 
 
 def report_overfitting(training: Training, metrics: Mapping[str, float], labels: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -66,6 +67,8 @@ class Training:
     accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
     overfitting: str = ""  # what the last validation says of it
     overfitting_seen: bool = False  # by any validation
+    last_confusion: tuple[int, np.ndarray] | None = None  # of the last validation: optimiser steps before it, counts
+    best_confusion: tuple[int, np.ndarray] | None = None  # of the best one since this process started
 
     @property
     def stops_early(self) -> bool:
@@ -121,7 +124,10 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     cfg, rank = run.cfg, run.processes.rank
     videos, dataset = lists["train"], {split: fingerprint(lists[split].records) for split in ("train", "val")}
     loader = build_train_loader(cfg, videos, stop=run.stop, **run.processes.ranks)
-    val_loader = build_eval_loader(cfg, lists["val"], views=Views(), stop=run.stop, **run.processes.ranks)
+    repeated = cfg.SOLVER.MAX_EPOCH > cfg.TRAIN.EVAL_PERIOD
+    val_loader = build_eval_loader(
+        cfg, lists["val"], views=Views(), stop=run.stop, repeated=repeated, **run.processes.ranks
+    )
     with torch.device("meta" if resumes(run) else "cpu"):
         model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)

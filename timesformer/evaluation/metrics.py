@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+Z = 1.959963984540054  # 95% of a normal distribution lie within so many standard deviations
+
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of rows whose label is among the `k` highest scores, in percent.
@@ -29,12 +31,10 @@ def reported_ks(num_classes: int) -> tuple[int, ...]:
 
 def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(K, K) counts, rows are true classes and columns predictions."""
-    num_classes = scores.shape[1]
-    from sklearn.metrics import confusion_matrix  # a second to import
-
-    if not len(labels):  # which scikit-learn refuses
-        return np.zeros((num_classes, num_classes), dtype=np.int64)
-    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(num_classes))
+    matrix = np.zeros((scores.shape[1], scores.shape[1]), dtype=np.int64)
+    known = (labels >= 0) & (labels < len(matrix))
+    np.add.at(matrix, (labels[known], scores[known].argmax(axis=1)), 1)
+    return matrix
 
 
 def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
@@ -81,20 +81,20 @@ def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[
         correct: (n,) whether each video was predicted right.
         people: the person in each video; used if all are known and some have several videos.
     """
-    from scipy.special import expit, logit  # half a second to import
-    from scipy.stats import binomtest, t
+    from scipy.special import expit, logit, stdtrit  # scipy.stats takes half a second to import
 
     n, num_right = len(correct), int(np.sum(correct))
     if not n:
         return float("nan"), float("nan")
-    interval = binomtest(num_right, n).proportion_ci(method="wilson")
-    low, high, share = interval.low, interval.high, num_right / n
+    centre = (num_right + Z**2 / 2) / (n + Z**2)
+    half = Z * np.sqrt(num_right * (n - num_right) / n + Z**2 / 4) / (n + Z**2)
+    low, high, share = max(0.0, centre - half), min(1.0, centre + half), num_right / n
     if by_person(people) and 0 < share < 1:
         person = np.unique(np.asarray(people), return_inverse=True)[1]
         residuals = np.bincount(person, weights=np.asarray(correct) - share)
         num_people = len(residuals)
         error = np.sqrt(num_people / (num_people - 1) * (residuals**2).sum()) / n
-        reach = t.ppf(0.975, num_people - 1) * error / (share * (1 - share))
+        reach = stdtrit(num_people - 1, 0.975) * error / (share * (1 - share))
         low, high = min(low, expit(logit(share) - reach)), max(high, expit(logit(share) + reach))
     return 100.0 * float(low), 100.0 * float(high)
 
@@ -113,14 +113,14 @@ def paired_difference(first: np.ndarray, second: np.ndarray, people: Sequence[st
         second: (n,) the same of other predictions.
         people: the person in each video.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
     gain = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     if not len(gain):
         return float("nan"), float("nan"), float("nan")
     total = len(gain) + 2
     mean, differing = gain.sum() / total, ((gain**2).sum() + 2) / total
-    margin = norm.ppf(0.975) * np.sqrt((differing - mean**2) / total)
+    margin = Z * np.sqrt((differing - mean**2) / total)
     low, high = max(mean - margin, -1.0), min(mean + margin, 1.0)
     if by_person(people):
         person = np.unique(np.asarray(people), return_inverse=True)[1]
@@ -128,7 +128,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, people: Sequence[st
         number = len(sizes)
         drawn = np.random.default_rng(0).integers(number, size=(4000, number))
         resampled = gains[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-        further = float(norm.cdf(np.sqrt(number / (number - 1)) * t.ppf(0.025, number - 1)))
+        further = float(ndtr(np.sqrt(number / (number - 1)) * stdtrit(number - 1, 0.025)))
         spread = np.quantile(resampled, [further, 1 - further])
         low, high = min(low, spread[0]), max(high, spread[1])
     return 100.0 * float(gain.mean()), 100.0 * float(low), 100.0 * float(high)
