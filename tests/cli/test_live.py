@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 import timesformer
@@ -48,9 +50,32 @@ def test_calibrate_stores_what_live_uses(run: Path, video: str, capsys: pytest.C
     assert lines and {"name", "label", "score", "start", "end", "decided"} == set(lines[0])
 
 
+def test_record_has_every_frame_and_the_answers_burnt_in(run: Path, video: str, tmp_path: Path) -> None:
+    pixels = {}
+    for threshold in ("0.01", "1"):
+        out = tmp_path / f"{threshold}.mp4"
+        assert (
+            live.main([str(run), "--source", video, "--threshold", threshold, "--window", "1", "--record", str(out)])
+            == 0
+        )
+        with av.open(str(out)) as movie:
+            pixels[threshold] = np.stack([frame.to_ndarray(format="gray") for frame in movie.decode(video=0)]).astype(
+                int
+            )
+    with av.open(video) as given:
+        frames = np.stack([frame.to_ndarray(format="gray") for frame in given.decode(video=0)]).astype(int)
+    for recorded in pixels.values():
+        assert recorded.shape == frames.shape
+        assert abs(recorded[:, 20:] - frames[:, 20:]).mean() < 8, "below the text"
+        assert abs(recorded[-1, :4] - frames[-1, :4]).mean() > 8, "the text"
+        assert abs(recorded[0, :4] - frames[0, :4]).mean() < 8, "no text before the first answer"
+    assert (pixels["0.01"] != pixels["1"]).any(), "an event reads otherwise than an answer"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--source", "VIDEO", "--record", "a.avi"], "a.avi: name a file that ends in .mp4"),
         (["--source", "nowhere.mp4"], "nowhere.mp4: cannot be opened"),
         (["--source", "97"], "/dev/video"),
         (["--source", "VIDEO", "--threshold", "1.5"], "--threshold 1.5: give a score above 0"),

@@ -109,7 +109,13 @@ def build_page(predictor: Predictor, *, topk: int) -> Any:
         gr.Markdown(f"# {type(predictor.model).__name__}\n{len(predictor.class_names)} classes: {shown}")
         with gr.Row():
             with gr.Column():
-                video: Any = gr.Video(label="Video", sources=["upload", "webcam"], include_audio=False, buttons=[])
+                video: Any = gr.Video(
+                    label="Video",
+                    sources=["upload", "webcam"],
+                    include_audio=False,
+                    webcam_options=gr.WebcamOptions(mirror=False),  # as the model gets it
+                    buttons=[],
+                )
                 # The file as it came; Gradio's own would have an ffmpeg take the sound out.
                 video.preprocess = lambda payload: payload and payload.path
                 with gr.Row():
