@@ -14,6 +14,7 @@ from timesformer.cli.parsers import command_parser, run_command
 from timesformer.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from timesformer.evaluation.calibration import Calibration
     from timesformer.inference.events import Event
     from timesformer.inference.screen import Screen
     from timesformer.video.capture import Source
@@ -23,6 +24,7 @@ EXAMPLES = """\
 timesformer live output/my_run --source 0
 timesformer live best.pyth --source rtsp://camera/1 --exec 'notify-send {name}'"""
 THRESHOLD = 0.6  # of weights that are not calibrated
+UNSAFE_THRESHOLD = 0.9  # of weights that are wrong even where they are surest
 DURATIONS_SEC = (1.5, 2.0, 3.0)
 
 
@@ -63,14 +65,9 @@ def live(arguments: argparse.Namespace) -> None:
     if predictor.multi_label:
         raise UserError(f"{arguments.checkpoint} gives several labels per video; live needs a model of one class each")
     known = predictor.calibration
-    if known is None:
-        log.warning(
-            "%s is not calibrated: threshold %g. Once: timesformer calibrate %s",
-            *(arguments.checkpoint, arguments.threshold or THRESHOLD, arguments.checkpoint),
-        )
-    threshold = arguments.threshold or (known.threshold if known else THRESHOLD)
-    if threshold >= 1:
-        log.warning("on the calibration's clips no score was safe: nothing will be an event. Give --threshold 0.9")
+    threshold, warning = threshold_for(arguments.threshold, known, arguments.checkpoint)
+    if warning:
+        log.warning("%s", warning)
     watcher = Watcher(
         predictor,
         EventDetector(predictor.class_names, threshold),
@@ -118,6 +115,22 @@ def shown(source: Source, class_names: Sequence[str], arguments: argparse.Namesp
         screen = Screen(class_names, outputs)
         source.seen = screen.frame if outputs else None
         yield screen if outputs else None
+
+
+def threshold_for(wanted: float | None, known: Calibration | None, checkpoint: str) -> tuple[float, str]:
+    """The score of an event, and what the user should hear of it; "" for nothing."""
+    if known is None:
+        threshold = wanted or THRESHOLD
+        return (
+            threshold,
+            f"{checkpoint} is not calibrated: threshold {threshold:g}. Once: timesformer calibrate {checkpoint}",
+        )
+    if wanted or known.threshold < 1:
+        return wanted or known.threshold, ""
+    return (
+        UNSAFE_THRESHOLD,
+        f"no score was safe in the calibration: threshold {UNSAFE_THRESHOLD:g}, expect false events",
+    )
 
 
 def check_numbers(arguments: argparse.Namespace) -> None:

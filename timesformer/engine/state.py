@@ -17,6 +17,7 @@ from timesformer.engine.failures import FailureLog
 from timesformer.engine.setup import Run
 from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
+from timesformer.evaluation.calibration import Calibration
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
 from timesformer.weights.layouts import FORMAT
@@ -31,6 +32,7 @@ class TrainingState:
         failures: clips of the epoch under way that could not be read.
         since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
+        calibration: of that validation's scores; on the first process.
         best_score: of all validations so far.
     """
 
@@ -41,6 +43,7 @@ class TrainingState:
     failures: FailureLog
     since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
     best_score: float = -math.inf
 
     @property
@@ -74,6 +77,8 @@ class TrainingState:
             "clips_failed": self.failures.failed,
             "since_log": distributed.all_gather(self.since_log.plain()),
             "metrics": dict(self.metrics),
+            # Inside an epoch the weights are not those that were validated.
+            **({"calibration": self.calibration.to_dict()} if self.calibration and not position.step else {}),
         }
 
     def restore(self, start: Start) -> None:

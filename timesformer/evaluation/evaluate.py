@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Predictions:
         missing: the videos that could not be read.
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
         warnings: remarks of the readers.
+        durations_sec: (n,) of the videos, or of the parts that count; 0 where it is not known.
     """
 
     indices: np.ndarray
@@ -45,6 +46,7 @@ class Predictions:
     missing: list[Failure]
     distinct_frames: np.ndarray
     warnings: list[str]
+    durations_sec: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def num_videos(self) -> int:
@@ -141,7 +143,7 @@ def evaluate(
     """
     stop = stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
-    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float]] = []
+    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float, float]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
     with scoring(
@@ -159,7 +161,8 @@ def evaluate(
                 break
             missing += batch.failures
             warnings += batch.warnings
-            rows += zip(batch.indices, batch.labels, score(batch), batch.distinct_frames, strict=True)
+            about = batch.distinct_frames, batch.durations_sec
+            rows += zip(batch.indices, batch.labels, score(batch), *about, strict=True)
     if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)
@@ -172,6 +175,7 @@ def evaluate(
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in all_rows]),
         warnings=all_warnings,
+        durations_sec=np.array([row[4] for row in all_rows]),
     )
 
 
