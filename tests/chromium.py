@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,20 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, expression: str, seconds: float = 120.0) -> None:
+        """Wait until a JavaScript expression is true; fails after `seconds`, with the page's text."""
+        for _ in range(round(5 * seconds)):
+            if self.value(f"Boolean({expression})"):
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{expression} did not become true: {self.value('document.body.innerText')}")
+
+    def choose(self, *files: Path) -> None:
+        """Choose files in the page's first input of files."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
+        self.call("DOM.setFileInputFiles", files=list(map(str, files)), nodeId=node)
 
     def press(self, key: str) -> None:
         """Press and release a key: "Tab" or "Enter"."""

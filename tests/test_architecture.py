@@ -54,6 +54,7 @@ HOMES = {
     "einops": {"models", "inference.rollout"},
     "onnxruntime": {"runtime", "inference.exporting"},
     "onnxscript": {"inference.exporting"},
+    "gradio": {"inference.web"},
 }
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).

@@ -12,7 +12,8 @@ import pytest
 
 from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from timesformer.cli import main
-from timesformer.cli.explain import deciding, output_names
+from timesformer.cli.explain import output_names
+from timesformer.inference.explain import deciding
 from timesformer.utils.errors import UserError
 
 

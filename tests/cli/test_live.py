@@ -9,11 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 import timesformer
 from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from timesformer.cli import calibrate, live, train
+from timesformer.evaluation.calibration import Calibration
 from timesformer.inference import actions
 from timesformer.inference.events import Event
 
@@ -35,11 +38,11 @@ def video(run: Path, gestures_dir: Path) -> str:  # noqa: F811
 
 def test_calibrate_stores_what_live_uses(run: Path, video: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = timesformer.load(run)
-    assert before.calibration is None
     assert calibrate.main([str(run)]) == 0
     text = capsys.readouterr().out
     after = timesformer.load(run)
     assert after.calibration is not None and after.calibration.clips == 12
+    assert after.calibration == before.calibration, "as the training's last validation has it"
     assert f"temperature {after.calibration.temperature:.3f}" in text
     assert 2.0 <= after.calibration.durations_sec[0] <= after.calibration.durations_sec[2] <= 4.0
     assert after.predict(video) == before.predict(video)  # weights and scores are as they were
@@ -48,9 +51,42 @@ def test_calibrate_stores_what_live_uses(run: Path, video: str, capsys: pytest.C
     assert lines and {"name", "label", "score", "start", "end", "decided"} == set(lines[0])
 
 
+def test_the_threshold_is_the_users_or_the_calibrations() -> None:
+    safe, unsafe = Calibration(1.0, 0.8), Calibration(1.0, 1.0)
+    assert live.threshold_for(None, safe, "run") == (0.8, "")
+    assert live.threshold_for(0.5, safe, "run") == live.threshold_for(0.5, unsafe, "run") == (0.5, "")
+    threshold, warning = live.threshold_for(None, unsafe, "run")
+    assert threshold == 0.9 and "no score was safe" in warning
+    threshold, warning = live.threshold_for(None, None, "run")
+    assert threshold == 0.6 and "timesformer calibrate run" in warning
+
+
+def test_record_has_every_frame_and_the_answers_burnt_in(run: Path, video: str, tmp_path: Path) -> None:
+    pixels = {}
+    for threshold in ("0.01", "1"):
+        out = tmp_path / f"{threshold}.mp4"
+        assert (
+            live.main([str(run), "--source", video, "--threshold", threshold, "--window", "1", "--record", str(out)])
+            == 0
+        )
+        with av.open(str(out)) as movie:
+            pixels[threshold] = np.stack([frame.to_ndarray(format="gray") for frame in movie.decode(video=0)]).astype(
+                int
+            )
+    with av.open(video) as given:
+        frames = np.stack([frame.to_ndarray(format="gray") for frame in given.decode(video=0)]).astype(int)
+    for recorded in pixels.values():
+        assert recorded.shape == frames.shape
+        assert abs(recorded[:, 20:] - frames[:, 20:]).mean() < 8, "below the text"
+        assert abs(recorded[-1, :4] - frames[-1, :4]).mean() > 8, "the text"
+        assert abs(recorded[0, :4] - frames[0, :4]).mean() < 8, "no text before the first answer"
+    assert (pixels["0.01"] != pixels["1"]).any(), "an event reads otherwise than an answer"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--source", "VIDEO", "--record", "a.avi"], "a.avi: name a file that ends in .mp4"),
         (["--source", "nowhere.mp4"], "nowhere.mp4: cannot be opened"),
         (["--source", "97"], "/dev/video"),
         (["--source", "VIDEO", "--threshold", "1.5"], "--threshold 1.5: give a score above 0"),

@@ -107,7 +107,7 @@ def test_the_score_does_not_depend_on_the_number_of_threads() -> None:
     torch.manual_seed(0)
     model = TimeSformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=3, num_frames=4)
     clips = torch.randint(0, 256, (6, 3, 4, 32, 32), dtype=torch.uint8)
-    batch = Batch(clips, [0, 1], [0, 1], [0, 1], [4, 2], [1.0, 1.0], [], [])
+    batch = Batch(clips, [0, 1], [0, 1], [0, 1], [4, 2], [1.0, 1.0], [], [], [1.0, 2.0])
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 4):

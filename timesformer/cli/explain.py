@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,7 @@ from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.utils.paths import AS_NAMED
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from timesformer.inference.explain import Explanation
     from timesformer.inference.predictor import Predictor
-    from timesformer.visualization.explanations import Panel
 
 NUM_WORST = 8  # clips of `--worst`
 
@@ -76,7 +72,7 @@ def explain_all(arguments: argparse.Namespace) -> None:
 
 def explain_video(predictor: Predictor, video: str, out: Path, arguments: argparse.Namespace) -> None:
     """Write `out`.png and `out`.mp4 and print what decided."""
-    from timesformer.inference.explain import explain, playback
+    from timesformer.inference.explain import deciding, describe, explain, panel_of, playback
     from timesformer.video.encode import encode
     from timesformer.visualization.explanations import movie, save_explanations
 
@@ -94,7 +90,7 @@ def explain_video(predictor: Predictor, video: str, out: Path, arguments: argpar
 
 def explain_worst(predictor: Predictor, rows: Sequence[dict[str, str]], arguments: argparse.Namespace) -> None:
     """Write worst_clips.png: for each wrong clip what spoke for the prediction and for the true class."""
-    from timesformer.inference.explain import explain
+    from timesformer.inference.explain import explain, panel_of
     from timesformer.visualization.explanations import save_explanations
 
     panels = []
@@ -131,33 +127,6 @@ def worst_rows(run: Path) -> list[dict[str, str]]:
     if not rows:
         raise UserError(f"{table} lists no clip: the test had none wrong")
     return rows[:NUM_WORST]
-
-
-def panel_of(explanations: Mapping[str, Explanation], caption: str) -> Panel:
-    """What is drawn of explanations of one clip, by the names of their rows."""
-    from timesformer.visualization.explanations import Map, Panel
-
-    maps = [Map(name, each.map, each.time) for name, each in explanations.items()]
-    first = next(iter(explanations.values()))
-    return Panel(caption, first.frames, first.pictures, maps)
-
-
-def describe(explanation: Explanation) -> str:
-    """The prediction, and what is explained where it is something else."""
-    text = f"predicted {explanation.predicted} ({explanation.predicted_score:.2f})"
-    if explanation.class_name != explanation.predicted:
-        text += f", explained {explanation.class_name} ({explanation.score:.2f})"
-    return text
-
-
-def deciding(time: np.ndarray) -> str:
-    """The fewest frames that hold half of the shares, by their numbers from 1."""
-    if not time.any():
-        return "no frame speaks for it"
-    order = (-time).argsort(kind="stable")
-    number = int((time[order].cumsum() < 0.5).sum()) + 1
-    chosen = sorted(int(index) + 1 for index in order[:number])
-    return f"{time[order[:number]].sum():.0%} by frame{'s' * (number > 1)} {' '.join(map(str, chosen))} of {len(time)}"
 
 
 def output_names(videos: Sequence[str]) -> list[str]:

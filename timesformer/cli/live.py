@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timesformer.cli.parsers import command_parser, run_command
 from timesformer.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from timesformer.evaluation.calibration import Calibration
     from timesformer.inference.events import Event
+    from timesformer.inference.screen import Screen
+    from timesformer.video.capture import Source
 
+DESCRIPTION = "Watch a stream for gestures: one JSON line per gesture."
 EXAMPLES = """\
 timesformer live output/my_run --source 0
 timesformer live best.pyth --source rtsp://camera/1 --exec 'notify-send {name}'"""
 THRESHOLD = 0.6  # of weights that are not calibrated
+UNSAFE_THRESHOLD = 0.9  # of weights that are wrong even where they are surest
 DURATIONS_SEC = (1.5, 2.0, 3.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print events as JSON lines until the source ends or Ctrl-C; returns the exit status."""
-    parser = command_parser("live", "Watch a stream for gestures: one JSON line per gesture.", epilog=EXAMPLES)
+    parser = command_parser("live", DESCRIPTION, usage="%(prog)s CKPT --source S [options]", epilog=EXAMPLES)
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, or the folder of a run")
     parser.add_argument("--source", required=True, help="number of a camera, file, or address (rtsp://...)")
     parser.add_argument("--threshold", type=float, metavar="P", help="score of an event, 0 to 1 (calibrated)")
@@ -31,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--realtime", action="store_true", help="read a file in its own time, as a camera")
     parser.add_argument("--exec", metavar="'CMD {name}'", help="program to start for each event; no shell")
     parser.add_argument("--webhook", metavar="URL", help="address that gets each event as JSON")
+    parser.add_argument("--record", type=Path, metavar="FILE.mp4", help="write the stream with the answers burnt in")
+    parser.add_argument("--show", action="store_true", help="show it in a window; closing it ends")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (%(default)s)")
     return run_command(parser, argv, live)
 
@@ -49,19 +59,15 @@ def live(arguments: argparse.Namespace) -> None:
     webhook = Webhook(arguments.webhook) if arguments.webhook else None
     actions += [webhook] if webhook else []
     setup_logging()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the recording is completed
     log = get_logger(__name__)
     predictor = load(arguments.checkpoint, device=arguments.device)
     if predictor.multi_label:
         raise UserError(f"{arguments.checkpoint} gives several labels per video; live needs a model of one class each")
     known = predictor.calibration
-    if known is None:
-        log.warning(
-            "%s is not calibrated: threshold %g. Once: timesformer calibrate %s",
-            *(arguments.checkpoint, arguments.threshold or THRESHOLD, arguments.checkpoint),
-        )
-    threshold = arguments.threshold or (known.threshold if known else THRESHOLD)
-    if threshold >= 1:
-        log.warning("on the calibration's clips no score was safe: nothing will be an event. Give --threshold 0.9")
+    threshold, warning = threshold_for(arguments.threshold, known, arguments.checkpoint)
+    if warning:
+        log.warning("%s", warning)
     watcher = Watcher(
         predictor,
         EventDetector(predictor.class_names, threshold),
@@ -73,16 +79,58 @@ def live(arguments: argparse.Namespace) -> None:
     windows = ", ".join(f"{duration:.2f}" for duration in watcher.durations_sec)
     log.info("watching %s: windows of %s s, threshold %.2f; Ctrl-C ends", source.name, windows, threshold)
     try:
-        for event in watcher.watch(source, paced=arguments.realtime):
-            print(as_json(event), flush=True)
-            for action in actions:
-                action(event)
+        with shown(source, predictor.class_names, arguments) as screen:
+            for event in watcher.watch(source, paced=arguments.realtime, seen=screen.moment if screen else None):
+                print(as_json(event), flush=True)
+                for action in [*actions, *([screen.event] if screen else [])]:
+                    action(event)
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:
         if webhook:
             webhook.close()
         log.info("%s", watcher.statistics)
+
+
+@contextlib.contextmanager
+def shown(source: Source, class_names: Sequence[str], arguments: argparse.Namespace) -> Iterator[Screen | None]:
+    """The screen for --show and --record; None without them.
+
+    Raises:
+        UserError: there is no display, or the file cannot be written.
+    """
+    from timesformer.inference.screen import Screen
+    from timesformer.video.recorder import Recorder
+    from timesformer.video.window import Window
+
+    with contextlib.ExitStack() as closing:
+        outputs: list[Recorder | Window] = []
+        if arguments.show:
+            outputs.append(Window(f"timesformer live {source.name}"))
+            closing.callback(outputs[-1].close)
+        if arguments.record:
+            waits = not (source.is_live or arguments.realtime)
+            outputs.append(Recorder(arguments.record, source.fps, waits=waits))
+            closing.callback(outputs[-1].close)
+        screen = Screen(class_names, outputs)
+        source.seen = screen.frame if outputs else None
+        yield screen if outputs else None
+
+
+def threshold_for(wanted: float | None, known: Calibration | None, checkpoint: str) -> tuple[float, str]:
+    """The score of an event, and what the user should hear of it; "" for nothing."""
+    if known is None:
+        threshold = wanted or THRESHOLD
+        return (
+            threshold,
+            f"{checkpoint} is not calibrated: threshold {threshold:g}. Once: timesformer calibrate {checkpoint}",
+        )
+    if wanted or known.threshold < 1:
+        return wanted or known.threshold, ""
+    return (
+        UNSAFE_THRESHOLD,
+        f"no score was safe in the calibration: threshold {UNSAFE_THRESHOLD:g}, expect false events",
+    )
 
 
 def check_numbers(arguments: argparse.Namespace) -> None:

@@ -40,6 +40,7 @@ GROUPS = {
         "calibrate": ("calibrate.main", "calibrate scores on the validation list"),
         "live": ("live.main", "watch a camera, stream or file for gestures"),
         "explain": ("explain.main", "show which frames and which parts of them decided"),
+        "serve": ("serve.main", "predict and explain in a web page: upload or webcam"),
         "export": ("export.main", "export it: ONNX, pt2, safetensors, Hugging Face"),
         "convert": ("convert.main", "convert weights to Hugging Face, .pyth or safetensors"),
     },

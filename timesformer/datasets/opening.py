@@ -62,12 +62,17 @@ def sample_record(
     Raises:
         VideoReadError: the record's part (`start_sec` to `end_sec`) has no frame in the video.
     """
-    first = round(record.start_sec * info.fps)
-    last = min(round(record.end_sec * info.fps) or info.num_frames, info.num_frames)
+    first, last = part_of(record, info)
     if first >= last:
         part = f"no frame from {record.start_sec:g} to {record.end_sec:g} s"
         raise VideoReadError(record.path, f"{part}; it is {info.duration_sec:.1f} s long")
     return first + frame_sampler(last - first, info.fps, generator)
+
+
+def part_of(record: VideoRecord, info: VideoInfo) -> tuple[int, int]:
+    """First frame of the part of the video that counts, and the one after its last."""
+    last = min(round(record.end_sec * info.fps) or info.num_frames, info.num_frames)
+    return round(record.start_sec * info.fps), last
 
 
 def read_clips(reader: VideoReader, indices: np.ndarray) -> list[np.ndarray]:

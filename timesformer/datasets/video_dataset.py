@@ -21,7 +21,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map  # torch's do
 from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.cache_folders import shared_memory_error
 from timesformer.datasets.guarded import GuardedCall
-from timesformer.datasets.opening import Label, as_record, open_record, read_clips, sample_record
+from timesformer.datasets.opening import Label, as_record, open_record, part_of, read_clips, sample_record
 from timesformer.datasets.records import VideoRecord, in_memory
 from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.utils.random import numpy_generator
@@ -79,6 +79,7 @@ class Sample:
         position: as requested.
         distinct_frames: different frames per clip, mean over the clips.
         frame_indices: int64 (num_clips, T), the frames of the video that the clips show.
+        duration_sec: of the part of the video that counts; 0 where it is not known.
         failures: the requested record and replacements that could not be read.
         warnings: remarks of the reader, each naming the file.
     """
@@ -89,6 +90,7 @@ class Sample:
     position: int
     distinct_frames: float = 0.0
     frame_indices: np.ndarray | None = None
+    duration_sec: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -99,7 +101,8 @@ class Batch:
 
     Attributes:
         clips: uint8 (B, C, T, H, W), all views of the first video, then of the second, ...; None without any.
-        labels, indices, positions, views_per_video, distinct_frames: one entry per video that could be read.
+        labels, indices, positions, views_per_video, distinct_frames, durations_sec: one entry per video that could be
+            read.
         failures, warnings: of every video of the batch, replaced ones included.
     """
 
@@ -111,6 +114,7 @@ class Batch:
     distinct_frames: list[float]
     failures: list[Failure]
     warnings: list[str]
+    durations_sec: list[float] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's DataLoader)."""
@@ -130,6 +134,7 @@ def collate(samples: Sequence[Sample], **_: Any) -> Batch:
         distinct_frames=[sample.distinct_frames for sample, _ in read],
         failures=[failure for sample in samples for failure in sample.failures],
         warnings=[warning for sample in samples for warning in sample.warnings],
+        durations_sec=[sample.duration_sec for sample, _ in read],
     )
 
 
@@ -152,11 +157,12 @@ default_collate_fn_map[Sample] = collate  # an ordinary DataLoader gives batches
 
 
 class _Clips(NamedTuple):
-    """What reading a video gives: uint8 (V, C, T, H, W), flipped or not, of these frames, with these remarks."""
+    """What reading a video gives: uint8 (V, C, T, H, W), flipped or not, of these frames; facts of the video."""
 
     views: np.ndarray
     flipped: bool
     frame_indices: np.ndarray
+    duration_sec: float
     warnings: tuple[str, ...]
 
 
@@ -266,13 +272,14 @@ class VideoDataset(Dataset[Sample]):
             views = clip[None]
         else:
             views = torch.cat([self.transform(clip) for clip in clips])
-        return _Clips(views.numpy(), flipped, indices, reader.info.warnings)
+        first, last = part_of(record, reader.info)
+        return _Clips(views.numpy(), flipped, indices, (last - first) / reader.info.fps, reader.info.warnings)
 
     def _complete(self, sample: Sample, index: int, clips: _Clips) -> Sample:
         record = self.records[index]
         sample.index, sample.views = index, torch.from_numpy(clips.views)
         sample.label = self._label(record.label, clips.flipped)
-        sample.frame_indices = clips.frame_indices
+        sample.frame_indices, sample.duration_sec = clips.frame_indices, clips.duration_sec
         sample.distinct_frames = float(np.mean(distinct_frames(clips.frame_indices)))
         sample.warnings = [f"{record.path} ({record.source}): {warning}" for warning in clips.warnings]
         return sample

@@ -1,4 +1,4 @@
-"""Calibrate the scores of a checkpoint on a list of its run, and store the result in the file."""
+"""Calibrate scores: of a checkpoint on a list of its run, storing the result in the file; of a validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from timesformer.config import config_from_settings
 from timesformer.datasets.build import load_list
-from timesformer.datasets.opening import open_record
 from timesformer.datasets.records import VideoRecord
 from timesformer.engine.checkpoint import read_checkpoint
 from timesformer.engine.checkpoint_writer import write_whole
@@ -48,10 +47,16 @@ def calibrate_file(
         log.warning("cannot be read: %s: %s", failure.path, failure.cause)
     if not len(predictions.indices):
         raise UserError(f"none of the {len(records)} videos of the {split} list could be read")
-    durations = []
-    for index in predictions.indices:
-        with open_record(records[index], backend="pyav") as reader:
-            durations.append(reader.info.duration_sec)
-    found = calibrate(predictions.scores, np.array(predictions.labels), durations)
+    found = calibration_of(predictions)
+    if found is None:
+        raise UserError(f"{path} gives scores that are not numbers")
     write_whole(content | {"calibration": found.to_dict()}, Path(path))
     return found
+
+
+def calibration_of(predictions: Predictions) -> Calibration | None:
+    """From the scores of labelled videos, one label each; None without any, or where a score is not a number."""
+    scores, durations = predictions.scores, predictions.durations_sec
+    if not len(scores) or not np.isfinite(scores).all():
+        return None
+    return calibrate(scores, np.array(predictions.labels), durations[durations > 0])

@@ -15,7 +15,7 @@ A checkpoint is self-contained: tensors and plain values only, in one dictionary
     clips_per_pass    of each process, the most of a forward pass where memory has limited it: resumed runs keep it
     cfg               the resolved configuration, YAML text
     num_heads         of the model's attention, which no tensor tells
-    calibration       of the scores, where `timesformer calibrate` added it
+    calibration       of the scores of the validation of these weights, or what `timesformer calibrate` put there
     class_names  preprocessing  metrics  versions  dataset       what explains the weights, and what feeds them
 
 No state of a random generator is among it: every random number is a function of the seed, the epoch and the sample

@@ -18,6 +18,7 @@ from timesformer.engine.failures import FailureLog
 from timesformer.engine.setup import Run
 from timesformer.engine.start import Start
 from timesformer.engine.step import StepTotals
+from timesformer.evaluation.calibration import Calibration
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import CheckpointError
 from timesformer.utils.memory import PassSize
@@ -33,6 +34,7 @@ class TrainingState:
         failures: clips of the epoch under way that could not be read.
         since_log: what this process adds to the next log line.
         metrics: of the last epoch's validation; empty without one.
+        calibration: of that validation's scores; on the first process.
         best_metric: the metric that decides, "auto" for mAP or top1.
         best_score: of all validations so far; of a loss its negative.
         best_epoch: finished epochs when it was measured.
@@ -47,6 +49,7 @@ class TrainingState:
     failures: FailureLog
     since_log: StepTotals = field(default_factory=StepTotals)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
     best_metric: str = "auto"
     best_score: float = -math.inf
     best_epoch: int = 0
@@ -89,6 +92,8 @@ class TrainingState:
             "since_log": distributed.all_gather(self.since_log.plain()),
             "metrics": dict(self.metrics),
             "clips_per_pass": distributed.all_gather(self.pass_size.clips),
+            # Inside an epoch the weights are not those that were validated.
+            **({"calibration": self.calibration.to_dict()} if self.calibration and not position.step else {}),
         }
 
     def restore(self, start: Start) -> None:

@@ -13,6 +13,7 @@ from timesformer.datasets.records import VideoList
 from timesformer.datasets.video_dataset import Batch, VideoDataset
 from timesformer.distributed import group as distributed
 from timesformer.distributed.stop import chosen, stopped
+from timesformer.engine.calibrate import calibration_of
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.events import data_advice
 from timesformer.engine.overfitting import TrainingAccuracy, overfitting_message
@@ -50,7 +51,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
             save_now = train_epoch(training, epoch, done_steps=first.step if epoch == first.epoch else 0)
             state.failures.judge()
             is_last = epoch + 1 == max_epoch
-            is_best, state.metrics = False, {}
+            is_best, state.metrics, state.calibration = False, {}, None
             if (epoch + 1) % training.eval_period == 0 or is_last:
                 try:
                     is_best = state.score(validate(training, epoch), epoch=epoch + 1)
@@ -66,6 +67,9 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     log.info("%s", training.closing(max_epoch))
     if training.overfitting:
         run.remarks.append(training.overfitting)
+    if found := state.calibration:
+        text = "scores calibrated on %d validation clips: temperature %.2f, at most 1%% wrong from %.2f on"
+        log.info(text, found.clips, found.temperature, found.threshold)
     if run.processes.rank == 0:
         from timesformer.visualization.curves import save_curves
         from timesformer.visualization.figures import optional
@@ -208,6 +212,8 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     main = {name: value for name, value in metrics.items() if name == "mAP" or name.startswith("top1")}
     scored = f"{len(labels)}/{predictions.num_videos} videos"
     log.info("epoch %5.2f  validation  loss %.3f  %s  (%s)", epoch + 1, metrics["loss"], show_metrics(main), scored)
+    if not multi_label and run.processes.rank == 0:
+        training.state.calibration = calibration_of(predictions)
     if not multi_label and len(labels) and training.take_step.mixer is None:  # mixed clips have no one label
         report_overfitting(training, metrics, np.asarray(labels))
     return metrics

@@ -57,7 +57,7 @@ def calibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(softmax(np.log(np.maximum(scores, MIN_SCORE)) / temperature, axis=1))
 
 
-def calibrate(scores: np.ndarray, labels: np.ndarray, durations_sec: Sequence[float] = ()) -> Calibration:
+def calibrate(scores: np.ndarray, labels: np.ndarray, durations_sec: Sequence[float] | np.ndarray = ()) -> Calibration:
     """Choose the temperature of least negative log likelihood, then the threshold.
 
     Args:

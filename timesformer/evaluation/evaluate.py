@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Predictions:
         distinct_frames: (n,) distinct frames per clip, mean over a video's views.
         warnings: remarks of the readers.
         guesses: (n, 5) predicted class of the centre view, as it is and as each of `VARIANTS`; None without these.
+        durations_sec: (n,) of the videos, or of the parts that count; 0 where it is not known.
     """
 
     indices: np.ndarray
@@ -48,6 +49,7 @@ class Predictions:
     missing: list[Failure]
     distinct_frames: np.ndarray
     warnings: list[str]
+    durations_sec: np.ndarray = field(default_factory=lambda: np.empty(0))
     guesses: np.ndarray | None = None
 
     @property
@@ -181,7 +183,7 @@ def evaluate(
     """
     stop = stop or StopRequest()
     shows = distributed.rank() == 0 and (sys.stderr.isatty() if progress is None else progress)
-    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float, list[int]]] = []
+    rows: list[tuple[int, int | tuple[int, ...], np.ndarray, float, float, list[int]]] = []
     missing: list[Failure] = []
     warnings: list[str] = []
     with scoring(
@@ -201,8 +203,8 @@ def evaluate(
             warnings += batch.warnings
             logits = score.logits(batch)
             guesses = guess_variants(score, variants, batch, logits) if variants else [[]] * len(logits)
-            scores = map(score.join, logits)
-            rows += zip(batch.indices, batch.labels, scores, batch.distinct_frames, guesses, strict=True)
+            about = batch.distinct_frames, batch.durations_sec, guesses
+            rows += zip(batch.indices, batch.labels, map(score.join, logits), *about, strict=True)
     if signal := chosen(distributed.totals(stop.votes())):
         raise stopped(signal)
     shares = zip(*distributed.all_gather((rows, missing, warnings)), strict=True)
@@ -215,7 +217,8 @@ def evaluate(
         missing=sorted(all_missing, key=lambda failure: failure.index),
         distinct_frames=np.array([row[3] for row in all_rows]),
         warnings=all_warnings,
-        guesses=np.array([row[4] for row in all_rows], np.int64).reshape(-1, 1 + len(VARIANTS)) if variants else None,
+        durations_sec=np.array([row[4] for row in all_rows]),
+        guesses=np.array([row[5] for row in all_rows], np.int64).reshape(-1, 1 + len(VARIANTS)) if variants else None,
     )
 
 

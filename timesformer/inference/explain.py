@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from timesformer.utils.compute import autocast
 from timesformer.utils.errors import UserError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec
+
+if TYPE_CHECKING:
+    from timesformer.visualization.explanations import Panel
 
 METHODS = ("occlusion", "rollout", "gradient")
 _MOST_PLAYED, _AT_A_TIME = 240, 16  # frames of a playback, frames that are decoded together
@@ -144,6 +148,33 @@ def playback(predictor: Predictor, video: Any, explanation: Explanation) -> tupl
         some = np.array_split(played, -(-len(played) // _AT_A_TIME))
         parts = [_as_frames(transform(reader.read(indices))[0]) for indices in some]
     return np.concatenate(parts), played, explanation.fps * len(played) / float(last - first + 1)
+
+
+def panel_of(explanations: Mapping[str, Explanation], caption: str) -> Panel:
+    """What is drawn of explanations of one clip, by the names of their rows."""
+    from timesformer.visualization.explanations import Map, Panel
+
+    maps = [Map(name, each.map, each.time) for name, each in explanations.items()]
+    first = next(iter(explanations.values()))
+    return Panel(caption, first.frames, first.pictures, maps)
+
+
+def describe(explanation: Explanation) -> str:
+    """The prediction, and what is explained where it is something else."""
+    text = f"predicted {explanation.predicted} ({explanation.predicted_score:.2f})"
+    if explanation.class_name != explanation.predicted:
+        text += f", explained {explanation.class_name} ({explanation.score:.2f})"
+    return text
+
+
+def deciding(time: np.ndarray) -> str:
+    """The fewest frames that hold half of the shares, by their numbers from 1."""
+    if not time.any():
+        return "no frame speaks for it"
+    order = (-time).argsort(kind="stable")
+    number = int((time[order].cumsum() < 0.5).sum()) + 1
+    chosen = sorted(int(index) + 1 for index in order[:number])
+    return f"{time[order[:number]].sum():.0%} by frame{'s' * (number > 1)} {' '.join(map(str, chosen))} of {len(time)}"
 
 
 def covered_frames(num_frames: int, num_pictures: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class Predictor:
         device, dtype: of the computation; dtype None is plain fp32.
         seed: of control experiments that shuffle frames.
         settings: the configuration that the source stores, by dotted key; empty where it stores none.
-        calibration: what `timesformer calibrate` stored; predictions do not use it.
+        calibration: of the validation, or of `timesformer calibrate`; predictions do not use it.
     """
 
     model: VideoModel

@@ -24,6 +24,8 @@ class Source:
     Attributes:
         name: what the user typed: the number of a camera, a file, or an address.
         is_live: whether frames come in their own time, so that a slow reader misses some.
+        fps: frames per second, as far as the source says so.
+        seen: called with the time and the picture of every frame, in the thread that reads; set it before.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,6 +45,8 @@ class Source:
         if not self._container.streams.video:
             self._container.close()
             raise VideoReadError(name, "holds no video")
+        self.fps = float(self._container.streams.video[0].average_rate or 30)
+        self.seen: Callable[[float, np.ndarray], None] | None = None
 
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
         """(seconds since the first frame, uint8 RGB (H, W, 3)) of every frame, in order of display.
@@ -52,13 +56,16 @@ class Source:
         """
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
-        rate, first, last = float(stream.average_rate or 30), None, 0.0
+        first, last = None, 0.0
         try:
             for index, frame in enumerate(self._container.decode(stream)):
-                at = index / rate if frame.time is None else float(frame.time)
+                at = index / self.fps if frame.time is None else float(frame.time)
                 first = at if first is None else first
                 last = max(last, at - first)
-                yield last, frame.to_ndarray(format="rgb24")
+                picture = frame.to_ndarray(format="rgb24")
+                if self.seen is not None:
+                    self.seen(last, picture)
+                yield last, picture
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, ValueError, OSError) as error:

@@ -34,7 +34,7 @@ def write_overlay(reader: VideoReader, path: Path, caption: Callable[[float], st
     def pictures() -> Iterator[np.ndarray]:
         for start in range(0, info.num_frames, step):
             for number, frame in enumerate(reader.read(range(start, min(start + step, info.num_frames))), start):
-                yield _with_text(frame, caption(number / info.fps))
+                yield with_text(frame, caption(number / info.fps))
 
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -48,9 +48,11 @@ def write_overlay(reader: VideoReader, path: Path, caption: Callable[[float], st
         unfinished.unlink(missing_ok=True)
 
 
-def _with_text(frame: np.ndarray, text: str) -> np.ndarray:
+def with_text(frame: np.ndarray, text: str) -> np.ndarray:
     """A copy of the frame with the text in white on a dark bar at its top, as large as fits the width."""
-    picture, font = np.ascontiguousarray(frame), cv2.FONT_HERSHEY_SIMPLEX
+    picture, font = np.array(frame, order="C"), cv2.FONT_HERSHEY_SIMPLEX
+    if not text:
+        return picture
     text = text.encode("ascii", "replace").decode()  # OpenCV has no other letters
     (width, height), below = cv2.getTextSize(text, font, 1.0, 2)
     scale = min(0.95 * picture.shape[1] / max(width, 1), 0.12 * picture.shape[0] / height, 1.5)

@@ -72,11 +72,15 @@ def overlay(frames: np.ndarray, cells: np.ndarray, strongest: float) -> np.ndarr
 
 
 def save_explanations(panels: Sequence[Panel], path: str | Path, title: str) -> None:
+    """Write `explanations_figure` as the PNG `path`."""
+    save_figure(explanations_figure(panels, title), path)
+
+
+def explanations_figure(panels: Sequence[Panel], title: str) -> Figure:
     """Draw each clip as rows of frames, of what the model sees of them and of the map over them, above bars over time.
 
     Args:
         panels: the clips. Of more than 16 frames, 16 evenly spaced ones are shown; the bars show all.
-        path: the PNG to write.
         title: headline of the sheet.
     """
     rows = [_rows(panel) for panel in panels]
@@ -105,7 +109,7 @@ def save_explanations(panels: Sequence[Panel], path: str | Path, title: str) -> 
         _draw_bars(bars, [each.time for each in panel.maps])
         figure.text(0.01, (at + _BARS / 2) / total, "share", va="center", fontsize=9, color=GREY)
         top -= full
-    save_figure(figure, path)
+    return figure
 
 
 def movie(frames: np.ndarray, times: np.ndarray, panel: Panel, positions: np.ndarray) -> Iterator[np.ndarray]:
