@@ -1,4 +1,4 @@
-"""What is said of a GPU that torch does not see, does not start, or has no code for; the driver's answers are simulated."""
+"""A GPU that torch does not see, that does not start, or that torch has no code for; the driver is simulated."""
 
 from __future__ import annotations
 

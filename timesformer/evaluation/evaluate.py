@@ -23,6 +23,7 @@ from timesformer.distributed.parallel import gathered_parameters, joins_every_pa
 from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.models.linear import fixed_weights
 from timesformer.utils.compute import autocast, eval_mode, mapped
+from timesformer.utils.transfer import ClipTransfer
 from timesformer.video.clip_spec import ClipSpec
 
 
@@ -84,12 +85,13 @@ def scoring(
     For the arguments see `evaluate`.
     """
     device = torch.device(device)
+    transfer = ClipTransfer(device)
     views_at_once = 1 if device.type == "cpu" else views_per_forward
     for_threads = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())
 
     def predict(views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(device, dtype):  # of this thread
-            return model(spec.normalize(views.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
+            return model(spec.normalize(transfer(views))).float()  # type: ignore[no-any-return]
 
     def score(batch: Batch) -> list[np.ndarray]:
         if batch.clips is None:

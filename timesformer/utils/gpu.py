@@ -24,7 +24,7 @@ def why_unseen() -> str:
 
 
 def is_fault(why: str) -> bool:
-    """Whether a machine with the answer `why` of `why_unseen` has a GPU that torch cannot use, such as an old driver."""
+    """Whether `why`, of `why_unseen`, means that there is a GPU which torch cannot use, such as with an old driver."""
     return "driver" in why and not why.startswith(_NO_DRIVER)
 
 
@@ -58,7 +58,7 @@ def has_code_for(capability: tuple[int, int], built_for: Collection[str]) -> boo
     """Whether a GPU runs code that was compiled for `built_for`, such as ["sm_80", "compute_90"].
 
     Machine code (sm_) runs on the same major capability from its minor one on; with a letter at its end on that
-    capability alone. The intermediate code (compute_) runs on all later ones. (CUDA C++ programming guide, 3.1.2, 3.1.3.)
+    capability alone. The intermediate code (compute_) runs on all later ones. (CUDA programming guide, 3.1.)
     """
     for kind, major, minor, letter in re.findall(r"(sm|compute)_(\d+)(\d)([af]?)", " ".join(built_for)):
         code = (int(major), int(minor))
