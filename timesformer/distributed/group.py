@@ -75,8 +75,8 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
         this = f"rank {rank} of {world_size} on {socket.gethostname()}"
         raise UserError(f"{this} {_explain(error, address, world_size, seconds)}") from error
     # Without `device_id`: NCCL would connect here, without a limit, and not in the preflight, which has one.
-    store = dist.PrefixStore("run", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_LIMIT)
+    own = dist.PrefixStore("run", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=COLLECTIVE_LIMIT)
 
 
 def _left(deadline: float) -> timedelta:
