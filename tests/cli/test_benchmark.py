@@ -11,7 +11,7 @@ import torch
 
 from timesformer.cli import benchmark
 from timesformer.cost import benchmark as measured
-from timesformer.cost.measure import interleaved, memory_refused, saved_for_backward
+from timesformer.cost.measure import WINDOW, interleaved, memory_refused, saved_for_backward
 from timesformer.engine.setup import load_run_config
 from timesformer.models.summary import multiply_accumulates
 
@@ -97,7 +97,7 @@ def test_a_model_is_without_values_until_it_runs(monkeypatch: pytest.MonkeyPatch
     assert all(parameter.is_meta for parameter in workload.model.parameters())
     workload.allocate()
     assert not any(parameter.is_meta for parameter in workload.model.parameters())
-    assert workload.model._compiled_call_impl is not None
+    assert all(block._compiled_call_impl is not None for block in workload.model.blocks)
 
 
 def test_work_is_counted_without_running() -> None:
@@ -106,8 +106,12 @@ def test_work_is_counted_without_running() -> None:
     assert multiply_accumulates(model, (3, 1, 2, 2), clips=4, backward=True) == 2 * 4 * 60  # no gradient of the clips
 
 
-def test_works_take_turns() -> None:
+def test_works_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("wait"))
+    interleaved({"a": lambda: order.append("a")}, device=torch.device("cuda"), repeats=2)
+    assert order == ["wait", *"a" * WINDOW, "wait"] * 2  # a GPU gets many runs at a time
+    order.clear()
     seconds = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, device=CPU, repeats=3)
     assert order == list("ababab") and [len(values) for values in seconds.values()] == [3, 3]
 

@@ -256,9 +256,16 @@ def test_the_clips_of_a_long_video_cover_it(tmp_path: Path) -> None:
 
 def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "available_cpus", lambda: 12)
-    assert [build.num_workers("auto", processes, on_gpu=True) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
+    assert [build.num_workers("auto", processes, on_gpu=True) for processes in (1, 2, 4, 16)] == [11, 5, 2, 0]
     assert [build.num_workers("auto", processes, on_gpu=False) for processes in (1, 2, 16)] == [3, 1, 0]
+    assert build.num_workers("auto", 12, on_gpu=True) == 1
     assert build.num_workers(0, 1, on_gpu=True) == 0 and build.num_workers(20, 4, on_gpu=False) == 20
+
+
+def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_pins_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinning makes a context on the GPU, hundreds of megabytes there and seconds."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert [build._worker_settings(config(NUM_GPUS=n), 1)["pin_memory"] for n in (0, "auto")] == [False, True]
 
 
 def test_mixing() -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torchvision.transforms import v2
 
 from timesformer.datasets.mixing import ClipMixer
+from timesformer.utils.random import numpy_generator, torch_seed
 
 
 def make_mixer(mixup: float = 0.8, cutmix: float = 1.0, prob: float = 1.0, switch: float = 0.5) -> ClipMixer:
@@ -65,6 +67,21 @@ def test_clip_without_partner_stays() -> None:
     same = [torch.equal(a, b) for a, b in zip(mixed_targets, targets, strict=True)]
     assert same == [True, False, False, True]
     assert torch.equal(mixed[[0, 3]], clips[[0, 3]])
+
+
+@pytest.mark.parametrize("kind", ["MixUp", "CutMix"])
+def test_a_pair_is_mixed_as_torchvision_mixes_it_bit_for_bit(kind: str) -> None:
+    mixer = make_mixer(cutmix=0.0) if kind == "MixUp" else make_mixer(mixup=0.0)
+    clips, targets = make_batch(4)
+    mixed, mixed_targets = mixer(clips, targets, 7, [4, 5, 6, 7])
+    for index, rows in ((2, [0, 1]), (3, [2, 3])):
+        generator = numpy_generator(0, 7, index, 1)
+        generator.random(2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(generator))
+            transform = getattr(v2, kind)(alpha=0.8 if kind == "MixUp" else 1.0, num_classes=8)
+            wanted, wanted_targets = transform(clips[rows].flatten(1, 2), targets[rows])
+        assert torch.equal(mixed[rows].flatten(1, 2), wanted) and torch.equal(mixed_targets[rows], wanted_targets)
 
 
 def test_multi_hot_targets_are_averaged() -> None:

@@ -73,6 +73,17 @@ def test_one_process_and_one_per_gpu() -> None:
     assert plan("NUM_GPUS", "auto", "DIST_BACKEND", "gloo", gpus=2).backend == "gloo"
 
 
+def test_gpus_that_torch_does_not_see_are_no_reason_to_train_on_the_cpu() -> None:
+    cfg, old = config("NUM_GPUS", "auto"), "The NVIDIA driver on your system is too old (found version 11040)"
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_GPUS": "0,3"}
+    with pytest.raises(ConfigError, match=r"gave this job 2 GPU\(s\).*=2, SLURM_JOB_GPUS=0,3\).* none: no idea. Look"):
+        plan_launch(cfg, slurm, 0, unseen="no idea")
+    with pytest.raises(ConfigError, match=r"cannot use the GPU of this machine: The .* 11040\). Look.* NUM_GPUS 0"):
+        plan_launch(cfg, {}, 0, unseen=old)
+    assert plan_launch(cfg, {}, 0, unseen="Found no NVIDIA driver on your system") == Processes()
+    assert plan_launch(config("NUM_GPUS", 0), slurm, 0, unseen=old) == Processes()
+
+
 def test_empty_variables_are_not_set() -> None:
     empty = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "", "SLURM_STEP_NUM_TASKS": "", "SLURM_GPUS_ON_NODE": ""}
     assert plan(**empty) == plan()

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 
 from timesformer.config import load_config
 from timesformer.distributed.parallel import (
@@ -131,6 +132,7 @@ def two_processes(rank: int, folder: str) -> None:
     if rank == 0:
         torch.save(written, f"{folder}/written.pt")
     check_a_model_without_blocks()
+    check_bf16()
     dist.destroy_process_group()
 
 
@@ -144,6 +146,37 @@ def check_a_model_without_blocks() -> None:
     assert state["0.weight"].shape == (4, 3, 2, 2, 2) and state["1.num_batches_tracked"] == 1
     load_full_state(model, {name: torch.ones_like(tensor) for name, tensor in state.items()})
     assert all(bool((tensor == 1).all()) for tensor in full_state(model.state_dict()).values())
+
+
+def check_bf16() -> None:
+    """Blocks are gathered in bf16, which is what autocast makes of them; gradients and sums stay in fp32."""
+
+    def layer_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:  # as under CUDA's autocast
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+
+    nn.LayerNorm.forward = layer_norm
+
+    def gradients(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(clips).float().logsumexp(1).sum()
+        (loss * len(CLIPS[:4]) / len(clips) / 4).backward()
+        return full_state({name: parameter.grad for name, parameter in model.named_parameters()})
+
+    sizes: dict[str, Any] = {"embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.0, "init": "scratch"}
+    torch.manual_seed(0)
+    model, clips = TimeSformer(4, 2, 4, 2, **sizes), CLIPS[:4].float()
+    alone = copy.deepcopy(model)
+    parallelize(model, strategy="fsdp", device=CPU, world_size=2, dtype=torch.bfloat16)
+    found = gradients(model, clips[2 * dist.get_rank() :][:2])
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    wanted = gradients(alone, clips)
+    for name, gradient in found.items():
+        difference = (gradient - wanted[name]).norm() / wanted[name].norm().clamp_min(1e-6)
+        assert difference < 0.1, (name, difference)  # bf16, in other batches
+    with gathered_parameters(model):
+        assert model.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
+        assert model.head.weight.dtype == torch.float32
+    assert model.blocks[0].attn.qkv.weight.dtype == torch.float32
 
 
 def test_two_processes_are_as_one_whatever_the_strategy(tmp_path: Path) -> None:

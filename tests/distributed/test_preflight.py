@@ -83,6 +83,19 @@ def test_two_processes_find_out_what_is_wrong_between_them(tmp_path: Path) -> No
     torch.multiprocessing.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
 
 
+def test_the_first_exchange_between_gpus_gets_the_time_of_the_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the other process there is no sum; the wait for it is what is looked at."""
+    waits: list[float] = []
+    monkeypatch.setattr(module.dist, "new_group", lambda **_: dist.ProcessGroup.__new__(dist.ProcessGroup))
+    monkeypatch.setattr(module.dist, "monitored_barrier", lambda *_, **__: None)
+    monkeypatch.setattr(module, "_check_sum", lambda processes, seconds: waits.append(seconds))
+    monkeypatch.setattr(module, "_check_same", lambda *_: None)
+    monkeypatch.setattr(module.dist, "destroy_process_group", lambda group: None)
+    for gpus in (0, 2):
+        preflight(Processes(0, 0, 2, 2, gpus), lambda: GOOD, fingerprints=fingerprints, output_dir=None, seconds=300)
+    assert waits == [10, 300]
+
+
 def test_one_process_has_nothing_to_agree_on(tmp_path: Path) -> None:
     alone = Processes()
     assert preflight(alone, lambda: GOOD, fingerprints=fingerprints, output_dir=tmp_path / "out") == GOOD

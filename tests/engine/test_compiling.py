@@ -29,16 +29,9 @@ CUTS = ([3, 3, 2], [3])  # micro-batches of a step: of one process or the first,
 TRACED = partial(torch.compile, backend="aot_eager")  # all but the generated code, which takes long to compile
 
 
-def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[Any]:
-    """Weights after two steps with a frozen stem and accumulation, and logits of another size of batch."""
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    torch.manual_seed(0)
-    model = TimeSformer(**SIZES | changes)
-    model.model.patch_embed.requires_grad_(False)
-    wrapped = parallelize(model, strategy=strategy, device=CPU, world_size=world_size)
-    if compiled:
-        compile_model(model)
-    take_step = TrainStep(
+def step_of(wrapped: torch.nn.Module, model: torch.nn.Module) -> TrainStep:
+    """A step of `model`, which is `wrapped` for several processes or not."""
+    return TrainStep(
         wrapped,
         torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
         device=CPU,
@@ -51,6 +44,18 @@ def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[An
         clip_grad_norm=1.0,
         mixer=None,
     )
+
+
+def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[Any]:
+    """Weights after two steps with a frozen stem and accumulation, and logits of another size of batch."""
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    torch.manual_seed(0)
+    model = TimeSformer(**SIZES | changes)
+    model.model.patch_embed.requires_grad_(False)
+    wrapped = parallelize(model, strategy=strategy, device=CPU, world_size=world_size)
+    if compiled:
+        compile_model(model)
+    take_step = step_of(wrapped, model)
     num_samples = sum(map(sum, CUTS[:world_size]))
     generator = torch.Generator().manual_seed(rank)
     for number in range(2):
@@ -61,7 +66,7 @@ def trained(*, compiled: bool, strategy: str = "ddp", **changes: Any) -> list[An
         take_step(batches, num_samples=num_samples, epoch=0, lr=0.1, global_step=number)
     with gathered_parameters(model), torch.inference_mode(), eval_mode(model):
         logits = model(torch.ones(1 + rank, 3, 2, 16, 16)).clone()
-    assert (model._compiled_call_impl is not None) == compiled
+    assert all((block._compiled_call_impl is not None) == compiled for block in model.blocks)
     return [full_state(model.state_dict()), logits]
 
 
@@ -110,13 +115,38 @@ def test_a_run_from_end_to_end_goes_on_bit_for_bit(tmp_path: Path, run: Callable
     assert (tmp_path / "once/predictions.csv").read_text() == (tmp_path / "twice/predictions.csv").read_text()
 
 
+def test_a_program_serves_every_block_that_computes_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Blocks of different rates of stochastic depth share one; DDP's empty pass ahead of the first step adds none."""
+    programs: list[Any] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        programs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        model = TimeSformer(**SIZES | {"depth": 6, "drop_path_rate": 0.2})
+        assert len({block.drop_path.drop_prob for block in model.blocks}) == 6
+        compile_model(model)
+        take_step = step_of(torch.nn.parallel.DistributedDataParallel(model), model)
+        clips = torch.zeros(2, 3, 2, 16, 16, dtype=torch.uint8)
+        batch = Batch(clips, [1] * 2, [0] * 2, [0] * 2, [1] * 2, [1.0] * 2, [], [])
+        for number in range(3):
+            take_step([batch], num_samples=2, epoch=0, lr=0.1, global_step=number)
+        assert len(programs) == 3  # without stochastic depth, with it, and for the cls token only
+    finally:
+        dist.destroy_process_group()
+
+
 def test_names_stay_and_copies_are_not_compiled() -> None:
     model = TimeSformer(**SIZES)
     names = list(model.state_dict())
     compile_model(model)
     assert list(model.state_dict()) == names and type(model) is TimeSformer
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other._compiled_call_impl is None and list(other.state_dict()) == names
+        assert all(part._compiled_call_impl is None for part in other.modules()) and list(other.state_dict()) == names
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from timesformer.utils.compute import autocast, choose_device, choose_precision, is_sharded
+from timesformer.utils.compute import PRECISIONS, autocast, choose_device, choose_precision, is_sharded, set_arithmetic
 from timesformer.utils.errors import ConfigError
 
 
@@ -57,6 +58,28 @@ def test_a_precision_that_is_named_is_the_one_of_any_accelerator(kind: str) -> N
     assert choose_precision("fp16", device) == ("fp16", "PRECISION fp16")
     assert isinstance(autocast(device, None), contextlib.nullcontext)
     assert not torch.amp.GradScaler(kind, enabled=False).is_enabled()
+
+
+def test_tf32_is_for_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, cuda in (((7, 5), "cuda"), ((8, 0), "cpu")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, of=capability: of)
+        with pytest.raises(ConfigError, match=r"tf32 needs .* capability 8 or later. Add: PRECISION fp32"):
+            choose_precision("tf32", torch.device(cuda))
+    assert (
+        choose_precision("tf32", torch.device("cuda", 0)) == ("tf32", "PRECISION tf32") and PRECISIONS["tf32"] is None
+    )
+
+
+def test_fp32_is_fp32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_by: dict[str, object] = {}
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda value: set_by.update(matmul=value))
+    monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace())
+    for precision, matmul, convolutions in (("tf32", "high", True), ("fp32", "highest", False)):
+        set_arithmetic(precision, torch.device("cuda", 0))
+        assert set_by == {"matmul": matmul} and torch.backends.cudnn.allow_tf32 is convolutions
+    set_by.clear()
+    set_arithmetic("fp32", torch.device("cpu"))
+    assert not set_by
 
 
 def test_plain_tensors_are_not_sharded() -> None:

@@ -82,7 +82,7 @@ _DECLARED = (
     Key("DIST.PROCESSES_PER_NODE", "auto", "int|auto", "processes started on a node; auto: one per GPU, on a CPU one", low=1, high=1024),
     Key("DIST.RENDEZVOUS_SECONDS", 300, "int", "longest wait at the start until all processes have joined", low=1, high=86_400),
     Key("GLOBAL_BATCH_SIZE", 64, "int", "clips per optimiser step over all nodes; reached by gradient accumulation", low=1, high=10**6, used_by="training"),
-    Key("PRECISION", "auto", "str", "number format of the model's arithmetic; auto: bf16 where the CPU or GPU supports it, fp16 on GPUs of compute capability 7, else fp32", ("auto", "fp32", "bf16", "fp16"), identity=False),
+    Key("PRECISION", "auto", "str", "number format of the model's arithmetic; auto: bf16 where the CPU or GPU supports it, fp16 on GPUs of compute capability 7, else fp32. tf32: fp32 whose products an NVIDIA GPU computes with 10 bits of mantissa", ("auto", "fp32", "tf32", "bf16", "fp16"), identity=False),
     Key("LOG_PERIOD", 10, "int", "optimiser steps between two log lines", low=1, high=10**9, used_by="training", identity=False),
     # ---------------------------------------------------------------- training
     Key("TRAIN.ENABLE", True, "bool", "train the model", identity=False),
@@ -190,7 +190,7 @@ _DECLARED = (
     Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or at most 60% of one, as a 13th class: idle", low=0, high=1000),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
-    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores, at most 8 (when training on the CPU, a quarter of it)", low=0, high=1024),
+    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores but one, at most 32 (when training on the CPU a quarter of it, at most 8)", low=0, high=1024),
     Key("DATA_LOADER.PIN_MEMORY", True, "bool", "page-locked host memory, for faster copies to a GPU"),
     Key("DATA_LOADER.CACHE", "auto", "str", "cache of decoded frames, for small datasets: memory (/dev/shm, gone after the run) or disk (stays for the next run); auto: memory where a quarter of it is enough", ("auto", "none", "memory", "disk")),
     Key("DATA_LOADER.CACHE_DIR", "", "path", "folder of CACHE disk; empty: timesformer/frames below $XDG_CACHE_HOME or ~/.cache"),

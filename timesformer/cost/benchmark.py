@@ -29,7 +29,7 @@ from timesformer.models.build import build_model
 from timesformer.models.summary import multiply_accumulates, published_multiply_accumulates
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.optim.build import build_optimizer
-from timesformer.utils.compute import autocast, autocast_dtype
+from timesformer.utils.compute import PRECISIONS, autocast, choose_precision, set_arithmetic
 from timesformer.utils.errors import UserError
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.weights.hugging_face import make_config, to_their_names
@@ -84,7 +84,9 @@ class Workload:
 
     def __init__(self, cfg: CfgNode, name: str, *, clips: int) -> None:
         self.device = torch.device("cuda" if cfg.NUM_GPUS != 0 and torch.cuda.is_available() else "cpu")
-        self.dtype = autocast_dtype(cfg.PRECISION, self.device)
+        precision, _ = choose_precision(cfg.PRECISION, self.device)
+        set_arithmetic(precision, self.device)
+        self.dtype = PRECISIONS[precision]
         self.cfg, self.name, self.num_clips = cfg, name, clips
         self.spec = ClipSpec.from_config(cfg, training=True)
         self.shape = self.spec.input_shape

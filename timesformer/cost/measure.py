@@ -17,22 +17,26 @@ from timesformer.utils.env import free_memory
 Name = TypeVar("Name")
 Work = Callable[[], object]
 
+WINDOW = 10
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 def interleaved(works: Mapping[Name, Work], *, device: torch.device, repeats: int) -> dict[Name, list[float]]:
     """Seconds of every run of each work; the works take turns, so that the machine is the same for all of them.
 
-    On a GPU: wall-clock time, with the device's queue empty before and after. On a CPU: CPU time of all threads of
-    this process, which other programs affect least. The first run of a work costs more (compiling, memory for the
-    optimiser's state): let each run once before.
+    On a GPU: wall-clock time of `WINDOW` runs in a row, over their number, with the device's queue empty before and
+    after: a single run from an empty queue would also show how long the CPU takes to submit it. On a CPU: CPU time of
+    all threads of this process, which other programs affect least. The first run of a work costs more (compiling,
+    memory for the optimiser's state): let each run once before.
     """
+    window = WINDOW if device.type == "cuda" else 1
     seconds: dict[Name, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
             start = _clock(device)
-            work()
-            seconds[name].append(_clock(device) - start)
+            for _ in range(window):
+                work()
+            seconds[name].append((_clock(device) - start) / window)
     return seconds
 
 

@@ -52,7 +52,8 @@ from timesformer.video.video_info import VideoInfo
 
 log = get_logger(__name__)
 
-MAX_AUTO_WORKERS = 8
+MAX_AUTO_WORKERS = 8  # when training on the CPU
+MAX_AUTO_WORKERS_OF_A_GPU = 32
 MAX_AUTO_CLIPS, MAX_AUTO_BYTES = 16, 2**27  # of a forward pass with TRAIN.BATCH_SIZE auto, on a CPU and elsewhere
 AUTO_SHARE = 0.25  # of the free memory, that DATA_LOADER.CACHE auto gives to the frames of one list
 AUTO_OPENED = 32  # of its videos are opened to estimate them
@@ -373,13 +374,16 @@ def build_mixer(cfg: CfgNode) -> ClipMixer | None:
 def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> int:
     """Loader processes per training process.
 
-    "auto" is the process's share of the usable CPUs, at most 8; on a CPU a quarter of it, since the model computes on
-    the same cores (with 2 cores, none: loading in between was 1.3 times as fast as two workers beside the demo).
+    "auto" is the process's share of the usable CPUs but one, at most 32; on a CPU a quarter of the share, at most 8,
+    since the model computes on the same cores (with 2 cores, none: loading in between was 1.3 times as fast as two
+    workers beside the demo).
     """
     if setting != "auto":
         return int(setting)
     share = available_cpus() // local_processes
-    return min(MAX_AUTO_WORKERS, share if on_gpu else share // 4)
+    if on_gpu:
+        return min(MAX_AUTO_WORKERS_OF_A_GPU, share if share < 2 else share - 1)
+    return min(MAX_AUTO_WORKERS, share // 4)
 
 
 def _on_gpu(cfg: CfgNode) -> bool:
@@ -388,8 +392,9 @@ def _on_gpu(cfg: CfgNode) -> bool:
 
 def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
     local_processes = processes_that_share_cpus(local_world_size)
-    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=_on_gpu(cfg))
-    return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY}
+    on_gpu = _on_gpu(cfg)
+    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
+    return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY and on_gpu}
 
 
 def _loader_settings(

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from timesformer.utils.random import numpy_generator, torch_seed
+from timesformer.utils.transfer import to_device
 
 _STREAM = 1  # keeps these random numbers apart from a clip's own, whose key is (seed, epoch, index)
 
@@ -52,26 +55,40 @@ class ClipMixer:
             Mixed clips and targets, shaped as given.
         """
         row_of = {position: row for row, position in enumerate(positions)}
-        clips, targets = clips.clone(), targets.clone()
+        # By row: its partner's row, its own share of target and pixels, and the rectangle of its partner's pixels.
+        partner, shares, boxes = np.arange(len(positions)), np.ones((len(positions), 2)), np.zeros((len(positions), 4))
         for position, first in row_of.items():
             second = row_of.get(position + 1)
-            if position % 2 or second is None:
+            if position % 2 or second is None or not (drawn := self._draw(clips.shape, epoch, position // 2)):
                 continue
-            pair = torch.stack((clips[first], clips[second])).flatten(1, 2)  # (2, C*T, H, W)
-            pair_targets = torch.stack((targets[first], targets[second]))
-            mixed, mixed_targets = self._mix_pair(pair, pair_targets, epoch, position // 2)
-            for row, clip, target in zip((first, second), mixed, mixed_targets, strict=True):
-                clips[row], targets[row] = clip.view_as(clips[row]), target
-        return clips, targets
+            partner[[first, second]] = second, first
+            if (box := drawn.get("box")) is None:
+                shares[[first, second]] = drawn["lam"]
+            else:
+                shares[[first, second], 0], boxes[[first, second]] = drawn["lam_adjusted"], box
+        table = np.column_stack([partner, shares, 1.0 - shares, boxes]).astype(np.float32)  # one copy to the device
+        columns = to_device(torch.from_numpy(table), clips.device).T[..., None]  # each (B, 1)
+        other, own_target, own, other_target, others, *edges = columns
+        rows = other[:, 0].long()
+        left, top, right, bottom = (edge[:, None] for edge in edges)  # (B, 1, 1)
+        y, x = (torch.arange(length, device=clips.device) for length in clips.shape[-2:])
+        pasted = (y[:, None] >= top) & (y[:, None] < bottom) & (x >= left) & (x < right)  # (B, H, W)
+        own, others = (share.view(-1, 1, 1, 1, 1) for share in (own, others))
+        other_clips = clips[rows]
+        mixed = torch.where(pasted[:, None, None], other_clips, (other_clips * others).add_(clips * own))
+        return mixed, targets[rows] * other_target + targets * own_target
 
-    def _mix_pair(self, pair: Tensor, targets: Tensor, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Mix (2, C*T, H, W) and (2, K) by random numbers that depend on (seed, epoch, index) alone."""
+    def _draw(self, shape: torch.Size, epoch: int, index: int) -> dict[str, Any]:
+        """torchvision's numbers for a pair: `lam`, or `box` (left, top, right, bottom) and `lam_adjusted`; or none.
+
+        They depend on (seed, epoch, index) and the size of the frames alone.
+        """
         generator = numpy_generator(self.seed, epoch, index, _STREAM)
         mixes, cuts = generator.random() < self.prob, generator.random() < self.switch_prob
         if not mixes:
-            return pair, targets
+            return {}
         mix = self.cutmix if self.cutmix and (cuts or not self.mixup) else self.mixup
         assert mix is not None
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global CPU generator
-            torch.manual_seed(torch_seed(generator))
-            return mix(pair, targets)
+            torch.default_generator.manual_seed(torch_seed(generator))  # not those of GPUs, as `torch.manual_seed`
+            return mix.make_params([torch.empty(1, *shape[-3:], device="meta")])  # type: ignore[no-any-return]

@@ -19,6 +19,9 @@ from timesformer.utils.errors import UserError
 
 Result = TypeVar("Result")
 
+# Longest wait of a collective of the run. NCCL's own is 10 minutes, which compiling a model in one process may exceed.
+COLLECTIVE_LIMIT = timedelta(minutes=30)
+
 
 def is_distributed() -> bool:
     """Whether a process group is up."""
@@ -41,7 +44,7 @@ def host_and_rank() -> str:
 
 
 def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend: str, seconds: int) -> None:
-    """Meet the other processes and form the group; later collectives have torch's own time-out.
+    """Meet the other processes and form the group; later collectives have `COLLECTIVE_LIMIT`.
 
     Args:
         address: tcp://HOST:PORT, or another init method of torch.distributed, such as file:///shared/file.
@@ -71,7 +74,9 @@ def join(address: str, *, rank: int, world_size: int, hosts_store: bool, backend
     except (OSError, RuntimeError) as error:
         this = f"rank {rank} of {world_size} on {socket.gethostname()}"
         raise UserError(f"{this} {_explain(error, address, world_size, seconds)}") from error
-    dist.init_process_group(backend, store=dist.PrefixStore("run", store), rank=rank, world_size=world_size)
+    # Without `device_id`: NCCL would connect here, without a limit, and not in the preflight, which has one.
+    own = dist.PrefixStore("run", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=COLLECTIVE_LIMIT)
 
 
 def _left(deadline: float) -> timedelta:
@@ -115,9 +120,8 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 def barrier() -> None:
-    """Wait for all processes."""
-    if is_distributed():
-        dist.barrier()
+    """Wait for all processes, in host memory: NCCL would have to guess a device."""
+    totals([0])
 
 
 def all_gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:

@@ -21,6 +21,7 @@ from timesformer.distributed.stop import end_with_parent, handling_stop_signals,
 from timesformer.utils.console import count
 from timesformer.utils.env import SlurmTask, available_cpus, processes_that_share_cpus, whole_number
 from timesformer.utils.errors import ConfigError, Stopped, UserError, exit_status
+from timesformer.utils.gpu import check_device, is_fault, why_unseen
 
 GRACE_SECONDS = 5  # for the others to end by themselves when a process failed, and again after SIGTERM
 
@@ -69,7 +70,12 @@ class Processes:
 
 
 def plan_launch(
-    cfg: CfgNode, environ: Mapping[str, str], visible_gpus: int, init_method: str = "", accelerator: str = "cuda"
+    cfg: CfgNode,
+    environ: Mapping[str, str],
+    visible_gpus: int,
+    init_method: str = "",
+    accelerator: str = "cuda",
+    unseen: str = "",
 ) -> Processes:
     """Decide who starts how many processes, from what is known before any of them meet.
 
@@ -80,6 +86,7 @@ def plan_launch(
         visible_gpus: accelerators that this process sees.
         init_method: the original's --init_method: the address of the first node, for NUM_SHARDS > 1.
         accelerator: their type.
+        unseen: why torch sees none, where it sees none.
 
     Raises:
         ConfigError: what is requested is impossible; the message says what to type.
@@ -100,8 +107,9 @@ def plan_launch(
     even = plan.world_size % local == 0 and (plan.started_by != "srun" or task is None or task.even)
     own_gpu = visible_gpus == 1 and task is not None and task.tasks_on_node == local
     own_gpu = own_gpu and whole_number(environ, "SLURM_GPUS_ON_NODE", local) >= local
-    slurm_gpus = whole_number(environ, "SLURM_GPUS_ON_NODE", 0) if environ.get("SLURM_JOB_ID") else 0
-    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu, slurm_gpus=slurm_gpus)]:
+    if cfg.NUM_GPUS != 0 and not visible_gpus:
+        _check_unseen(environ, unseen)
+    if problems := [*_problems(cfg, plan, visible_gpus, even=even, own_gpu=own_gpu)]:
         raise ConfigError("\n".join(problems))
     return plan
 
@@ -151,24 +159,32 @@ def _backend(requested: str, device_type: str) -> str:
     return "gloo" if requested == "gloo" else by_device.get(device_type, "gloo")
 
 
-def _problems(
-    cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool, slurm_gpus: int
-) -> Iterator[str]:
+def _check_unseen(environ: Mapping[str, str], unseen: str) -> None:
+    """Refuse to train on the CPU, unless somebody says so, where a GPU was given or is there.
+
+    Raises:
+        ConfigError: Slurm gave this job GPUs, or the machine has some that torch cannot use.
+    """
+    to_do = "Look at nvidia-smi. To train on the CPU add: NUM_GPUS 0"
+    if environ.get("SLURM_JOB_ID") and (given := whole_number(environ, "SLURM_GPUS_ON_NODE", 0)):
+        names = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES")
+        known = "".join(f", {name}={environ[name]}" for name in names if name in environ)
+        raise ConfigError(
+            f"Slurm gave this job {given} GPU(s) on this node (SLURM_GPUS_ON_NODE={given}{known}), but torch "
+            f"{torch.__version__} sees none: {unseen}. {to_do}"
+        )
+    if is_fault(unseen):
+        raise ConfigError(f"torch {torch.__version__} cannot use the GPU of this machine: {unseen}. {to_do}")
+
+
+def _problems(cfg: CfgNode, plan: Processes, visible_gpus: int, *, even: bool, own_gpu: bool) -> Iterator[str]:
     """What is impossible in a plan, with what to type.
 
     Args:
         even: every node has equally many processes.
-        slurm_gpus: those that Slurm gave to this job on this node.
         own_gpu: this process is a task that sees the one GPU that is its own, and the others see theirs.
     """
     starter, local, gpus = plan.started_by, plan.local_world_size, plan.gpus
-    if slurm_gpus and cfg.NUM_GPUS != 0 and not visible_gpus:
-        yield (
-            f"Slurm gave this job {slurm_gpus} GPU(s) on this node, but torch {torch.__version__} sees none: look at "
-            "nvidia-smi, CUDA_VISIBLE_DEVICES and whether this torch is a build for CPUs. To train on the CPU add: "
-            "NUM_GPUS 0"
-        )
-        return
     if not even:
         yield (
             f"every node must start equally many processes: give {starter} a number per node "
@@ -206,7 +222,9 @@ def launch(cfg: CfgNode, main: Callable[..., None], *args: Any, init_method: str
         UserError: of `main`, or the processes did not meet, or one was killed.
     """
     accelerator = torch.accelerator.current_accelerator() or torch.device("cpu")
-    plan = plan_launch(cfg, os.environ, torch.accelerator.device_count(), init_method, accelerator.type)
+    visible = torch.accelerator.device_count()
+    unseen = "" if visible or cfg.NUM_GPUS == 0 else why_unseen()
+    plan = plan_launch(cfg, os.environ, visible, init_method, accelerator.type, unseen)
     seconds = cfg.DIST.RENDEZVOUS_SECONDS
     if plan.world_size > 1 and not dist.is_available():
         raise ConfigError(
@@ -267,8 +285,7 @@ def _spawned(local_rank: int, parent: int, plan: Processes, *rest: Any) -> None:
 
 def _run(plan: Processes, seconds: int, main: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Be one process: its device, its share of the threads, the group, the work."""
-    if plan.device.type not in ("cpu", "mps"):  # mps has one device
-        torch.get_device_module(plan.device).set_device(plan.device)
+    check_device(plan.device)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cpus() // processes_that_share_cpus(plan.local_world_size)))
     if plan.world_size == 1:

@@ -25,7 +25,13 @@ T = TypeVar("T")
 
 
 def parallelize(
-    model: nn.Module, *, strategy: str, device: torch.device, world_size: int, average: nn.Module | None = None
+    model: nn.Module,
+    *,
+    strategy: str,
+    device: torch.device,
+    world_size: int,
+    average: nn.Module | None = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """The model to train with, the first process's weights on all of them; collective.
 
@@ -35,6 +41,8 @@ def parallelize(
     Args:
         model: on `device`; FSDP2 shards it in place.
         strategy: "ddp", every process holds the full model, or "fsdp", its parameters are sharded.
+        dtype: of autocast, on devices whose autocast casts the weights of norms too, as CUDA's does and a CPU's does
+            not. Where it is bf16, sharded blocks are gathered in bf16, and their gradients summed in fp32.
         average: a copy of the model that holds the moving average of its weights; sharded like it.
 
     Returns:
@@ -47,14 +55,18 @@ def parallelize(
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
     if strategy == "ddp":
-        return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.index])
+        # Not `static_graph`: the empty passes of a process without clips do not use the graph of the others.
+        devices = None if device.type == "cpu" else [device.index]
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (world_size,))
+    mesh, policy = init_device_mesh(device.type, (world_size,)), MixedPrecisionPolicy()
+    if dtype == torch.bfloat16:  # what autocast would make of them; the sums of a block with its input stay in fp32
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in modules:
         for layer in _layers(module):
-            fully_shard(layer, mesh=mesh)
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(module, mesh=mesh, reshard_after_forward=False)  # its own few are needed at once in backward
     return model
 

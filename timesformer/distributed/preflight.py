@@ -22,7 +22,7 @@ from timesformer.utils.errors import UserError
 
 Lists = TypeVar("Lists")
 
-SECONDS = 20  # for everything but the reading of the lists
+SECONDS = 20  # for everything but the reading of the lists, and the first exchange between GPUs
 SECONDS_OF_A_SHARED_FOLDER = 5  # until a node may see what another has written
 
 
@@ -32,6 +32,7 @@ def preflight(
     *,
     fingerprints: Callable[[Lists], Mapping[str, str]],
     output_dir: Path | None,
+    seconds: int = SECONDS,
 ) -> Lists:
     """The lists of videos, after making sure that all processes can work as one run.
 
@@ -42,6 +43,7 @@ def preflight(
         read_lists: gives the lists of each split.
         fingerprints: what identifies each list, by split.
         output_dir: where the run will write; None when it will not.
+        seconds: longest wait for the first exchange between GPUs, whose connections are made then.
 
     Raises:
         UserError: the same on every process, that of `read_lists` too.
@@ -49,11 +51,13 @@ def preflight(
     if processes.world_size == 1:
         return read_lists()
     limit = timedelta(seconds=SECONDS)
-    group = dist.new_group(backend="gloo", timeout=limit)
+    wait = SECONDS // 2 if processes.device.type == "cpu" else seconds
+    # Whoever has its sum waits for the others', and then as long for their reports.
+    group = dist.new_group(backend="gloo", timeout=limit + timedelta(seconds=wait))
     assert isinstance(group, dist.ProcessGroup)
     with all_answer():
         dist.monitored_barrier(group, limit, wait_all_ranks=True)  # names the ranks that are missing
-    on_all_processes(lambda: _check_sum(processes), group)
+    on_all_processes(lambda: _check_sum(processes, wait), group)
     _check_same("the processes run different code", versions(), group)
     lists = on_all_processes(read_lists)
     identities = {f"the {split} list": identity for split, identity in fingerprints(lists).items()}
@@ -75,7 +79,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _check_sum(processes: Processes) -> None:
+def _check_sum(processes: Processes, seconds: float) -> None:
     """All-reduce the ranks on the device: in a thread, since a first use of NCCL may never end on a wrong network."""
     found: list[int] = []
 
@@ -86,11 +90,12 @@ def _check_sum(processes: Processes) -> None:
 
     thread = threading.Thread(target=add_up, daemon=True)
     thread.start()
-    thread.join(SECONDS / 2)
+    thread.join(seconds)
     if not found:
         raise UserError(
-            f"{processes.device} cannot exchange data with the other processes. With NCCL_DEBUG=INFO in the "
-            "environment NCCL says why; often NCCL_SOCKET_IFNAME must name the network interface"
+            f"{processes.device} could not exchange data with the other processes within {seconds} s. With "
+            "NCCL_DEBUG=INFO in the environment NCCL says why; often NCCL_SOCKET_IFNAME must name the network "
+            "interface. On GPUs, a longer wait: DIST.RENDEZVOUS_SECONDS"
         )
     if found[0] != (expected := processes.world_size * (processes.world_size + 1) // 2):
         raise UserError(f"the sum over the ranks is {found[0]} and not {expected}")

@@ -25,11 +25,14 @@ def check_compiler(device: torch.device) -> None:
 
 
 def compile_model(model: nn.Module) -> None:
-    """Have the model compiled when it is first called with a batch of another size, or in another mode.
+    """Have each block of the model compiled when it is first called with a batch of another size, or in another mode.
 
-    It stays the same object with the same names. Sizes are compiled one by one, so that the numbers a batch gives do
-    not depend on the batches before it: a resumed run computes what one that never stopped does. A copy or a
-    pickle of the model is not compiled.
+    A program serves all blocks that compute the same, so the time for it does not grow with depth; a model without
+    `blocks` is compiled as a whole. It stays the same object with the same names. Sizes are compiled one by one, so
+    that the numbers a batch gives do not depend on the batches before it: a resumed run computes what one that never
+    stopped does. A copy or a pickle of the model is not compiled.
     """
-    torch._dynamo.config.recompile_limit = 64  # sizes and modes; beyond these torch runs uncompiled
-    model.compile(dynamic=False)
+    torch._dynamo.config.recompile_limit = 64  # sizes, modes and kinds of blocks; beyond these torch runs uncompiled
+    torch._dynamo.config.optimize_ddp = False  # which cuts programs where DDP's buckets end: a block is small enough
+    for part in getattr(model, "blocks", None) or [model]:
+        part.compile(dynamic=False)

@@ -38,6 +38,7 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
         lambda: load_lists(cfg),
         fingerprints=lambda lists: {split: fingerprint(videos.records) for split, videos in lists.items()},
         output_dir=output_dir,
+        seconds=cfg.DIST.RENDEZVOUS_SECONDS,
     )
     with ExitStack() as stack:
         if output_dir and cfg.TRAIN.ENABLE:

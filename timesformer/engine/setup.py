@@ -22,7 +22,7 @@ from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.config_checks import transformer_problems
-from timesformer.utils.compute import PRECISIONS, choose_precision
+from timesformer.utils.compute import PRECISIONS, choose_precision, set_arithmetic
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
@@ -135,6 +135,7 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
     precision, why = choose_precision(cfg.PRECISION, processes.device, sharded=sharded)
     if len(found := set(distributed.all_gather(precision))) > 1:
         raise ConfigError(f"PRECISION auto is {' and '.join(sorted(found))} on these devices. Type PRECISION fp32")
+    set_arithmetic(precision, processes.device)
     if cfg.MODEL.COMPILE:
         check_compiler(processes.device)
     into = f", output in {output_dir}" if writes else ""

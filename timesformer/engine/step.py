@@ -21,6 +21,7 @@ from timesformer.evaluation.metrics import multi_hot
 from timesformer.utils.compute import autocast, eval_mode
 from timesformer.utils.errors import UserError
 from timesformer.utils.memory import SMALLER_CLIP, PassSize, first_line, free_cached, is_out_of_memory, reserved_bytes
+from timesformer.utils.transfer import ClipTransfer, to_device
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -179,6 +180,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.buffers = [*model.buffers()]
+        self.transfer = ClipTransfer(device)
         self.is_first = True
 
     def __call__(
@@ -302,13 +304,14 @@ class TrainStep:
 
     def _join_without_clips(self) -> None:
         """Backward of zero times an empty clip: the other processes wait for this one's gradients."""
-        with eval_mode(self.model):  # running statistics must not see the empty clip
+        # Running statistics must not see the empty clip, and no program is compiled for it.
+        with eval_mode(self.model), torch.compiler.set_stance("force_eager"):
             zero = self.model(torch.zeros(1, *self.clip_shape, device=self.device)).sum() * 0.0
         self.scaler.scale(zero).backward()
 
     def _losses(self, uint8_clips: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Per-clip losses (b,) and the number of right predictions, ()."""
-        clips = self.normalize(uint8_clips.to(self.device, non_blocking=True))
+        clips = self.normalize(self.transfer(uint8_clips))
         targets = truth = self._targets(batch)
         if self.mixer is not None:
             clips, targets = self.mixer(clips, targets, epoch=epoch, positions=batch.positions)
@@ -327,7 +330,7 @@ class TrainStep:
 
     def _targets(self, batch: Batch) -> Tensor:
         """(b, K) targets: one-hot or multi-hot."""
-        return torch.from_numpy(multi_hot(batch.labels, self.num_classes)).to(self.device, non_blocking=True)
+        return to_device(torch.from_numpy(multi_hot(batch.labels, self.num_classes)), self.device)
 
     def _update(self, result: StepResult, planned_over_read: float) -> None:
         """Clip and apply the gradients; `planned_over_read` corrects the mean for clips that could not be read."""

@@ -141,6 +141,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         device=run.device,
         world_size=run.processes.world_size,
         average=ema and ema.module,
+        dtype=run.dtype if run.device.type == "cuda" else None,
     )
     if cfg.MODEL.COMPILE:
         compile_model(model)

@@ -24,6 +24,7 @@ from timesformer.distributed.stop import StopRequest, chosen, stopped
 from timesformer.models.linear import fixed_weights
 from timesformer.utils.compute import autocast, eval_mode, mapped
 from timesformer.utils.memory import PassSize
+from timesformer.utils.transfer import ClipTransfer
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.variants import VARIANTS, Variants
 
@@ -103,11 +104,12 @@ def scoring(
     """The model in evaluation mode; for the arguments see `evaluate`."""
     device = torch.device(device)
     views_at_once = PassSize(1 if device.type == "cpu" else views_per_forward, key="TEST.BATCH_SIZE")
+    transfer = ClipTransfer(device)
     for_threads = not any(joins_every_pass(m) or m._compiled_call_impl for m in model.modules())
 
     def forward(views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(device, dtype):  # of this thread
-            return model(spec.normalize(views.to(device, non_blocking=True))).float()  # type: ignore[no-any-return]
+            return model(spec.normalize(transfer(views))).float()  # type: ignore[no-any-return]
 
     def predict(clips: Tensor) -> Tensor:
         return views_at_once.until_it_fits(

@@ -19,7 +19,7 @@ from timesformer.evaluation.calibration import Calibration
 from timesformer.evaluation.evaluate import Predictions, evaluate, scoring
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
-from timesformer.utils.compute import PRECISIONS, choose_device, choose_precision
+from timesformer.utils.compute import ON_GPUS, PRECISIONS, choose_device, choose_precision, set_arithmetic
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.registry import MODELS
@@ -140,7 +140,7 @@ class Predictor:
             VideoDataset(videos, spec=self.spec, views=self.views, seed=self.seed, timeout_sec=TIMEOUT_SEC),
             videos_per_batch=max(1, batch_size // clips),
             num_workers=num_workers,
-            pin_memory=True,
+            pin_memory=self.device.type != "cpu",
         )
 
     def _how(self, batch_size: int) -> dict[str, Any]:
@@ -189,7 +189,12 @@ def load(
     model = _build(weights, num_heads)
     load_weights(model, weights, complete=True)
     device = choose_device(str(device))
-    wanted = precision or settings.get("PRECISION", "auto")
+    stored_precision = settings.get("PRECISION", "auto")
+    if device.type == "cpu" and stored_precision in ON_GPUS:
+        stored_precision = "fp32"
+    precision, _ = choose_precision(precision or stored_precision, device)
+    if precision == "tf32":
+        set_arithmetic(precision, device)
     stored = {"num_frames": model.input_shape[1], "size": model.input_shape[2:]}
     spec = replace(ClipSpec.from_dict(weights.clip), **stored)
     if unknown := sorted({"mean", "std", "sampling_rate"} - weights.clip.keys()):
@@ -203,7 +208,7 @@ def load(
         views=views or _views(settings, spec),
         multi_label=settings.get("DATA.MULTI_LABEL") is True,
         device=device,
-        dtype=PRECISIONS[choose_precision(wanted, device)[0]],
+        dtype=PRECISIONS[precision],
         seed=settings.get("RNG_SEED", 0),
         settings=settings,
         calibration=Calibration.from_dict(weights.calibration),

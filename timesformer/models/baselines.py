@@ -130,8 +130,14 @@ class Baseline:
         from torchvision.models import video  # seconds: not at import of this file
 
         net: nn.Module = getattr(video, self.name)(weights=None, num_classes=num_classes)
-        own_forward = {"forward": type(net).forward}
-        net.__class__ = type(type(net).__name__, (self.methods, type(net)), own_forward)
+        network, own_forward = type(net), type(net).forward
+
+        def forward(self: nn.Module, x: Tensor) -> Any:
+            if x.is_cuda and issubclass(network, (video.VideoResNet, video.S3D)):
+                x = x.contiguous(memory_format=torch.channels_last_3d)  # as cuDNN multiplies in half precision
+            return own_forward(self, x)
+
+        net.__class__ = type(network.__name__, (self.methods, network), {"forward": forward})
         net.input_shape = clip_shape  # type: ignore[assignment]
         return net
 

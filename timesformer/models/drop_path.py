@@ -12,6 +12,12 @@ class DropPath(nn.Module):
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
         self.drop_prob = drop_prob
+        self.drops = drop_prob > 0.0
+        # A compiled block reads the rates from tensors, so that one program serves blocks of different rates. They stay
+        # on the CPU: a number there is an argument of the device's kernels, and no copy.
+        self._dropped, self._kept = (
+            torch.tensor(rate, dtype=torch.float64, device="cpu") for rate in (drop_prob, 1.0 - drop_prob)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, ...) -> (R, ...), each of the R rows kept or dropped as a whole."""
@@ -19,10 +25,10 @@ class DropPath(nn.Module):
 
     def row_factor(self, x: Tensor) -> Tensor | None:
         """What each row of `x` (R, ...) is multiplied by, shape (R, 1, ...); None when nothing is dropped."""
-        if not self.training or self.drop_prob == 0.0:
+        if not self.training or not self.drops:
             return None
-        kept = torch.rand(x.shape[0], device=x.device) >= self.drop_prob
-        return (kept.to(x.dtype) / (1.0 - self.drop_prob)).view(-1, *[1] * (x.ndim - 1))
+        kept = torch.rand(x.shape[0], device=x.device) >= self._dropped
+        return (kept.to(x.dtype) / self._kept).view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob}"

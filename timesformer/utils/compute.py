@@ -12,7 +12,8 @@ from torch import nn
 
 from timesformer.utils.errors import ConfigError
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+ON_GPUS = ("tf32", "fp16")  # those that a CPU does not have
 
 
 def choose_device(requested: str = "auto") -> torch.device:
@@ -41,9 +42,11 @@ def choose_precision(requested: str, device: torch.device, *, sharded: bool = Fa
         sharded: under FSDP2, which does without fp16 (see `config/check.py`).
 
     Raises:
-        ConfigError: fp16 on a CPU.
+        ConfigError: fp16 on a CPU, or tf32 where there is none.
     """
     kind = device.type
+    if requested == "tf32" and (kind != "cuda" or torch.cuda.get_device_capability(device)[0] < 8):
+        raise ConfigError("PRECISION tf32 needs an NVIDIA GPU of compute capability 8 or later. Add: PRECISION fp32")
     if requested == "fp16" and kind == "cpu":
         raise ConfigError("PRECISION fp16 needs a GPU. Add: PRECISION bf16 (or fp32)")
     if requested != "auto":
@@ -72,6 +75,17 @@ def _has_bf16(device: torch.device) -> bool:
 def autocast_dtype(precision: str, device: torch.device, *, sharded: bool = False) -> torch.dtype | None:
     """The dtype of autocast for `PRECISION`, None for plain fp32; see `choose_precision`."""
     return PRECISIONS[choose_precision(precision, device, sharded=sharded)[0]]
+
+
+def set_arithmetic(precision: str, device: torch.device) -> None:
+    """What torch computes fp32 with on a GPU, in this process: TensorFloat-32 for tf32, else fp32 itself.
+
+    Convolutions try their algorithms once for each size; their sums are not the same at every run anyway.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"  # torch's default is True, for convolutions alone
+        torch.backends.cudnn.benchmark = True
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
