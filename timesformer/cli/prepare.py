@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TIMED_STEPS = 5  # by which the time of a training is estimated
 DESCRIPTION = """\
 Make DIR/videos.csv (label, person, scene and split of each clip), classes.txt
-and config.yaml, with which `timesformer train --cfg DIR/config.yaml` trains.
+and config.yaml, from which `timesformer train` trains with no further key.
 FOLDER is not changed. Again: adds new clips; what you edited in DIR stays."""
 
 
