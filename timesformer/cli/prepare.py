@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -143,7 +144,7 @@ def write_config(listing: Listing, out: str) -> None:
         path.write_text(render(base, why, make_settings(base, rows, machine, out), rows), encoding="utf-8")
         print(f"{path}: {base} ({why})")
     print(estimate(str(path)))
-    print(f"\nnext: timesformer train --cfg {path}")
+    print(f"\nnext: timesformer train --cfg {shlex.quote(str(path))}")
 
 
 def this_machine() -> Machine:
