@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TIMED_STEPS = 5  # by which the time of a training is estimated
 DESCRIPTION = """\
 Make DIR/videos.csv (label, person, scene and split of each clip), classes.txt
-and config.yaml, with which `timesformer train --cfg DIR/config.yaml` trains.
+and config.yaml, from which `timesformer train` trains with no further key.
 FOLDER is not changed. Again: adds new clips; what you edited in DIR stays."""
 
 
@@ -143,7 +144,7 @@ def write_config(listing: Listing, out: str) -> None:
         path.write_text(render(base, why, make_settings(base, rows, machine, out), rows), encoding="utf-8")
         print(f"{path}: {base} ({why})")
     print(estimate(str(path)))
-    print(f"\nnext: timesformer train --cfg {path}")
+    print(f"\nnext: timesformer train --cfg {shlex.quote(str(path))}")
 
 
 def this_machine() -> Machine:
