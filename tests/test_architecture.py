@@ -59,7 +59,7 @@ HOMES = {
 
 # Modules whose functions may take the whole configuration (`from_config` may anywhere).
 CFG_DOORS = {
-    "datasets.build", "models.build", "optim.build", "distributed.launch",
+    "datasets.build", "datasets.caching", "models.build", "optim.build", "distributed.launch",
     "engine.setup", "engine.train", "engine.test", "engine.check", "engine.checkpoint", "cost.benchmark",
     "engine.baselines", "engine.audits",
     "models.config_checks", "cli.submit", "cli.compare", "studies.protocol",

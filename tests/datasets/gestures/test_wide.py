@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.load import load_config
-from timesformer.datasets.build import build_cache, load_list
+from timesformer.datasets.build import load_list
+from timesformer.datasets.caching import build_cache
 from timesformer.datasets.cache import StoredSize
 from timesformer.datasets.gestures import clips as wide_clips
 from timesformer.datasets.gestures import hands, scenes
