@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from tests.datasets.media import write_video
 from timesformer.config import load_config, unread_keys
 from timesformer.config.defaults import get_cfg, set_value
-from timesformer.datasets import build
+from timesformer.datasets import build, caching
 from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import SampleKey
@@ -321,9 +321,9 @@ def test_the_cache_is_announced_shared_and_limited(
 def test_by_default_frames_that_fit_are_kept_in_memory_and_change_nothing(
     folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(caching, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(build, "memory_folder", lambda run: tmp_path)
-    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    monkeypatch.setattr(caching, "free_shared_memory", lambda: 10**8)
     caplog.set_level("INFO", logger="timesformer")
     settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
     settings |= {"DATA__TRAIN_JITTER_SCALES": [40, 44]}  # a small cache would scale these frames twice
@@ -341,7 +341,7 @@ def test_by_default_frames_that_fit_are_kept_in_memory_and_change_nothing(
     assert build.build_eval_dataset(cfg, videos, views=views).cache is None  # read once
     assert build.build_train_dataset(config(**settings, SOLVER__MAX_EPOCH=1), videos).cache is None
     for less in ({"DATA_LOADER__CACHE_GB": 0.0}, {}):
-        monkeypatch.setattr(build, "free_shared_memory", lambda less=less: 10**8 if less else 10**5)
+        monkeypatch.setattr(caching, "free_shared_memory", lambda less=less: 10**8 if less else 10**5)
         caplog.clear()
         assert build.build_train_dataset(config(**settings, **less), videos).cache is None
         assert "DATA_LOADER.CACHE auto is none: 5 videos, 0.00 GB of frames, and 0.00 GB may be used" in caplog.text
@@ -355,7 +355,7 @@ def test_batches_take_the_shared_memory_before_the_default_cache(folder: Path, m
         if pending:
             raise ConfigError("both do not fit")
 
-    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    monkeypatch.setattr(caching, "free_shared_memory", lambda: 10**8)
     monkeypatch.setattr(build, "check_shared_memory", check)
     videos = build.load_list(cfg, "val")
     assert build.build_train_loader(cfg, videos).dataset.cache is None

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from timesformer.config.defaults import get_cfg
 from timesformer.config.load import load_config
 from timesformer.datasets.build import load_list
-from timesformer.datasets.caching import build_cache
 from timesformer.datasets.cache import StoredSize
+from timesformer.datasets.caching import build_cache
 from timesformer.datasets.gestures import clips as wide_clips
 from timesformer.datasets.gestures import hands, scenes
 from timesformer.datasets.gestures.clips import EDGE, NUM_FRAMES, WideClip
@@ -176,5 +176,6 @@ def test_frames_that_are_no_files_are_not_cached(tmp_path: Path) -> None:
     overrides = ["DATA_LOADER.CACHE", "disk", "DATA_LOADER.CACHE_DIR", str(tmp_path), "GESTURES.NUM_CLIPS", "[2, 2, 2]"]
     cfg = load_config(str(RECIPE), overrides).cfg
     stored_size = StoredSize(SIZE, 0, whole=True, fixed=True)
-    assert build_cache(cfg, load_list(cfg, "val"), ClipSpec.from_config(cfg), stored_size, views=None) is None
+    videos, spec = load_list(cfg, "val"), ClipSpec.from_config(cfg)
+    assert build_cache(cfg, videos, spec, stored_size, views=None, repeated=True) is None
     assert not list(tmp_path.rglob("*.frames"))
