@@ -207,7 +207,8 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
         matrix = confusion(scores, np.asarray(labels))
         draw = partial(confusion_figure, matrix, training.val_videos.class_names)
         run.events.figure("val/confusion", draw, training.progress.step)
-    main = {name: value for name, value in metrics.items() if name == "mAP" or name.startswith("top1")}
+    chosen = training.state.best_metric
+    main = {name: value for name, value in metrics.items() if name in ("mAP", chosen) or name.startswith("top1")}
     scored = f"{len(labels)}/{predictions.num_videos} videos"
     log.info("epoch %5.2f  validation  loss %.3f  %s  (%s)", epoch + 1, metrics["loss"], show_metrics(main), scored)
     if not multi_label and len(labels) and training.take_step.mixer is None:  # mixed clips have no one label
