@@ -23,6 +23,7 @@ GROUPS = {
     "Train and test": {
         "config": ("config.main", "explain configuration keys, or show what a file resolves to"),
         "check": ("train.check", "check configuration and data, take one tiny step, stop"),
+        "lr-find": ("lr_find.main", "suggest a learning rate, by training at growing ones"),
         "train": ("train.main", "train a model, then test it"),
         "test": ("train.test", "test trained weights, without training"),
         "protocol": ("protocol.main", "train and test every fold, or every seed; one table"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from timesformer.datasets.balance import imbalance
+from timesformer.datasets.build import balance
 from timesformer.datasets.inspect import quick_look, span_advice
 from timesformer.datasets.mirror import flip_warnings
 from timesformer.datasets.records import VideoList, class_counts, coverage_warnings
@@ -28,6 +30,9 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
         log.info("%s: %d videos, %d classes", split, len(videos.records), len(class_counts(videos.records)))
         empty = coverage_warnings(videos.records, cfg.MODEL.NUM_CLASSES, f"{split} list", videos.class_names)
         run.warn_once([*videos.warnings, *empty])
+    if cfg.TRAIN.ENABLE and (chosen := balance(cfg, splits["train"])) != "none":
+        ratio = imbalance(splits["train"].records)
+        log.info("TRAIN.BALANCE %s: the largest class has %.3g times the videos of the smallest", chosen, ratio)
     if cfg.TRAIN.ENABLE and cfg.DATA.RANDOM_FLIP:
         only_mapped, names = cfg.DATA.FLIP_ONLY_MAPPED, splits["train"].class_names
         run.warn_once(flip_warnings(names, cfg.DATA.FLIP_LABEL_MAP, only_mapped=only_mapped))

@@ -130,7 +130,7 @@ def _contents(*, curves: bool, test: Mapping[str, Any], pictures: bool) -> dict[
 def _numbers(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(name, value, remark) of the scores of a test."""
     for name, value in results.items():
-        if value is not None and (name in ("mAP", "mean_class") or re.fullmatch(r"top\d+", name)):
+        if value is not None and (name in ("mAP", "mean_class", "macro_f1") or re.fullmatch(r"top\d+", name)):
             low, high = (results.get(f"{name}_{end}") for end in ("low", "high"))
             remark = "" if low is None or high is None else f"95% interval {low:.1f} to {high:.1f}"
             yield name.replace("_", " ").replace("top", "top-"), f"{value:.1f}%", remark

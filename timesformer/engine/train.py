@@ -209,7 +209,8 @@ def validate(training: Training, epoch: int) -> dict[str, float]:
     run.events.record("val", epoch=epoch + 1, step=training.progress.step, **metrics)
     if not multi_label and len(labels) and run.events.board is not None:
         training.last_confusion = training.progress.step, confusion(scores, np.asarray(labels))
-    main = {name: value for name, value in metrics.items() if name == "mAP" or name.startswith("top1")}
+    chosen = training.state.best_metric
+    main = {name: value for name, value in metrics.items() if name in ("mAP", chosen) or name.startswith("top1")}
     scored = f"{len(labels)}/{predictions.num_videos} videos"
     log.info("epoch %5.2f  validation  loss %.3f  %s  (%s)", epoch + 1, metrics["loss"], show_metrics(main), scored)
     if not multi_label and run.processes.rank == 0:

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from timesformer.datasets.balance import imbalance
-from timesformer.datasets.build import balance, build_eval_loader, build_mixer, build_train_loader, loss_weights
+from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, loss_weights
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
@@ -166,8 +165,6 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     state = TrainingState(model, optimizer, take_step.scaler, ema and ema.module, failures)
     state.pass_size, state.best_metric = take_step.pass_size, cfg.TRAIN.BEST_METRIC
     state.restore(start)
-    if (chosen := balance(cfg, videos)) != "none":
-        log.info("TRAIN.BALANCE %s: the classes differ by %.3g : 1", chosen, imbalance(videos.records))
     clips = fit_into_memory(run, take_step, loader.sampler.micro_batch)
     log.info("%s, at most %d at a time in each process", describe_rate(cfg), clips)
     first, max_epoch, steps_per_epoch = start.position, cfg.SOLVER.MAX_EPOCH, len(loader)

@@ -179,11 +179,13 @@ def log_loss(scores: np.ndarray, labels: Sequence[int | tuple[int, ...]], *, mul
 
 
 def show_metrics(metrics: Mapping[str, float]) -> str:
-    """One line such as `top1 91.2% [87.5, 94.6]  top5 99.6%  mean class 91.2%`."""
+    """One line such as `top1 91.2% [87.5, 94.6]  top5 99.6%  mean class 91.2%  macro F1 91.1%`."""
     parts = []
     for name, value in metrics.items():
         if name == "top1":
             parts.append(f"top1 {value:.1f}% [{metrics['top1_low']:.1f}, {metrics['top1_high']:.1f}]")
+        elif name == "macro_f1":
+            parts.append(f"macro F1 {value:.1f}%")
         elif name == "mAP" or name == "mean_class" or (name.startswith("top") and name[3:].isdigit()):
             parts.append(f"{name.replace('_', ' ')} {value:.1f}%")
     return "  ".join(parts)
