@@ -68,6 +68,16 @@ def test_circular_and_missing_bases_name_the_line(tmp_path: Path) -> None:
     assert "must be a path or a list of paths" in problems(write(tmp_path, "_BASE_: {A: 1}"))
 
 
+def test_a_base_of_the_package_is_found_by_its_name_unless_a_file_lies_there(tmp_path: Path) -> None:
+    path = write(tmp_path, "_BASE_: Own/gestures_cpu\nRNG_SEED: 7")
+    loaded = load_config(path)
+    assert (loaded.cfg.RNG_SEED, loaded.cfg.MODEL.WEIGHTS) == (7, "gestures")
+    (tmp_path / "Own").mkdir()
+    write(tmp_path / "Own", "RNG_SEED: 8", "gestures_cpu")
+    assert load_config(path).cfg.MODEL.WEIGHTS == ""
+    assert "gone.yaml" in problems(write(tmp_path, "_BASE_: Own/gone.yaml"))
+
+
 @pytest.mark.parametrize(
     ("name", "word", "value"),
     [

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.models.small_models import refusal, same, tensors
 from timesformer.utils.errors import CheckpointError
 from timesformer.weights.files import read_file
-from timesformer.weights.sources import read_source
+from timesformer.weights.sources import can_be_had, read_source
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -159,3 +159,22 @@ def test_timm_names_and_no_network(hub_cache: Path) -> None:
     assert "no pretrained weights of this name" in refusal("timm:vit_base_patch16_224.no_such_tag")
     message = refusal("timm:test_vit")
     assert "HF_HUB_OFFLINE is set" in message and "hf download timm/test_vit.r160_in1k" in message
+
+
+def test_what_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.pyth").touch()
+    assert can_be_had("gestures") and can_be_had(str(tmp_path / "w.pyth")) and not can_be_had(str(tmp_path / "gone"))
+    asked = []
+
+    def on_hub(repo: str, name: str, revision: str | None) -> bool:
+        asked.append(repo)
+        if repo == "no/network":
+            raise OSError
+        return name == "model.safetensors"
+
+    monkeypatch.setattr("huggingface_hub.file_exists", on_hub)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name, revision: tmp_path.as_posix())
+    assert can_be_had("hf:some/model@v1") and not asked  # cached
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name, revision: None)
+    assert can_be_had("timm:vit_base_patch16_224.augreg_in21k_ft_in1k") and not can_be_had("hf:no/network")
+    assert {*asked} == {"timm/vit_base_patch16_224.augreg_in21k_ft_in1k", "no/network"}

@@ -14,6 +14,7 @@ from timesformer import __version__
 # (arguments) -> exit status.
 GROUPS = {
     "Data": {
+        "prepare": ("prepare.main", "make a list, splits and a configuration for a folder of clips"),
         "preview": ("preview.main", "draw the clips that the model gets"),
         "doctor": ("doctor.main", "find copies, leaks, bad files and label errors in a dataset"),
         "baseline": ("baseline.main", "score cheap baselines on the same lists, without a network"),

@@ -32,12 +32,21 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"cannot read config file {str(name)!r}: {error}") from error
     if path.exists():
         return path
-    short = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    bundled = folder / f"{short}.yaml"
-    if bundled.is_file() and not path.is_absolute():
+    if bundled := bundled_config(path):
         return bundled
+    short = _short_name(path)
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
     near = difflib.get_close_matches(short, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Those of the package are in {folder}."
     found = "No such file or directory, and no configuration of the package"
     raise ConfigError(f"cannot read config file {str(name)!r}: {found}. {hint}")
+
+
+def bundled_config(name: str | os.PathLike[str]) -> Path | None:
+    """The configuration of the package of that name, if there is one; see `find_config`."""
+    path = bundled_configs() / f"{_short_name(Path(name))}.yaml"
+    return path if path.is_file() and not Path(name).is_absolute() else None
+
+
+def _short_name(path: Path) -> str:
+    return path.as_posix().removeprefix("configs/").removesuffix(".yaml")

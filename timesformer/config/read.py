@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from timesformer.config.defaults import KEY_BY_NAME
+from timesformer.config.locate import bundled_config
 from timesformer.utils.files import not_a_file
 from timesformer.utils.paths import expand_path
 
@@ -64,11 +65,12 @@ class Settings:
                 continue
             for base in bases:
                 try:
-                    base = os.path.normpath(os.path.join(os.path.dirname(path), expand_path(base)))
+                    beside = os.path.normpath(os.path.join(os.path.dirname(path), expand_path(base)))
                 except ValueError as error:
                     self.fail(f"{location}: {BASE_KEY} {base}: {error}.")
                     continue
-                self.add_file(base, location, (*chain, os.path.realpath(path)))
+                packaged = None if os.path.exists(beside) else bundled_config(base)
+                self.add_file(str(packaged or beside), location, (*chain, os.path.realpath(path)))
         return self._add_section(root, "", path, loader, {})
 
     def _add_section(

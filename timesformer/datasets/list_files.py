@@ -122,7 +122,8 @@ class Table:
         if first is None:
             raise_problems(path, self.problems)
             raise DataListError(f"{path} is empty: each line should be a path and a label")
-        self.separator = max(SEPARATORS, key=first[1].count)
+        present = [sep for sep in SEPARATORS if sep != " " and sep in first[1]]  # names of columns may have blanks
+        self.separator = max(present or [" "], key=first[1].count)
         self._names = [name.strip().lower() for name in next(csv.reader([first[1]], delimiter=self.separator))]
         wanted, self._indices, missing = columns or {}, [], []
         for column, names in wanted.items():

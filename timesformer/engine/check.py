@@ -10,18 +10,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_dataset, build_train_dataset
+from timesformer.config.load import LoadedConfig
+from timesformer.curation.list_checks import class_findings
+from timesformer.datasets.build import build_eval_dataset, build_train_dataset, load_list
 from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.datasets.video_dataset import Batch, VideoDataset, collate
+from timesformer.distributed.launch import Processes
 from timesformer.engine.checkpoint import newest_checkpoint
 from timesformer.engine.describe import describe_model
+from timesformer.engine.events import RunEvents
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run, warn_of_unused_keys
@@ -32,7 +36,7 @@ from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
 from timesformer.models.summary import summarize
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, freeze_parameters
-from timesformer.utils.compute import autocast
+from timesformer.utils.compute import autocast, choose_device, choose_precision
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
 from timesformer.video.clip_spec import Views
@@ -55,6 +59,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     cfg = run.cfg
     unreadable: set[str] = set()
     log.info("\n%s\n", count_table(lists, cfg.MODEL.NUM_CLASSES))
+    run.warn_once(f"{each.what}. {each.advice}" for each in class_findings(lists) if each.check != "missing classes")
     for split, videos in lists.items():
         report = inspect_videos(
             videos.records,
@@ -83,7 +88,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
         log.warning("%s does not exist: the run will stop there", setting)
     if unreadable:
         raise UserError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
-    log.info("check passed")
+    log.info("check passed; `timesformer doctor` also finds copies of videos and likely label errors")
 
 
 def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tuple[Start, list[str]]:
@@ -141,29 +146,74 @@ def tiny_step(run: Run, model: VideoModel, videos: VideoList, start: Start) -> N
         raise UserError(f"the first clip ({dataset.records[first.index].path}) gives {loss}")
 
 
+class TrainingTime(NamedTuple):
+    """How long a training takes about, by a few clips that were read and trained on."""
+
+    clip_sec: float
+    reading_share: float  # of it
+    epoch_sec: float  # validation not included
+    training_sec: float  # all epochs, and what only the first one pays
+
+
 def log_estimate(
     run: Run, dataset: VideoDataset, indices: Sequence[int], step: Callable[[list[Batch]], object]
 ) -> None:
-    """Log how long the training will take about, by the time of a few clips, read and trained on twice.
+    """Log how long the training will take about."""
+    time_of = time_training(run, dataset, indices, step)
+    log.info(
+        "time on this machine, about: %.2g s a clip (%.0f%% of it reading), %s an epoch, %s for %d epochs",
+        time_of.clip_sec,
+        100 * time_of.reading_share,
+        *(timedelta(seconds=math.ceil(sec)) for sec in (time_of.epoch_sec, time_of.training_sec)),
+        run.cfg.SOLVER.MAX_EPOCH,
+    )
+
+
+def time_training(
+    run: Run,
+    dataset: VideoDataset,
+    indices: Sequence[int],
+    step: Callable[[list[Batch]], object],
+    *,
+    repeats: int = 2,
+) -> TrainingTime:
+    """The time by these clips, read and trained on `repeats` times, of which the fastest counts.
 
     The first time includes what later epochs do not pay: decoding into a cache, the first step of this batch size.
     """
     seconds = []
-    for _ in range(2):
+    for _ in range(repeats):
         started = time.perf_counter()
         batch = collate([dataset[index] for index in indices])
         read = time.perf_counter()
         step([batch])
         seconds.append((read - started, time.perf_counter() - read))
-    (first_reading, _), (reading, training) = seconds
-    cfg = run.cfg
+    (first_reading, _), *later = seconds
+    reading, training = min(later, key=sum)
     num_clips = len(dataset) / len(indices) / run.processes.world_size
     epoch = num_clips * (reading + training)
-    whole = epoch * cfg.SOLVER.MAX_EPOCH + num_clips * max(0.0, first_reading - reading)
-    log.info(
-        "time on this machine, about: %.2g s a clip (%.0f%% of it reading), %s an epoch, %s for %d epochs",
-        (reading + training) / len(indices),
-        100 * reading / (reading + training),
-        *(timedelta(seconds=math.ceil(sec)) for sec in (epoch, whole)),
-        cfg.SOLVER.MAX_EPOCH,
-    )
+    whole = epoch * run.cfg.SOLVER.MAX_EPOCH + num_clips * max(0.0, first_reading - reading)
+    return TrainingTime((reading + training) / len(indices), reading / (reading + training), epoch, whole)
+
+
+def measure_training(loaded: LoadedConfig, *, repeats: int) -> tuple[TrainingTime, int]:
+    """The time of a training on this process and its device, which writes nothing; and the clips of the timed steps.
+
+    Weights are not loaded: they do not change the time. For `repeats` see `time_training`.
+
+    Raises:
+        UserError: what the training would raise.
+    """
+    cfg = loaded.cfg
+    device = choose_device("cpu" if cfg.NUM_GPUS == 0 else "auto")
+    processes = Processes(gpus=int(device.type != "cpu"), accelerator=device.type)
+    output_dir = Path(cfg.OUTPUT_DIR)
+    events = RunEvents(output_dir, tensorboard_dir=None, is_main=False)
+    run = Run(loaded, processes, output_dir, choose_precision(cfg.PRECISION, device)[0], events)
+    model = build_model(cfg).to(device)
+    freeze_parameters(model, cfg)
+    take_step = build_train_step(run, model, build_optimizer(model, cfg))
+    dataset = build_train_dataset(cfg, load_list(cfg, "train"))
+    indices = range(min(cfg.TRAIN.BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE, len(dataset)))
+    step = functools.partial(take_step, num_samples=len(indices), epoch=0, lr=0.0, global_step=0)
+    return time_training(run, dataset, indices, step, repeats=repeats), len(indices)

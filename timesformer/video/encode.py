@@ -29,9 +29,21 @@ def encode(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> tuple[str, 
     return media_type, buffer.getvalue()
 
 
-def write(out: IO[bytes], frames: Iterable[np.ndarray], fps: float, *, size: tuple[int, ...]) -> str:
-    """`encode` frames of `size` (height, width) as they come into an open file; returns the media type."""
+def can_encode() -> bool:
+    """Whether there is the encoder of H.264."""
+    return _exists(FORMATS[0][2])
+
+
+def write(
+    out: IO[bytes], frames: Iterable[np.ndarray], fps: float, *, size: tuple[int, ...], quality: int | None = None
+) -> str:
+    """`encode` frames of `size` (height, width) as they come into an open file; returns the media type.
+
+    `quality` is H.264's constant rate factor, smaller for better; None: 26.
+    """
     media_type, container_format, encoder, pixels, options = next(each for each in FORMATS if _exists(each[2]))
+    if quality is not None and "crf" in options:
+        options = options | {"crf": str(quality)}
     height, width = (side // 2 * 2 for side in size)
     with av.open(out, "w", format=container_format) as container:
         stream = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options)

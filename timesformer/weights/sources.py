@@ -40,6 +40,26 @@ def is_hub_name(source: str | Path) -> bool:
     return str(source) in PACKAGED or str(source).startswith(("timm:", "hf:"))
 
 
+def can_be_had(source: str) -> bool:
+    """Whether `read_source` would probably find `source`: here, in a cache, or on the hub, which is asked."""
+    if not is_hub_name(source) or source in PACKAGED:
+        return source in PACKAGED or Path(source).exists()
+    from huggingface_hub import file_exists, try_to_load_from_cache
+
+    repo, _, revision = source.removeprefix("hf:").partition("@")
+    if source.startswith("timm:"):
+        import timm
+
+        settings = timm.get_pretrained_cfg(source.removeprefix("timm:"), allow_unregistered=True)
+        repo, revision = str(getattr(settings, "hf_hub_id", "")), ""
+    if any(isinstance(try_to_load_from_cache(repo, name, revision=revision or None), str) for name in _WEIGHTS):
+        return True
+    try:
+        return any(file_exists(repo, name, revision=revision or None) for name in _WEIGHTS)
+    except Exception:  # of many types, of several libraries: no network, no such repository
+        return False
+
+
 def read_source(source: str | Path) -> StoredWeights:
     """Read weights: a file, a Hugging Face folder, `gestures` (packaged), `hf:OWNER/NAME[@REVISION]` or `timm:NAME`.
 
