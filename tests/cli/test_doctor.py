@@ -87,7 +87,7 @@ def test_a_configuration_is_examined_with_its_recipe_and_keys(
         (folder / "names.txt").write_text("\n".join(names))
     words = ["TRAIN.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", str(folder), "MODEL.NUM_CLASSES", "12"]
     words += ["DATA.CLASS_NAMES_PATH", str(folder / "names.txt"), "TEST.ENABLE", "False", "DATA.RANDOM_FLIP", "True"]
-    assert main(["Own/gestures_cpu", *words, "DATA.DIFFERENCE_FRAMES", "1", "DATA.SAMPLING_RATE", "1"]) == 0
+    assert main(["Own/gestures_cpu", *words, "DATA.DIFFERENCE_FRAMES", "1", "DATA.SAMPLING_RATE", "3"]) == 0
     printed = capsys.readouterr().out
     assert "warning: mirrored classes" in printed and "DATA.FLIP_LABEL_MAP" in printed
     assert "warning: clips that miss most of the video" in printed

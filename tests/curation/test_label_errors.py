@@ -52,7 +52,7 @@ def test_findings_name_the_line_of_the_list_whose_label_counts(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_four_of_five_flipped_labels_are_within_the_first_tenth(tmp_path: Path) -> None:
-    """480 gestures of 40 people, 5% of them mislabelled; logistic regression on motion images, folds of other people."""
+    """480 gestures of 40 people, 5% mislabelled; logistic regression on motion images, folds of other people."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

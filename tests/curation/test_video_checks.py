@@ -72,7 +72,7 @@ def lengths(seconds: float, num_clips: int | str = 1, **spec: object) -> list[st
 
 def test_clips_longer_than_the_videos_and_clips_that_miss_most_of_them() -> None:
     auto = {"DATA.SAMPLING_RATE": "auto"}  # a clip of the spec spans 2.1 s
-    assert lengths(1.0) == [f"clips longer than videos {auto}"]
+    assert lengths(1.0) == [f"clips that repeat frames {auto}"]
     assert lengths(3.0) == []
     assert lengths(10.0) == [f"clips that miss most of the video {auto}"]
     assert lengths(10.0, num_clips=5) == lengths(10.0, num_clips="auto") == lengths(10.0, sampling_rate="auto") == []

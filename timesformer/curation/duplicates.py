@@ -79,7 +79,7 @@ def _resembling(changes: np.ndarray, means: np.ndarray, durations: np.ndarray) -
         fits = (shorter <= longer) & (shorter >= SMALLEST_PART * longer)
         fits &= np.arange(len(changes))[block, None] != np.arange(len(changes))
         found = np.argwhere(fits & (best > _ALIKE_FRAMES) & (means[block] @ means.T > _ALIKE_MEANS))
-        yield found + [start, 0]
+        yield found + np.array([start, 0])
 
 
 def _best_in_step(changes: np.ndarray, durations: np.ndarray, shorter: np.ndarray, longer: np.ndarray) -> np.ndarray:
