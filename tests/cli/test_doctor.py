@@ -72,7 +72,7 @@ def test_a_folder_whose_people_are_guessed_and_warnings_alone_are_no_failure(
     printed = capsys.readouterr().out
     assert "train: 4 videos, val: 4 videos" in printed and "0 errors, " in printed
     assert "warning: person or scene in two lists (guessed from names)" in printed
-    assert "fewer than 10 videos in the train list: point (2), wave (2)" in printed
+    assert "fewer than 10 videos for train: point (2), wave (2)" in printed
 
 
 def test_a_configuration_is_examined_with_its_recipe_and_keys(
