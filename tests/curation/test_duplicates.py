@@ -83,7 +83,9 @@ def test_similarity_finds_the_shift_whatever_the_rate_and_the_brightness() -> No
 
 def test_videos_that_hardly_move_and_much_shorter_ones_are_not_compared() -> None:
     still = SmallVideo(VideoInfo(30, 30.0, 16, 16), np.arange(30) / 30, np.full((30, 16, 16), 9.0))
-    assert find_candidates({3: moving(60, 30.0), 4: moving(60, 30.0), 5: still, 6: still, 7: moving(25, 30.0)}) == [(3, 4)]
+    assert find_candidates({3: moving(60, 30.0), 4: moving(60, 30.0), 5: still, 6: still, 7: moving(25, 30.0)}) == [
+        (3, 4)
+    ]
 
 
 @pytest.mark.slow

@@ -41,5 +41,8 @@ def test_the_block_removes_these_lines_and_files_and_sets_these_keys(tmp_path: P
     subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, check=True)
     assert (tmp_path / "my list.csv").read_text() == "2\n4\n"
     assert (tmp_path / "left_out/it's.mp4").exists()
-    assert yaml.safe_load(block) == {"DATA": {"SAMPLING_RATE": "auto", "RANDOM_FLIP": False}, "TRAIN": {"BATCH_SIZE": 8}}
+    assert yaml.safe_load(block) == {
+        "DATA": {"SAMPLING_RATE": "auto", "RANDOM_FLIP": False},
+        "TRAIN": {"BATCH_SIZE": 8},
+    }
     assert correction([]) == ""

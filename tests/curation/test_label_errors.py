@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from timesformer.curation.label_errors import label_findings, rank_labels
+from timesformer.cli.doctor import read_scores
+from timesformer.curation.label_errors import Scored, label_findings, rank_labels
 from timesformer.datasets.gestures.rendering import render_clip
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.evaluation.baselines import divide, small_motion_images
@@ -27,12 +28,12 @@ def test_ranking_by_hand() -> None:
     assert ranking.suggested.tolist()[3] == 0
 
 
-def written(path: Path, records: list[VideoRecord], scores: np.ndarray) -> Path:
+def written(path: Path, records: list[VideoRecord], scores: np.ndarray) -> Scored:
     labels = [record.label for record in records]
     rows = np.arange(len(records))
     predictions = Predictions(rows, labels, scores, [], np.ones(len(records)), [])
     write_predictions(path, VideoList(records), predictions)
-    return path
+    return read_scores(path)
 
 
 def test_findings_name_the_line_of_the_list_whose_label_counts(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_findings_name_the_line_of_the_list_whose_label_counts(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_four_of_five_flipped_labels_are_within_the_first_tenth(tmp_path: Path) -> None:
-    """480 gestures of 40 people, 5% of them mislabelled; logistic regression on motion images, folds of other people."""
+    """480 gestures of 40 people, 5% mislabelled; logistic regression on motion images, folds of other people."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -71,6 +72,8 @@ def test_four_of_five_flipped_labels_are_within_the_first_tenth(tmp_path: Path) 
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
         scores[rest] = model.fit(inputs[fit], labels[fit]).predict_proba(inputs[rest])
     records = [VideoRecord(f"{i}.mp4", int(label), f"all.csv:{i + 1}") for i, label in enumerate(labels)]
-    found = label_findings({"all": VideoList(records)}, [written(tmp_path / "p.csv", records, scores)], [*"ABCDEFGHIJKL"])
+    found = label_findings(
+        {"all": VideoList(records)}, [written(tmp_path / "p.csv", records, scores)], [*"ABCDEFGHIJKL"]
+    )
     first = {int(Path(each.videos[0].record.path).stem) for each in found[:48]}
     assert len(first & {*flipped.tolist()}) >= 0.8 * 24

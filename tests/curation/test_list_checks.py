@@ -18,9 +18,9 @@ def counted(split: str, *numbers: int) -> VideoList:
 def test_classes_that_are_missing_small_or_out_of_balance() -> None:
     found = class_findings({"train": counted("train", 31, 10, 0), "val": counted("val", 5, 2, 3)})
     assert [(each.severity, each.check, each.what) for each in found] == [
-        (ERROR, "missing classes", "no video in the train list of 1 classes: idle"),
-        (WARNING, "imbalance", "wave has 31 videos in the train list, point has 10"),
-        (WARNING, "small classes", "fewer than 3 videos in the val list: point (2)"),
+        (ERROR, "missing classes", "no video for train of 1 classes: idle"),
+        (WARNING, "imbalance", "wave has 31 videos for train, point has 10"),
+        (WARNING, "small classes", "fewer than 3 videos for val: point (2)"),
     ]
     assert class_findings({"train": counted("train", 30, 10, 10), "test": counted("test", 3, 3, 3)}) == []
 

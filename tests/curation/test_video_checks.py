@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.datasets.media import write_video
+from tests.datasets.media import picture, write_video
 from timesformer.curation.findings import ERROR, Listed
 from timesformer.curation.small_videos import SmallVideo, read_small_video
 from timesformer.curation.video_checks import (
@@ -15,14 +15,13 @@ from timesformer.curation.video_checks import (
     same_size,
     unreadable_findings,
 )
-from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.records import Failure, VideoRecord
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.video_info import VideoInfo
 
 
 def test_black_frozen_and_single_pictures_are_constant_and_a_small_movement_is_not(tmp_path: Path) -> None:
-    scene = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    scene = picture(5)
     moving = [scene.copy() for _ in range(20)]
     for number, frame in enumerate(moving):
         frame[20:28, 2 * number : 2 * number + 8] = 255
@@ -48,7 +47,9 @@ def test_black_frozen_and_single_pictures_are_constant_and_a_small_movement_is_n
 def test_unreadable_videos_are_errors_and_remarks_of_the_decoder_warnings() -> None:
     listed = [Listed("val", VideoRecord(f"{name}.mp4", 0, f"val.csv:{i}")) for i, name in enumerate("abc")]
     info = VideoInfo(9, 30.0, 8, 8)
-    fine, odd = (SmallVideo(i, np.zeros(1), np.zeros((1, 16, 16))) for i in (info, VideoInfo(9, 30.0, 8, 8, ("damaged",))))
+    fine, odd = (
+        SmallVideo(i, np.zeros(1), np.zeros((1, 16, 16))) for i in (info, VideoInfo(9, 30.0, 8, 8, ("damaged",)))
+    )
     bad, remark = unreadable_findings(listed, [Failure(0, "a.mp4", "val.csv:0", "it is cut off"), fine, odd])
     assert (bad.severity, bad.what, bad.remove) == (ERROR, "it is cut off", [listed[0]])
     assert (remark.check, remark.what, remark.videos) == ("odd files", "damaged", [listed[2]])
@@ -71,7 +72,7 @@ def lengths(seconds: float, num_clips: int | str = 1, **spec: object) -> list[st
 
 def test_clips_longer_than_the_videos_and_clips_that_miss_most_of_them() -> None:
     auto = {"DATA.SAMPLING_RATE": "auto"}  # a clip of the spec spans 2.1 s
-    assert lengths(1.0) == [f"clips longer than videos {auto}"]
+    assert lengths(1.0) == [f"clips that repeat frames {auto}"]
     assert lengths(3.0) == []
     assert lengths(10.0) == [f"clips that miss most of the video {auto}"]
     assert lengths(10.0, num_clips=5) == lengths(10.0, num_clips="auto") == lengths(10.0, sampling_rate="auto") == []

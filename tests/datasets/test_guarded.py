@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +22,7 @@ from tests.datasets import guarded_functions as functions
 from tests.datasets.media import write_video
 from tests.datasets.test_video_dataset import eval_set, records, same, train_set
 from timesformer.datasets import guarded
-from timesformer.datasets.guarded import GuardedCall
+from timesformer.datasets.guarded import GuardedCall, StartError
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import SampleKey
@@ -132,12 +134,19 @@ def test_a_crash_is_reported_and_does_not_spread(
 
 def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawn, "get_executable", lambda: "/bin/false")
-    with pytest.raises(ChildProcessError, match="its process ended with status 1"):
+    with pytest.raises(StartError, match="its process ended with status 1 at its start"):
         GuardedCall(functions.double, start_method="spawn")(1)
     monkeypatch.undo()
     monkeypatch.setattr(guarded, "START_LIMIT_SEC", 0.3)
-    with pytest.raises(ChildProcessError, match=r"its process did not start within 0.3 s"):
+    with pytest.raises(StartError, match=r"its process did not start within 0.3 s"):
         GuardedCall(functions.SlowToStart(), start_method="spawn")()
+
+
+def test_a_script_from_standard_input_can_start_processes() -> None:
+    script = "from timesformer.datasets.guarded import GuardedCall\n"
+    script += "print(GuardedCall(abs, start_method='spawn')(-3))"
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("3\n", "")
 
 
 def test_a_process_and_its_forks_do_not_share_their_helper(guard: Guard) -> None:

@@ -42,7 +42,11 @@ def test_people_and_scenes_in_two_lists_are_said(pattern: str) -> None:
 
     (found,) = overlaps({"train": listed("train", 1, 2, 3), "test": listed("test", 3, 4)})
     line = found.text
-    assert [len(videos) for videos in found.videos] == [2, 2] and "the train and test lists share 1 of 2 names like " in line and "FOLDER.SUBJECT_PATTERN" in line
+    assert (
+        [len(videos) for videos in found.videos] == [2, 2]
+        and "the train and test lists share 1 of 2 names like " in line
+        and "FOLDER.SUBJECT_PATTERN" in line
+    )
     assert overlaps({"train": listed("train", 1, 2), "test": listed("test", 3, 4)}) == []
 
 

@@ -15,6 +15,7 @@ from timesformer.utils.errors import UserError
 if TYPE_CHECKING:
     from timesformer.curation.doctor import Recipe
     from timesformer.curation.findings import Finding
+    from timesformer.curation.label_errors import Scored
     from timesformer.datasets.records import VideoList
     from timesformer.visualization.contact_sheets import Row
 
@@ -54,7 +55,8 @@ def doctor(arguments: argparse.Namespace) -> None:
     lists, recipe, backend = load(target, overrides)
     print(", ".join(f"{split}: {len(videos.records)} videos" for split, videos in lists.items()))
     bar = sys.stderr.isatty()
-    findings = examine(lists, recipe=recipe, scores=arguments.scores, backend=backend, show_progress=bar)
+    predictions = [read_scores(path) for path in arguments.scores]
+    findings = examine(lists, recipe=recipe, predictions=predictions, backend=backend, show_progress=bar)
     if findings:
         print(f"\n{table(findings)}")
     if block := correction(findings):
@@ -96,6 +98,19 @@ def load(target: str, overrides: Sequence[str]) -> tuple[dict[str, VideoList], R
     return lists_of_folder(target), None, "pyav"
 
 
+def read_scores(path: Path) -> Scored:
+    """The clips and scores of a predictions.csv.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from timesformer.curation.label_errors import Scored
+    from timesformer.evaluation.report import read_predictions
+
+    records, predictions = read_predictions(path)
+    return Scored(str(path), records, predictions.scores)
+
+
 def write_json(path: Path, lists: Mapping[str, VideoList], findings: Sequence[Finding]) -> None:
     """Write the numbers of videos and every finding."""
     from timesformer.curation.list_checks import class_names
@@ -128,6 +143,9 @@ def sheet_rows(findings: Sequence[Finding], lists: Mapping[str, VideoList], back
             except VideoReadError:
                 continue
             number += 1
-            yield f"{finding.check}: {finding.what}\n{each} | {label_name(each.record.label, names)}", shrunk(frames, HEIGHT_SHOWN)
+            yield (
+                f"{finding.check}: {finding.what}\n{each} | {label_name(each.record.label, names)}",
+                shrunk(frames, HEIGHT_SHOWN),
+            )
             if number == MOST_ROWS:
                 return

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from timesformer.curation import duplicates, list_checks, video_checks
 from timesformer.curation.findings import Finding, Listed
-from timesformer.curation.label_errors import label_findings
+from timesformer.curation.label_errors import Scored, label_findings
 from timesformer.curation.small_videos import SmallVideo, read_small_videos
 from timesformer.datasets.mirror import Pairs
 from timesformer.datasets.records import VideoList, in_memory
@@ -40,7 +39,7 @@ def examine(
     lists: Mapping[str, VideoList],
     *,
     recipe: Recipe | None = None,
-    scores: Sequence[Path] = (),
+    predictions: Sequence[Scored] = (),
     backend: str = "pyav",
     num_processes: int | None = None,
     show_progress: bool = False,
@@ -50,19 +49,19 @@ def examine(
     Args:
         lists: by the name of the split.
         recipe: of the configuration; None: what depends on it is left out.
-        scores: predictions.csv of runs that did not train on the clips in it.
+        predictions: of runs that did not train on the clips in them.
         backend: decoder of video files.
         num_processes: that read videos; None: one for each CPU that this process may use.
         show_progress: whether to show progress bars.
 
     Raises:
-        UserError: a file of `scores` cannot be used.
+        UserError: `predictions` do not fit the lists.
     """
     names = list_checks.class_names(lists)
     found = [*list_checks.list_warnings(lists), *list_checks.class_findings(lists), *list_checks.people_findings(lists)]
     if recipe and recipe.flips:
         found += list_checks.flip_findings(names, recipe.flip_pairs, only_mapped=recipe.flips_only_mapped)
-    found += label_findings(lists, scores, names)
+    found += label_findings(lists, predictions, names)
     every = [Listed(split, record) for split, videos in lists.items() for record in videos.records]
     listed = [each for each in every if not in_memory(each.record)]
     records = [each.record for each in listed]

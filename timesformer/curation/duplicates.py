@@ -13,7 +13,7 @@ every moment, so videos are compared by how their small grey frames change:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,7 @@ SMALLEST_PART = 0.5  # of the longer video, that the shorter one must last
 # Share of the movement that is explained. Chosen on clips that no test uses: copies of generated gestures at 48 x 64
 # pixels and of real ones have 0.78 to 0.99; other clips of one scene at most 0.43, generated ones 0.71.
 SIMILAR = 0.75
-STILL = 0.25  # grey levels squared: a video that moves less is not compared
+STILL = 1.0  # grey levels squared: a video that moves less is not compared (encoded frozen ones have 0.3 to 0.8)
 NOISE = 1.5  # grey levels squared: the mean squared error of a copy that is encoded poorly
 _MOMENTS = np.array([4, 8, 11])  # frames of the shorter video that are looked for in the longer one
 _ALIKE_FRAMES, _ALIKE_MEANS, _ALIKE_IN_STEP = 0.45, 0.65, 0.55  # correlations of candidates
@@ -79,7 +79,7 @@ def _resembling(changes: np.ndarray, means: np.ndarray, durations: np.ndarray) -
         fits = (shorter <= longer) & (shorter >= SMALLEST_PART * longer)
         fits &= np.arange(len(changes))[block, None] != np.arange(len(changes))
         found = np.argwhere(fits & (best > _ALIKE_FRAMES) & (means[block] @ means.T > _ALIKE_MEANS))
-        yield found + [start, 0]
+        yield found + np.array([start, 0])
 
 
 def _best_in_step(changes: np.ndarray, durations: np.ndarray, shorter: np.ndarray, longer: np.ndarray) -> np.ndarray:
@@ -143,7 +143,9 @@ def _coarse(frames: np.ndarray) -> np.ndarray:
     """(T, S, S) -> float32 (NUM_FRAMES, S * S / 4): means over 2 x 2 pixels; short videos repeat frames."""
     rows = np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int)
     side = frames.shape[1] // 2
-    return frames[rows].astype(np.float32).reshape(NUM_FRAMES, side, 2, side, 2).mean(axis=(2, 4)).reshape(NUM_FRAMES, -1)
+    return (
+        frames[rows].astype(np.float32).reshape(NUM_FRAMES, side, 2, side, 2).mean(axis=(2, 4)).reshape(NUM_FRAMES, -1)
+    )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

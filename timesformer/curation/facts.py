@@ -22,7 +22,7 @@ class Facts(NamedTuple):
     fps: float
     frames: int
     size: str  # WIDTHxHEIGHT
-    hash: str  # the first 16 digits of the sha256 of the file, or of all pictures in order
+    hash: str  # see `content_digest`
 
 
 def measure(records: Sequence[VideoRecord], *, show_progress: bool) -> list[Facts | str]:
@@ -36,14 +36,20 @@ def _facts(record: VideoRecord) -> Facts | str:
     try:
         with open_record(record, backend="pyav") as reader:
             info = reader.info
-        digest = hashlib.sha256()
-        for path in record.frames or [record.path]:
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+        digest = content_digest(record)
     except VideoReadError as error:
         return error.cause
     except OSError as error:
         return error.strerror or str(error)
     seconds, fps = round(info.duration_sec, 3), round(info.fps, 3)
-    return Facts(seconds, fps, info.num_frames, f"{info.width}x{info.height}", digest.hexdigest()[:16])
+    return Facts(seconds, fps, info.num_frames, f"{info.width}x{info.height}", digest)
+
+
+def content_digest(record: VideoRecord) -> str:
+    """The first 16 digits of the sha256 of the file, or of all pictures in order."""
+    digest = hashlib.sha256()
+    for path in record.frames or [record.path]:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

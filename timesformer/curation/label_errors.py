@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from timesformer.curation.findings import WARNING, Finding, Listed
 from timesformer.datasets.records import VideoList, VideoRecord
-from timesformer.evaluation.report import read_predictions
 from timesformer.utils.errors import UserError
 
 MAX_SHARE = 0.1  # of the clips, that are suggested beyond those of the confident joint
+
+
+class Scored(NamedTuple):
+    """The clips in a file of predictions, and their scores of the classes, (n, K)."""
+
+    file: str
+    records: Sequence[VideoRecord]
+    scores: np.ndarray
 
 
 class LabelRanking(NamedTuple):
@@ -57,28 +63,29 @@ def rank_labels(scores: np.ndarray, labels: np.ndarray) -> LabelRanking:
     return LabelRanking(order, margins, likely, suggested)
 
 
-def label_findings(lists: Mapping[str, VideoList], paths: Sequence[Path], names: Sequence[str]) -> list[Finding]:
+def label_findings(
+    lists: Mapping[str, VideoList], predictions: Sequence[Scored], names: Sequence[str]
+) -> list[Finding]:
     """The clips of predictions whose labels are likely wrong, the most suspicious one first.
 
     Those of the confident joint, then others whose models prefer another class, up to a tenth of all clips.
 
     Args:
         lists: by the name of the split; their labels count where they list a clip, else those of the file.
-        paths: predictions.csv of runs that did not train on the clips in them.
+        predictions: of runs that did not train on the clips in them.
         names: of the classes.
 
     Raises:
-        UserError: a file is missing or damaged, or has another number of classes.
+        UserError: another number of classes, or several labels per video.
     """
     listed = {_key(record): Listed(split, record) for split, videos in lists.items() for record in videos.records}
     clips: list[Listed] = []
     scores: list[np.ndarray] = []
-    for path in paths:
-        records, predictions = read_predictions(path)
-        if predictions.scores.shape[1] != len(names):
-            raise UserError(f"{path} has the scores of {predictions.scores.shape[1]} classes, the lists {len(names)}")
-        clips += [listed.get(_key(record), Listed(path.name, record)) for record in records]
-        scores.append(predictions.scores)
+    for file, records, of_file in predictions:
+        if of_file.shape[1] != len(names):
+            raise UserError(f"{file} has the scores of {of_file.shape[1]} classes, the lists {len(names)}")
+        clips += [listed.get(_key(record), Listed(file, record)) for record in records]
+        scores.append(of_file)
     if not clips:
         return []
     if any(isinstance(each.record.label, tuple) for each in clips):

@@ -28,17 +28,17 @@ def class_findings(lists: Mapping[str, VideoList]) -> list[Finding]:
         counts = {name: class_counts(videos.records)[label] for label, name in enumerate(names)}
         few = FEW_TO_TRAIN if training else FEW_TO_SCORE
         if missing := [name for name, number in counts.items() if not number]:
-            what = f"no video in the {split} list of {len(missing)} classes: {', '.join(shorten(missing, 10))}"
+            what = f"no video for {split} of {len(missing)} classes: {', '.join(shorten(missing, 10))}"
             advice = "Add videos of these classes to that list, or leave the classes out of all lists."
             found.append(Finding(ERROR if training else WARNING, "missing classes", what, advice))
         if small := [f"{name} ({number})" for name, number in counts.items() if 0 < number < few]:
-            what = f"fewer than {few} videos in the {split} list: {', '.join(shorten(small, 10))}"
+            what = f"fewer than {few} videos for {split}: {', '.join(shorten(small, 10))}"
             use = "A model learns little of them" if training else "Their accuracy says little"
             found.append(Finding(WARNING, "small classes", what, f"{use}: record more, or join classes."))
         used = {name: number for name, number in counts.items() if number}
         least, most = (limit(used, key=used.__getitem__, default="") for limit in (min, max))
         if training and used and used[most] > IMBALANCE * used[least]:
-            what = f"{most} has {used[most]} videos in the {split} list, {least} has {used[least]}"
+            what = f"{most} has {used[most]} videos for {split}, {least} has {used[least]}"
             advice = "Look at the accuracy of each class, not at the mean: a model may neglect the small ones."
             found.append(Finding(WARNING, "imbalance", what, advice))
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +10,12 @@ from queue import SimpleQueue
 import numpy as np
 from tqdm import tqdm
 
-from timesformer.datasets.guarded import GuardedCall
+from timesformer.curation.facts import content_digest
+from timesformer.datasets.guarded import GuardedCall, StartError
 from timesformer.datasets.opening import open_record, sample_record
-from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.records import Failure, VideoRecord
 from timesformer.utils.env import available_cpus
-from timesformer.utils.errors import VideoReadError
+from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.video.frame_samplers import FrameSampler
 from timesformer.video.thumbnails import grey_thumbnail
 from timesformer.video.video_info import VideoInfo
@@ -35,7 +33,7 @@ class SmallVideo:
         info: of the whole file.
         times_sec: (T,) when each is shown, from the first on.
         frames: (T, SIDE, SIDE) float16, grey levels.
-        digest: sha256 of the file's content; "" where it was not computed.
+        digest: of the content; "" where it was not computed.
     """
 
     info: VideoInfo
@@ -71,6 +69,9 @@ def read_small_videos(
         timeout_sec: after which a video is one that hangs.
         num_processes: None: one for each CPU that this process may use.
         show_progress: whether to show a progress bar.
+
+    Raises:
+        UserError: the processes do not start.
     """
     num_processes = max(1, min(num_processes or available_cpus(), len(records)))
     calls: SimpleQueue[GuardedCall[SmallVideo]] = SimpleQueue()
@@ -85,6 +86,8 @@ def read_small_videos(
             return Failure.of(index, record, error)
         except TimeoutError:
             return Failure(index, record.path, record.source, f"it hangs: nothing came within {timeout_sec:g} s")
+        except StartError as error:
+            raise UserError(f"videos cannot be read in processes: {error}; its own message is above") from error
         except ChildProcessError as error:
             return Failure(index, record.path, record.source, f"it crashes the decoder: {error}")
         finally:
@@ -111,20 +114,9 @@ def read_small_video(record: VideoRecord, num_frames: int, backend: str, digest:
         small = [grey_thumbnail(frame, SIDE) for part in parts for frame in part]
         info = reader.info
     times = (indices - indices[0]) / info.fps
-    return SmallVideo(info, times, np.stack(small).astype(np.float16), file_digest(record.path) if digest else "")
+    return SmallVideo(info, times, np.stack(small).astype(np.float16), content_digest(record) if digest else "")
 
 
 def evenly_spread(num_frames: int) -> FrameSampler:
     """Up to `num_frames` different frames from the first to the last."""
     return lambda count, *_: np.linspace(0, count - 1, min(count, num_frames)).round().astype(np.int64)[None]
-
-
-def file_digest(path: str) -> str:
-    """sha256 of the content of a file, "" for a folder."""
-    if os.path.isdir(path):
-        return ""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

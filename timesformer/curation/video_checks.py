@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -13,24 +14,23 @@ from timesformer.curation.findings import ERROR, WARNING, Finding, Listed
 from timesformer.curation.small_videos import SmallVideo, read_small_videos
 from timesformer.datasets.inspect import DataReport, span_advice
 from timesformer.datasets.opening import sample_record
-from timesformer.datasets.records import VideoRecord
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.records import Failure, VideoRecord
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.frame_samplers import clip_span_sec
 
-FIXED = 4.0  # grey levels: a video that moves little, and none of whose small pixels changes by more, is constant
+FIXED = 8.0  # grey levels: a video that moves little, and none of whose small pixels changes by more, is constant
 BLACK = 20.0  # grey levels: the brightest small pixel of a black video
 SHOWN_SHARE = 0.5  # of the median video, that the clips of a test should show
 _KEPT_LAST = ("", "train", "val", "test")  # of copies in several lists, that of the last one stays
 
 
 def same_size(records: Sequence[VideoRecord]) -> set[int]:
-    """Indices of the files that are as large as another one: only those can have the same content."""
+    """Indices of the videos whose files are as large as another's: only those can have the same content."""
     sizes: dict[int, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
-        if not record.frames and os.path.isfile(record.path):
-            sizes[os.path.getsize(record.path)].append(index)
+        with suppress(OSError):  # one that is missing is named when it is read
+            sizes[sum(os.path.getsize(path) for path in record.frames or [record.path])].append(index)
     return {index for indices in sizes.values() if len(indices) > 1 for index in indices}
 
 
@@ -130,7 +130,7 @@ def _name(label: int | tuple[int, ...], names: Sequence[str]) -> str:
 def length_findings(
     listed: Sequence[Listed], videos: Mapping[int, SmallVideo], spec: ClipSpec, *, num_clips: int | str
 ) -> list[Finding]:
-    """Clips that are longer than the videos, or show less than half of the typical one.
+    """Clips that show frames twice, or less than half of the typical video.
 
     Args:
         listed: all videos.
@@ -148,7 +148,7 @@ def length_findings(
     target_fps = 1.0 if rate == "auto" else spec.target_fps
     advice = "See the timing with: timesformer preview"
     if line := span_advice(report, sampling_rate=rate, target_fps=target_fps, num_frames=spec.num_frames):
-        return [Finding(WARNING, "clips longer than videos", line, advice, settings={} if rate == "auto" else settings)]
+        return [Finding(WARNING, "clips that repeat frames", line, advice, settings={} if rate == "auto" else settings)]
     if rate == "auto" or num_clips == "auto":
         return []
     span = clip_span_sec(spec.num_frames, float(rate), target_fps)

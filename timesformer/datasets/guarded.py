@@ -32,6 +32,10 @@ GRACE_SEC = 5.0  # after the time limit a process ends by itself, in case its ca
 LENGTH = struct.Struct("!Q")  # number of bytes of a message, sent before it
 
 
+class StartError(ChildProcessError):
+    """The process of a `GuardedCall` did not start: not the fault of what it was called with."""
+
+
 class _Process(NamedTuple):
     """A process that answers calls, the connection to it, and the memory of its answers."""
 
@@ -47,7 +51,7 @@ class GuardedCall(Generic[T]):
 
     Raises:
         TimeoutError: a call took too long. Its process has been killed; the next call gets another one.
-        ChildProcessError: the process ended, for example by a fault in a library.
+        ChildProcessError: the process ended, for example by a fault in a library; `StartError` if it did at its start.
     """
 
     function: Callable[..., T]  # arguments and results are pickled; the function too where the process is spawned
@@ -109,6 +113,8 @@ class GuardedCall(Generic[T]):
     def _spawn(self) -> None:
         preparation = spawn.get_preparation_data("guard")  # import paths, main module, ...
         preparation["authkey"] = bytes(preparation["authkey"])
+        if not os.path.exists(preparation.get("init_main_from_path", "")):  # a script from stdin
+            preparation.pop("init_main_from_path", None)
         message = pickle.dumps((preparation, pickle.dumps((self.function, self.timeout_sec))))
         (connection, remote), answers = socket.socketpair(), SharedAnswers()
         remote.set_inheritable(True)
@@ -123,7 +129,9 @@ class GuardedCall(Generic[T]):
         try:
             self._exchange(message, START_LIMIT_SEC)
         except TimeoutError:
-            raise ChildProcessError(f"its process did not start within {START_LIMIT_SEC:g} s") from None
+            raise StartError(f"its process did not start within {START_LIMIT_SEC:g} s") from None
+        except ChildProcessError as error:
+            raise StartError(f"{error} at its start") from None
 
     def _exchange(self, message: bytes, limit_sec: float) -> bytearray:
         """The answer to a message; after an error the process is gone, so that its answer is not that of the next call.

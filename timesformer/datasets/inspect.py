@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from timesformer.datasets.opening import open_record, sample_record
-from timesformer.datasets.records import VideoRecord, shorten
-from timesformer.datasets.video_dataset import Failure
+from timesformer.datasets.records import Failure, VideoRecord, shorten
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import VideoReadError
 from timesformer.utils.random import numpy_generator

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.datasets.files import list_folder
-from timesformer.utils.errors import DataListError
+from timesformer.utils.errors import DataListError, VideoReadError
 
 MAX_SHOWN = 20  # lines of one kind in a message; the others are counted
 
@@ -45,6 +45,25 @@ class VideoList:
     def people(self, indices: Iterable[int]) -> list[str]:
         """The person in each of these videos, "" where unknown."""
         return [self.records[index].subject for index in indices]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read: its record's index, path and list line, and the cause in one line."""
+
+    index: int
+    path: str
+    source: str
+    cause: str
+
+    @classmethod
+    def of(cls, index: int, record: VideoRecord, error: VideoReadError) -> Failure:
+        """The failure of `record`; a cause in one picture of a frame folder names the picture."""
+        cause = error.cause if error.path == record.path else str(error)
+        return cls(index, record.path, record.source, cause)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.source}): {self.cause}"
 
 
 def in_memory(record: VideoRecord) -> bool:

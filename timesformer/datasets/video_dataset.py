@@ -22,7 +22,7 @@ from timesformer.datasets.cache import FrameCache
 from timesformer.datasets.cache_folders import shared_memory_error
 from timesformer.datasets.guarded import GuardedCall
 from timesformer.datasets.opening import Label, as_record, open_record, part_of, read_clips, sample_record
-from timesformer.datasets.records import VideoRecord, in_memory
+from timesformer.datasets.records import Failure, VideoRecord, in_memory
 from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
@@ -46,25 +46,6 @@ class SampleKey(NamedTuple):
     position: int
     index: int  # type: ignore[assignment]  # the name of a method of tuple, which nobody needs here
     repeat: int = 0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A video that could not be read: its record's index, path and list line, and the cause in one line."""
-
-    index: int
-    path: str
-    source: str
-    cause: str
-
-    @classmethod
-    def of(cls, index: int, record: VideoRecord, error: VideoReadError) -> Failure:
-        """The failure of `record`; a cause in one picture of a frame folder names the picture."""
-        cause = error.cause if error.path == record.path else str(error)
-        return cls(index, record.path, record.source, cause)
-
-    def __str__(self) -> str:
-        return f"{self.path} ({self.source}): {self.cause}"
 
 
 @dataclass

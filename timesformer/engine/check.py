@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from timesformer.config.load import LoadedConfig
+from timesformer.curation.list_checks import class_findings
 from timesformer.datasets.build import build_eval_dataset, build_train_dataset, clips_per_pass, load_list, loss_weights
 from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
@@ -58,6 +59,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     cfg = run.cfg
     unreadable: set[str] = set()
     log.info("\n%s\n", count_table(lists, cfg.MODEL.NUM_CLASSES))
+    run.warn_once(f"{each.what}. {each.advice}" for each in class_findings(lists) if each.check != "missing classes")
     for split, videos in lists.items():
         report = inspect_videos(
             videos.records,
@@ -86,7 +88,7 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
         log.warning("%s does not exist: the run will stop there", setting)
     if unreadable:
         raise UserError(f"{len(unreadable)} video(s) cannot be read in full; they are listed above")
-    log.info("check passed")
+    log.info("check passed; `timesformer doctor` also finds copies of videos and likely label errors")
 
 
 def load_start(run: Run, model: nn.Module, lists: Mapping[str, VideoList]) -> tuple[Start, list[str]]:
