@@ -12,6 +12,7 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.attention_forms import choose_forms
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
@@ -39,6 +40,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         model = build_model(cfg)
     videos = load_test_weights(run, model, videos)
     model.to(run.device)
+    choose_forms(run, model, clips=run.views_per_forward)
     views = Views.from_config(cfg)
     build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
     try:
