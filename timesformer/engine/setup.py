@@ -101,11 +101,16 @@ class Run:
             multi_label=self.cfg.DATA.MULTI_LABEL,
             device=self.device,
             dtype=self.dtype,
-            views_per_forward=max(1, self.cfg.TEST.BATCH_SIZE // self.processes.local_world_size),
+            views_per_forward=self.views_per_forward,
             title=title,
             stop=self.stop,
             variants=variants,
         )
+
+    @property
+    def views_per_forward(self) -> int:
+        """Views of a pass of this process in validation and test."""
+        return max(1, int(self.cfg.TEST.BATCH_SIZE) // self.processes.local_world_size)
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -13,6 +13,7 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
+from timesformer.engine.attention_forms import choose_forms
 from timesformer.engine.audits import choose_variants, report_audits
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
@@ -41,6 +42,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         model = build_model(cfg)
     videos, training = load_test_weights(run, model, videos)
     model.to(run.device)
+    choose_forms(run, model, clips=run.views_per_forward)
     views, variants = Views.from_config(cfg), choose_variants(cfg, len(videos.records))
     build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
     try:

@@ -18,6 +18,7 @@ from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
 from timesformer.distributed.parallel import parallelize
 from timesformer.distributed.stop import stopped
+from timesformer.engine.attention_forms import choose_forms
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.compiling import compile_model
@@ -131,6 +132,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     model.to(run.device)
+    choose_forms(run, model, clips=loader.sampler.micro_batch)
     freeze_parameters(model, cfg)
     describe_model(run, model)
     ema = build_ema(model, cfg)

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timesformer.models import gpu_kernels
 from timesformer.models.cpu_kernels import PlainAttention, suits_plain_attention
 from timesformer.models.linear import Linear
 
@@ -118,9 +119,11 @@ class Attention(nn.Module):
             causal: a query sees the keys up to its own index only (not with `key_mask`).
         """
         drops = self.training and self.attn_drop > 0.0
-        plain = suits_plain_attention(qkv) and key_mask is None and not drops and self.recorded is None
-        if plain:
-            return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
+        if key_mask is None and not drops and self.recorded is None:
+            if suits_plain_attention(qkv):
+                return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
+            if (mixed := gpu_kernels.mix(qkv, self.num_heads, causal)) is not None:
+                return mixed
         q, k, v = split_heads(qkv, self.num_heads)
         return self.attend(q, k, v, key_mask, causal=causal)
 
@@ -130,7 +133,7 @@ class Attention(nn.Module):
         """Torch's fused attention: queries, keys and values (R, heads, L, D / heads) -> (R, queries, D)."""
         mask = None if key_mask is None else key_mask[:, None, None]
         dropout_p = self.attn_drop if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal=causal)
+        mixed = gpu_kernels.scaled_dot_product(q, k, v, mask, dropout_p, causal=causal)
         mixed = rearrange(mixed, "r heads l d -> r l (heads d)")
         if self.recorded is not None:
             self.recorded.append(Weighing(q, k, v, key_mask, causal, mixed))

@@ -239,8 +239,10 @@ def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
     """Values of 0..1 as (C, 1, 1, 1) numbers of 0..255 on the device, copied there once."""
     import torch
 
+    from timesformer.utils.transfer import to_device
+
     with torch.inference_mode(False):
-        return torch.tensor(values, device=device).mul(255).view(-1, 1, 1, 1)
+        return to_device(torch.tensor(values), device).mul(255).view(-1, 1, 1, 1)
 
 
 def _is_count(value: object) -> bool:
