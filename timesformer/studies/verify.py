@@ -29,7 +29,9 @@ from timesformer.studies.differences import (
     compare_weights,
     other_machine,
 )
+from timesformer.studies.protocol import SETTINGS
 from timesformer.studies.recompute import retest, retrain
+from timesformer.studies.results import problems_of
 from timesformer.utils.console import count
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import json_lines
@@ -92,7 +94,7 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
     """Compare what a run left behind with what follows from its checkpoints and lists, the cheapest first.
 
     Args:
-        folder: OUTPUT_DIR of the run.
+        folder: OUTPUT_DIR of the run, or of a protocol, of which each run is verified.
         words: keys and values on top of its settings, such as where the clips are now.
         num_stretches: pairs of neighbouring checkpoints, the newest first, between which training is repeated; one more
             than there are repeats it from the start.
@@ -100,6 +102,12 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
     Raises:
         UserError: the folder holds no run.
     """
+    if (folder / SETTINGS).is_file():
+        yield _checked("protocol", check_protocol, RunFolder(folder, []))
+        for run_folder in sorted(path.parent for path in folder.glob("*/config.yaml")):
+            for what, *rest in verify(run_folder, words, num_stretches=num_stretches):
+                yield Check(f"{run_folder.name} {what}", *rest)
+        return
     prefixes = [prefix for prefix in ("", "test_") if (folder / f"{prefix}config.yaml").is_file()]
     if not prefixes:
         raise UserError(f"{folder}: no run there (no config.yaml). Give the OUTPUT_DIR of a training or test")
@@ -134,6 +142,12 @@ def _checked(what: str, check: Callable[[RunFolder], Outcome], run: RunFolder) -
         return Check(what, *check(run))
     except (UserError, OSError, ValueError, LookupError, TypeError) as error:
         return Check(what, FAILED, f"{error}" or type(error).__name__)
+
+
+def check_protocol(run: RunFolder) -> Outcome:
+    """The table of a protocol, held against the predictions of its runs."""
+    fine = "results.json and predictions.csv follow from the predictions of the runs"
+    return _outcome(problems_of(run.folder), fine, "edited:")
 
 
 def check_settings(run: RunFolder) -> Outcome:
