@@ -26,6 +26,7 @@ from timesformer.evaluation.evaluate import Predictions
 from timesformer.evaluation.metrics import accuracy_interval
 from timesformer.evaluation.report import write_predictions
 from timesformer.studies.protocol import FoldRun, Protocol
+from timesformer.studies.results import problems_of
 
 ROOT = Path(__file__).parents[2]
 GESTURES = str(ROOT / "configs/Gestures/LightTimeSformer_demo.yaml")
@@ -139,8 +140,22 @@ def test_the_tables(
     assert "subject p0 & 24/6/6 & 1 & 0.0" in (folder / "results.tex").read_text(encoding="utf-8")
     for picture in ("results.png", "per_class.png", "confusion.png"):
         assert (folder / picture).stat().st_size > 1000
+    assert problems_of(folder) == []
     assert compare.main([str(folder), str(folder), "--out", str(tmp_path / "c.png")]) == 0
     assert "36 clips" in (compared := capsys.readouterr().out) and "no difference is shown" in compared
+
+
+def test_an_edited_table_is_found(call: Callable[..., int], tmp_path: Path, trained: list[str]) -> None:
+    assert call("loso") == 0
+    file = tmp_path / "out/results.json"
+    text = file.read_text()
+    file.write_text(json.dumps(json.loads(text) | {"top1": 70.0, "std": 3.0}))
+    lines = problems_of(tmp_path / "out")
+    assert [line.split(": ")[0].strip() for line in lines] == ["top1", "std"] and "70.0 in results.json" in lines[0]
+    file.write_text(text)
+    rows = (tmp_path / "out/predictions.csv").read_text()
+    (tmp_path / "out/predictions.csv").write_text(rows.replace(",0,1,p0,0,1,0", ",1,1,p0,0,1,0", 1))
+    assert problems_of(tmp_path / "out") == ["  predictions.csv is not that of the runs"]
 
 
 def test_only_what_is_missing_is_trained(
@@ -167,6 +182,16 @@ def test_another_protocol_in_the_folder_is_refused(
     assert call("loso") == 1
     assert "kind: group_kfold there, loso here" in capsys.readouterr().err
     assert call("group_kfold", "--folds", 3, "LOG_PERIOD", 3) == 0 and trained == []
+
+
+def test_the_folder_of_a_run_is_refused(
+    call: Callable[..., int], tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.yaml").write_text("a run")
+    assert call("loso") == 1 and trained == []
+    assert "out holds a run, which the protocol would write over" in capsys.readouterr().err
+    assert (tmp_path / "out/config.yaml").read_text() == "a run"
 
 
 def test_seeds_take_the_lists_as_they_are(call: Callable[..., int], tmp_path: Path, trained: list[str]) -> None:

@@ -178,18 +178,28 @@ def test_a_changed_list_is_found(copy: Path, lists: Path, tmp_path: Path, capsys
     assert "lists, labels" in captured.err
 
 
-def test_what_is_not_there_is_said(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_is_said(
+    copy: Path, honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert verify.main([str(tmp_path / "nothing")]) == 1
     assert "no run there (no config.yaml)" in capsys.readouterr().err
     for name in ("checkpoint_epoch_00001.pyth", "checkpoint_epoch_00002.pyth", "checkpoint_best.pyth"):
         (copy / "checkpoints" / name).unlink()
     (copy / "results.json").unlink()
+    (copy / "metrics.jsonl").unlink()
+    assert verify.main([str(copy)]) == 1  # the validations are gone
+    assert "val of epoch 3: top1 missing in metrics.jsonl" in capsys.readouterr().out
+    shutil.copy(honest / "metrics.jsonl", copy)
     assert verify.main([str(copy)]) == 0
     out = capsys.readouterr().out
     assert (
         "stretch   not checked      1 checkpoint kept, it takes two; --stretches 2 trains from the start" in out
         and "test      not checked      the run was" in out
     )
+    shutil.rmtree(copy / "checkpoints")
+    assert verify.main([str(copy), "DATA.PATH_TO_DATA_DIR", str(tmp_path / "nothing")]) == 1
+    out = capsys.readouterr().out
+    assert "lists     FAILED" in out and "0 checkpoints kept, it takes two\n" in out
 
 
 @pytest.mark.slow

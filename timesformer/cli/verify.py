@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     usage = "%(prog)s RUN_DIR [options] [KEY VALUE ...]"
     epilog = "KEY VALUE: where this machine differs, such as DATA.PATH_TO_DATA_DIR DIR"
     parser = command_parser("verify", DESCRIPTION, usage=usage, epilog=epilog)
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training or test")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="of a training, a test or a protocol")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--stretches", type=int, default=1, metavar="N", help=STRETCHES)
     return run_command(parser, argv, verify)
@@ -43,13 +43,13 @@ def verify(arguments: argparse.Namespace) -> None:
     if arguments.stretches < 0:
         raise ConfigError(f"--stretches {arguments.stretches}: a number from 0")
     setup_logging()
-    checks = []
+    checks, width = [], 20 if (arguments.run / "protocol.json").is_file() else 9
     for check in studies.verify(arguments.run, arguments.overrides, num_stretches=arguments.stretches):
         checks.append(check)
         first, *rest = check.detail.split("\n")
-        print(f"{check.what:<9} {check.result:<16} {first}", flush=True)
+        print(f"{check.what:<{width}} {check.result:<16} {first}", flush=True)
         if rest:
-            print(textwrap.indent("\n".join(rest), " " * 25))
+            print(textwrap.indent("\n".join(rest), " " * (width + 16)))
     wrong = [check.what for check in checks if not check.holds]
     if wrong:
         raise UserError(f"{arguments.run}: {count(len(wrong), 'check')} of {len(checks)} fail: {', '.join(wrong)}")

@@ -99,11 +99,11 @@ class Protocol:
         """Write the settings, the class names and the list of each run.
 
         Raises:
-            UserError: the folder holds a protocol of other settings; the differences are named.
+            UserError: the folder holds a protocol of other settings, whose differences are named, or a run.
         """
         own = {"kind": self.kind, "by": self.by, "runs": [run.name for run in self.runs], "list": self.list}
         settings, file = self.folder / "config.yaml", self.folder / SETTINGS
-        if file.is_file():
+        if file.is_file() and settings.is_file():
             before = json.loads(file.read_text())
             lines = [
                 f"  {name}: {before.get(name)} there, {own[name]} here" for name in own if before.get(name) != own[name]
@@ -115,14 +115,16 @@ class Protocol:
                     f"{self.folder} holds a protocol with other settings. What differs:\n{found}\n"
                     "Set these as they were there, or choose another --out"
                 )
+        elif settings.is_file():  # which is written last
+            raise UserError(f"{self.folder} holds a run, which the protocol would write over. Choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings.write_text(self.cfg.dump())
         file.write_text(json.dumps(own, indent=2) + "\n")
         if self.kind != "seeds":
             names = "".join(f"{name}\n" for name in self.class_names)
             (self.folder / "class_names.txt").write_text(names, encoding="utf-8")
             for run in self.runs:
                 run.write_lists(self.class_names)
+        settings.write_text(self.cfg.dump())
 
 
 def plan_folds(cfg: CfgNode, kind: str, folder: Path, *, by: str = "", num_folds: int = 5) -> Protocol:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ def collect(protocol: Protocol) -> str:
         tested, scores = read_predictions(run.folder / "predictions.csv")
         people = len({record.subject for record in tested if record.subject})
         counts = {split: len(listed) for split, listed in run.splits.items()}
-        per_run.append({"name": run.name, "clips": counts, "people": people, **found})
+        per_run.append({"name": run.name, "folder": run.folder.name, "clips": counts, "people": people, **found})
         records += tested
         predictions.append(scores)
     pooled = Predictions(
@@ -56,7 +58,7 @@ def collect(protocol: Protocol) -> str:
         "scored": len(records),
         **metrics,
         "mean": float(np.mean(values)),
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "std": spread(values),
         "interval_by": unit,
         "tested_checkpoint": protocol.cfg.TEST.CHECKPOINT,
         "per_class": {each["name"]: each["accuracy"] for each in classes},
@@ -71,6 +73,39 @@ def collect(protocol: Protocol) -> str:
     (folder / "results.tex").write_text(latex(protocol.title, tables, notes), encoding="utf-8")
     _draw(protocol, per_run, results, pooled)
     return markdown(protocol.title, tables, notes)
+
+
+def problems_of(folder: Path) -> list[str]:
+    """What in results.json and predictions.csv of a protocol does not follow from the predictions of its runs.
+
+    Raises:
+        UserError, OSError, ValueError, LookupError: a file is missing or damaged.
+    """
+    results = json.loads((folder / "results.json").read_text())
+    runs = results["protocol"]["runs"]
+    tables = [read_predictions(folder / run["folder"] / "predictions.csv") for run in runs]
+    records, pooled = read_predictions(folder / "predictions.csv")
+    there = [record for listed, _ in tables for record in listed]
+    rows = [[(r.path, r.label, r.subject) for r in listed] for listed in (records, there)]
+    scores = np.concatenate([table.scores for _, table in tables])
+    if rows[0] != rows[1] or not np.array_equal(pooled.scores, scores):
+        return ["  predictions.csv is not that of the runs"]
+    top1 = [summarize(table.scores, table.labels, multi_label=False)["top1"] for _, table in tables]
+    found: dict[str, tuple[float | None, float | None]]
+    found = {f"{run['name']} top1": (value, run["top1"]) for run, value in zip(runs, top1, strict=True)}
+    metrics = summarize(pooled.scores, pooled.labels, multi_label=False)
+    found |= {name: (value, results[name]) for name, value in metrics.items() if not name.startswith("top1_")}
+    found |= {"mean": (float(np.mean(top1)), results["mean"]), "std": (spread(top1), results["std"])}
+    return [
+        f"  {name}: {written} in results.json, {value} from the predictions"
+        for name, (value, written) in found.items()
+        if value != written and not (value and written and np.isclose(value, written))
+    ]
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The sample standard deviation; None of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _clusters(protocol: Protocol, records: Sequence[VideoRecord]) -> tuple[list[str], str]:

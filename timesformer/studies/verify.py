@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,9 @@ from timesformer.studies.differences import (
     compare_weights,
     other_machine,
 )
+from timesformer.studies.protocol import SETTINGS
 from timesformer.studies.recompute import retest, retrain
+from timesformer.studies.results import problems_of
 from timesformer.utils.console import count
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import json_lines
@@ -47,6 +50,7 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
+        """Whether nothing was found that should not be."""
         return self.result not in (DIFFERS, FAILED)
 
 
@@ -61,16 +65,24 @@ class RunFolder:
     lists_hold: bool = False
 
     def json(self, name: str) -> Any:
+        """The content of one of its files."""
         return json.loads((self.folder / name).read_text())
 
     def config(self, prefix: str) -> Path:
+        """The file of its settings."""
         return self.folder / f"{prefix}config.yaml"
 
     def cfg(self, prefix: str) -> Any:
+        """Its settings, with those of the command line."""
         return load_run_config(str(self.config(prefix)), self.words).cfg
 
     @property
     def tested_checkpoint(self) -> Path:
+        """The file that was tested.
+
+        Raises:
+            UserError: it is gone.
+        """
         test = self.cfg(self.tested_by).TEST
         path = test.CHECKPOINT_FILE_PATH or checkpoints.tested_checkpoint(self.folder, test.CHECKPOINT)
         if path is None:
@@ -82,7 +94,7 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
     """Compare what a run left behind with what follows from its checkpoints and lists, the cheapest first.
 
     Args:
-        folder: OUTPUT_DIR of the run.
+        folder: OUTPUT_DIR of the run, or of a protocol, of which each run is verified.
         words: keys and values on top of its settings, such as where the clips are now.
         num_stretches: pairs of neighbouring checkpoints, the newest first, between which training is repeated; one more
             than there are repeats it from the start.
@@ -90,6 +102,12 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
     Raises:
         UserError: the folder holds no run.
     """
+    if (folder / SETTINGS).is_file():
+        yield _checked("protocol", check_protocol, RunFolder(folder, []))
+        for run_folder in sorted(path.parent for path in folder.glob("*/config.yaml")):
+            for what, *rest in verify(run_folder, words, num_stretches=num_stretches):
+                yield Check(f"{run_folder.name} {what}", *rest)
+        return
     prefixes = [prefix for prefix in ("", "test_") if (folder / f"{prefix}config.yaml").is_file()]
     if not prefixes:
         raise UserError(f"{folder}: no run there (no config.yaml). Give the OUTPUT_DIR of a training or test")
@@ -108,19 +126,15 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
     for what, check, reason in checks:
         yield Check(what, SKIPPED, reason) if reason else _checked(what, check, run)
     kept = checkpoints.list_checkpoints(folder)
-    pairs = [*zip([*kept[1:], None], kept, strict=True)][:num_stretches]
-    if pairs == [(None, kept[0])] and num_stretches == 1:  # the whole training, which nobody has asked for
+    pairs = [*zip([*kept[1:], None], kept, strict=False)][:num_stretches]
+    if len(kept) == num_stretches == 1:  # the whole training, which nobody has asked for
         pairs = []
     if not pairs:
-        reason = "--stretches 0"
-        if num_stretches:
-            reason = (
-                f"{count(len(kept), 'checkpoint')} kept, it takes two"
-                + "; --stretches 2 trains from the start" * len(kept)
-            )
-        yield Check("stretch", SKIPPED, reason)
+        hint = "; --stretches 2 trains from the start" if kept else ""
+        kept_two = f"{count(len(kept), 'checkpoint')} kept, it takes two{hint}"
+        yield Check("stretch", SKIPPED, kept_two if num_stretches else "--stretches 0")
     for start, end in pairs:
-        yield _checked("stretch", lambda run, start=start, end=end: check_stretch(run, start, end), run)  # type: ignore[misc]
+        yield _checked("stretch", partial(check_stretch, start=start, end=end), run)
 
 
 def _checked(what: str, check: Callable[[RunFolder], Outcome], run: RunFolder) -> Check:
@@ -128,6 +142,12 @@ def _checked(what: str, check: Callable[[RunFolder], Outcome], run: RunFolder) -
         return Check(what, *check(run))
     except (UserError, OSError, ValueError, LookupError, TypeError) as error:
         return Check(what, FAILED, f"{error}" or type(error).__name__)
+
+
+def check_protocol(run: RunFolder) -> Outcome:
+    """The table of a protocol, held against the predictions of its runs."""
+    fine = "results.json and predictions.csv follow from the predictions of the runs"
+    return _outcome(problems_of(run.folder), fine, "edited:")
 
 
 def check_settings(run: RunFolder) -> Outcome:
@@ -165,6 +185,8 @@ def check_lists(run: RunFolder) -> Outcome:
 
 def check_labels(run: RunFolder) -> Outcome:
     """Labels and predicted classes of predictions.csv, held against the test list and the scores."""
+    if run.tested_by not in run.lists:
+        return SKIPPED, "the test list cannot be read"
     cfg, videos = run.cfg(run.tested_by), run.lists[run.tested_by]["test"]
     records, predictions = read_predictions(run.folder / "predictions.csv", multi_label=cfg.DATA.MULTI_LABEL)
     with (run.folder / "predictions.csv").open(newline="", **AS_NAMED) as file:
