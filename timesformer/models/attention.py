@@ -118,7 +118,7 @@ class Attention(nn.Module):
             causal: a query sees the keys up to its own index only (not with `key_mask`).
         """
         drops = self.training and self.attn_drop > 0.0
-        plain = suits_plain_attention(qkv) and key_mask is None and not drops and self.recorded is None
+        plain = suits_plain_attention(qkv, self.num_heads) and key_mask is None and not drops and self.recorded is None
         if plain:
             return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
         q, k, v = split_heads(qkv, self.num_heads)
