@@ -16,6 +16,7 @@ from timesformer.distributed import group as distributed
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import clip_warnings
+from timesformer.engine.setup import choose_kernels
 from timesformer.engine.start import _newest_for_all, keep_threads
 from timesformer.utils.errors import UserError
 from timesformer.video.clip_spec import ClipSpec
@@ -107,12 +108,18 @@ def test_defect_02_fine_tuning_at_another_number_of_frames_and_size(
     assert content(tmp_path)["model_state"]["model.time_embed"].shape == (1, 6, 24)
 
 
-def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:
+def test_resume_from_a_named_checkpoint(
+    first_run: Path, tmp_path: Path, run: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = dict.fromkeys(content(first_run)["cpu_kernels"], False)
+    monkeypatch.setattr("timesformer.engine.setup.measured_forms", lambda *_, **__: chosen)  # not for a resumed run
     path = checkpoints.checkpoint_path(first_run, Position(1))
     resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
     assert run(tmp_path / "same", *resume) == 0
     printed = capsys.readouterr().out
     assert f"resuming from {path}, after 1 epoch (TRAIN.CHECKPOINT_FILE_PATH)" in printed
+    assert "CPU kernels, as the run chose before: attention" in printed and chosen
+    assert content(tmp_path / "same")["cpu_kernels"] == content(first_run)["cpu_kernels"]
     for name in ("model_state", "ema_state"):
         torch.testing.assert_close(content(tmp_path / "same")[name], content(first_run)[name], rtol=0, atol=0)
     assert run(tmp_path / "other", *resume, "SOLVER.BASE_LR", 0.01) == 0
@@ -125,6 +132,18 @@ def test_resume_from_a_named_checkpoint(first_run: Path, tmp_path: Path, run: Ru
     assert run(tmp_path / "hub", *resume[:-1], "hf:owner/name") == 1
     assert "hf:owner/name holds weights only" in capsys.readouterr().err
     assert run(tmp_path / "no average", *resume[:-4], "TRAIN.CHECKPOINT_FILE_PATH", path) == 0
+
+
+@pytest.mark.parametrize(("kernels", "used"), [("auto", {"attention": True}), ("torch", None)])
+def test_the_recorded_kernels_are_used_unless_the_user_wants_torchs(
+    kernels: str, used: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+    monkeypatch.setattr("timesformer.engine.setup.use_forms", taken.append)
+    cfg = SimpleNamespace(MODEL=SimpleNamespace(CPU_KERNELS=kernels))
+    run = SimpleNamespace(cfg=cfg, device=torch.device("cpu"))
+    recorded = {"attention": True}
+    assert choose_kernels(run, None, recorded) == recorded and taken == [used]  # type: ignore[arg-type]
 
 
 def test_another_precision_is_told(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from timesformer.models import cpu_kernels
 from timesformer.models.attention import Attention, split_heads
 from timesformer.models.cpu_kernels import PlainAttention
+from timesformer.models.summary import without_values
 from timesformer.models.vit import ATTENTION_TYPES, VisionTransformer
 
 
@@ -52,6 +57,60 @@ def test_the_form_is_chosen_by_precision_and_length(
     attention.mix(x, torch.ones(2, length, dtype=torch.bool))
     attention.train().mix(x)
     assert called == ["plain" if plain else "fused", "fused", "fused"]  # masks and dropout are for the fused form
+
+
+@pytest.fixture
+def own_forms_after() -> Iterator[None]:
+    yield
+    cpu_kernels.use_forms({})
+
+
+SIZES: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_frames": 3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_no_choice_of_forms_changes_results_beyond_rounding(
+    dtype: torch.dtype, own_forms_after: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer(**SIZES, num_classes=5, init="scratch").eval()
+    clips, results, called = torch.randn(2, 3, 3, 16, 16), {}, []
+    monkeypatch.setattr(cpu_kernels, "_is_faster", lambda own, torchs: (own(), torchs()) is not None)
+    forms = cpu_kernels.measured_forms(without_values(model), model.input_shape, clips=2, dtype=dtype)
+    assert {name.split()[1] for name in forms if "attention" in name} == {"3x24/2", "5x24/2"}
+    assert {name.split()[-1] for name in forms if "attention" in name} == {"forward", "training"}
+    plain = PlainAttention.apply
+    monkeypatch.setattr(PlainAttention, "apply", lambda *words: called.append(1) or plain(*words))
+    for name, choice in (("own", forms), ("torch", dict.fromkeys(forms, False)), ("off", None)):
+        cpu_kernels.use_forms(choice)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            with torch.no_grad():
+                forward = model(clips)
+            model(clips).float().square().sum().backward()
+        results[name] = [forward.float(), model.blocks[0].attn.qkv.weight.grad]
+        assert bool(called) == (name == "own")
+        called.clear()
+        model.train().eval()  # drops what was packed
+    for name in ("torch", "off"):
+        for own, torchs in zip(results["own"], results[name], strict=True):
+            assert (own - torchs).norm() < (1e-5 if dtype == torch.float32 else 0.05) * torchs.norm()
+
+
+def test_a_machine_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell, store = without_values(VisionTransformer(**SIZES, num_classes=5)), tmp_path / "new" / "kernels.json"
+    how: dict[str, Any] = {"clips": 2, "dtype": torch.float32, "store": store}
+    state = torch.random.get_rng_state()
+    first = cpu_kernels.measured_forms(shell, (3, 3, 16, 16), **how)
+    assert torch.equal(state, torch.random.get_rng_state()) and len(first) >= 4
+    monkeypatch.setattr(cpu_kernels, "_is_faster", lambda *_: "measured again")
+    assert cpu_kernels.measured_forms(shell, (3, 3, 16, 16), **how) == first
+    for damaged in ("[", "[]", '{"a": 1}'):
+        store.write_text(damaged)
+        assert set(cpu_kernels.measured_forms(shell, (3, 3, 16, 16), **how).values()) == {"measured again"}
+    monkeypatch.setattr(cpu_kernels, "machine_name", lambda: "another")
+    monkeypatch.setattr(cpu_kernels, "_is_faster", lambda *_: "measured there")
+    assert set(cpu_kernels.measured_forms(shell, (3, 3, 16, 16), **how).values()) == {"measured there"}
 
 
 def test_under_autocast_both_forms_give_what_autocast_gives() -> None:

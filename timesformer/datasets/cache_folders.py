@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from timesformer.utils.env import free_memory
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.paths import user_cache
 
 SHARED_MEMORY = Path("/dev/shm")
 GB = 1e9
@@ -34,8 +35,7 @@ def disk_folder(folder: str) -> Path:
     Raises:
         ConfigError: it cannot be written.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = Path(folder or home / "timesformer" / "frames")
+    path = Path(folder or user_cache() / "frames")
     try:
         path.mkdir(parents=True, exist_ok=True)
         for unfinished in path.glob("*.writing"):  # by processes that were killed; others are still writing

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -22,10 +23,14 @@ from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.config_checks import transformer_problems
+from timesformer.models.contract import VideoModel
+from timesformer.models.cpu_kernels import NAMES, measured_forms, use_forms
+from timesformer.models.summary import without_values
 from timesformer.utils.compute import PRECISIONS, choose_precision, set_arithmetic
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
+from timesformer.utils.paths import user_cache
 from timesformer.utils.registry import DATASETS, MODELS
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.variants import Variants
@@ -153,6 +158,31 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
         precision=precision,
         events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main and writes),
     )
+
+
+def choose_kernels(run: Run, model: VideoModel, recorded: Mapping[str, bool] | None = None) -> dict[str, bool]:
+    """Choose the forms of a model's operations on a CPU, the same on all processes; returns them for checkpoints.
+
+    Args:
+        run: the run.
+        model: of it.
+        recorded: what the run chose before; None for a new one.
+    """
+    own_forms = run.cfg.MODEL.CPU_KERNELS == "auto"
+    if run.device.type != "cpu":
+        return {}
+    forms = dict(recorded or {})
+    if own_forms and recorded is None:
+        clips = max(1, run.cfg.TRAIN.BATCH_SIZE if run.cfg.TRAIN.ENABLE else run.cfg.TEST.BATCH_SIZE)
+        how: Any = {"clips": clips, "dtype": run.dtype or torch.float32, "store": user_cache() / "cpu_kernels.json"}
+        first = run.processes.rank == 0
+        found = measured_forms(without_values(model), model.input_shape, **how) if first else None
+        forms = distributed.all_gather(found)[0] or {}
+    use_forms(forms if own_forms else None)
+    if forms and own_forms:
+        chosen = ", ".join(f"{name}: {NAMES[is_own]}" for name, is_own in forms.items())
+        log.info("CPU kernels, %s: %s", "measured" if recorded is None else "as the run chose before", chosen)
+    return forms
 
 
 def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:

@@ -142,13 +142,19 @@ class TrainingState:
 
 
 def description(
-    run: Run, model: nn.Module, *, class_names: Sequence[str], dataset: Mapping[str, str]
+    run: Run,
+    model: nn.Module,
+    *,
+    class_names: Sequence[str],
+    dataset: Mapping[str, str],
+    cpu_kernels: Mapping[str, bool],
 ) -> dict[str, Any]:
     """What every checkpoint of a run holds besides the training's state: what the weights are and what they expect."""
     return {
         "format": FORMAT,
         "num_processes": run.processes.world_size,
         "precision": run.precision,
+        "cpu_kernels": dict(cpu_kernels),
         "num_threads": torch.get_num_threads(),
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),

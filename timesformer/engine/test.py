@@ -18,7 +18,7 @@ from timesformer.engine.audits import choose_variants, report_audits
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
-from timesformer.engine.setup import Run, warn_of_unused_keys
+from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError, ConfigError
@@ -54,6 +54,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         loader = build_loader(cached=False)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
+        choose_kernels(run, model)
         warn_of_unused_keys(run, ignore=("training",))
     if cfg.MODEL.COMPILE:
         compile_model(model)

@@ -26,7 +26,7 @@ from timesformer.engine.describe import describe_model
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.overfitting import TrainingAccuracy
-from timesformer.engine.setup import Run, warn_of_unused_keys, write_provenance
+from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
 from timesformer.engine.state import TrainingState, description
 from timesformer.engine.step import TrainStep
@@ -135,6 +135,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
     choose_forms(run, model, clips=loader.sampler.micro_batch)
     freeze_parameters(model, cfg)
     describe_model(run, model)
+    forms = choose_kernels(run, model, None if start.content is None else start.content.get("cpu_kernels", {}))
     ema = build_ema(model, cfg)
     wrapped = parallelize(  # gives every process the first one's weights
         model,
@@ -155,7 +156,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
         keep=cfg.TRAIN.CHECKPOINT_KEEP,
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
-        about=description(run, model, class_names=videos.class_names, dataset=dataset),
+        about=description(run, model, class_names=videos.class_names, dataset=dataset, cpu_kernels=forms),
     )
     take_step = build_train_step(run, wrapped, optimizer, loss_weights(cfg, videos), ema)
     take_step.flags = lambda: [*run.stop.votes(), int(rank == 0 and writer.overdue())]

@@ -120,7 +120,7 @@ class Attention(nn.Module):
         """
         drops = self.training and self.attn_drop > 0.0
         if key_mask is None and not drops and self.recorded is None:
-            if suits_plain_attention(qkv):
+            if suits_plain_attention(qkv, self.num_heads):
                 return PlainAttention.apply(qkv, self.num_heads, causal)  # type: ignore[no-any-return]
             if (mixed := gpu_kernels.mix(qkv, self.num_heads, causal)) is not None:
                 return mixed

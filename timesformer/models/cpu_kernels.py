@@ -1,18 +1,29 @@
 """Faster forms of two operations on CPUs: linear maps with packed weights, and attention among few tokens.
 
-Both compute the same function as torch's own forms, which are used wherever these are not available.
+Both compute the same function as torch's own forms, up to rounding. Which form is faster depends on CPU and shape: a
+run measures it (`measured_forms`), takes it (`use_forms`) and keeps it in its checkpoints, so that it computes the same
+bits when it resumes. Without a measurement attention follows a table, and weights are packed.
 
 Letters: R rows (independent sequences), L tokens of a row, D width.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 # Rows of up to so many tokens are attended to with plain matrix products, a few rows at a time; longer ones by torch's
@@ -22,8 +33,157 @@ from torch.utils.flop_counter import register_flop_formula
 MAX_TOKENS = {torch.float32: 8, torch.bfloat16: 512}
 CHUNK = 8_000_000  # numbers of queries, keys, values and scores at a time: they stay in the cache
 
+NAMES = {True: "own form", False: "torch's"}
+REPEATS = 7  # of each form when they are compared
+MEASURED_NUMBERS = 1_000_000  # of queries, keys and values, or of inputs, when they are compared: milliseconds
+LEAST_SEC = 5e-4  # that a form is called for
+
+_forms: dict[str, bool] = {}  # by the operation's key: whether the form of this module is used
+_torch_only = False  # whether no form of this module is used
+_noted: dict[str, torch.Size] | None = None  # shapes of queries, keys and values that came, inside `_noting`
+
 # oneDNN's operators are private to torch, and builds for Apple's processors have none.
 _HAS_PACKED = all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+
+
+def use_forms(forms: Mapping[str, bool] | None) -> None:
+    """Use these forms in this process, for other operations those of the table; None: torch's own only."""
+    global _torch_only
+    _forms.clear()
+    _forms.update(forms or {})
+    _torch_only = forms is None
+
+
+def measured_forms(
+    shell: nn.Module, input_shape: Sequence[int], *, clips: int, dtype: torch.dtype, store: Path | None = None
+) -> dict[str, bool]:
+    """Whether the forms of this module take less CPU time than torch's, for each operation of the model.
+
+    Args:
+        shell: the model without values (see `summary.without_values`).
+        input_shape: (C, T, H, W) of a clip.
+        clips: of a forward pass.
+        dtype: that it computes in.
+        store: a file that keeps the results, so that all runs on such a machine choose alike; unreadable: it is made.
+    """
+    with torch.no_grad(), _noting() as shapes:
+        shell.eval()(torch.empty(1, *input_shape, device="meta"))
+    operations: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
+    for key, (rows, length, width) in shapes.items():
+        heads = int(key.rpartition("/")[2])
+        rows = max(1, min(clips * rows, MEASURED_NUMBERS // (length * width)))
+        qkv = _random(rows, length, width).to(dtype)
+        operations[_name(key, dtype, training=False)] = attention_forms(qkv, heads, training=False)
+        operations[_name(key, dtype, training=True)] = attention_forms(qkv, heads, training=True)
+    for module in shell.modules():
+        if isinstance(module, nn.Linear) and hasattr(module, "_prepared") and can_pack(dtype):
+            operations[linear_key(module.weight, dtype)] = _linears(module.weight.shape, dtype)
+    machine = machine_name()
+    before = _stored(store).get(machine, {})
+    measured = {name: _is_faster(*forms) for name, forms in operations.items() if name not in before}
+    known = _stored(store)  # again: of runs that started with this one the first decides for all
+    known[machine] = measured | known.get(machine, {})
+    if measured and store is not None:
+        with contextlib.suppress(OSError):  # then the next run measures again
+            store.parent.mkdir(parents=True, exist_ok=True)
+            temporary = store.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(known, indent=1))
+            temporary.replace(store)
+    return {name: known[machine][name] for name in operations}
+
+
+def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Our form and torch's; in training with the backward pass."""
+    qkv.requires_grad_(training)
+
+    def run(form: Callable[[], Tensor]) -> Callable[[], object]:
+        def whole() -> object:
+            with torch.set_grad_enabled(training):
+                out = form()
+            return torch.autograd.grad(out, qkv, out.detach()) if training else out
+
+        return whole
+
+    def fused() -> Tensor:
+        q, k, v = rearrange(qkv, "r l (parts heads d) -> parts r heads l d", parts=3, heads=heads)
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "r heads l d -> r l (heads d)")
+
+    return run(lambda: PlainAttention.apply(qkv, heads)), run(fused)  # type: ignore[no-any-return]
+
+
+def _linears(shape: torch.Size, dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A product with packed weights (out, in) and one with plain weights, which are cast at each pass."""
+    weight, x = _random(*shape), _random(max(1, MEASURED_NUMBERS // shape[1]), shape[1]).to(dtype)
+    packed = pack(weight.to(dtype))
+    return lambda: packed_linear(x, packed, None), lambda: F.linear(x, weight.to(dtype))
+
+
+def cpu_seconds(own: Callable[[], object], torchs: Callable[[], object]) -> tuple[float, float]:
+    """CPU time of a call of each: medians of calls in turn."""
+    own(), torchs()
+    start = time.process_time()
+    torchs()
+    calls = max(1, int(LEAST_SEC / max(1e-6, time.process_time() - start)))
+    spent: tuple[list[float], list[float]] = ([], [])
+    for _ in range(REPEATS):
+        for form, times in zip((own, torchs), spent, strict=True):
+            start = time.process_time()
+            for _ in range(calls):
+                form()
+            times.append((time.process_time() - start) / calls)
+    own_sec, torchs_sec = map(statistics.median, spent)
+    return own_sec, torchs_sec
+
+
+def _is_faster(own: Callable[[], object], torchs: Callable[[], object]) -> bool:
+    own_sec, torchs_sec = cpu_seconds(own, torchs)
+    return own_sec < torchs_sec
+
+
+def _random(*shape: int) -> Tensor:
+    """Numbers that take none from the generator of the run."""
+    return torch.randn(*shape, generator=torch.Generator())
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[dict[str, torch.Size]]:
+    global _noted
+    _noted = {}
+    try:
+        yield _noted
+    finally:
+        _noted = None
+
+
+def machine_name() -> str:
+    """What decides which form is faster."""
+    cpu = platform.processor()
+    with contextlib.suppress(OSError):  # Linux
+        names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        cpu = next(names, cpu).partition(":")[2].strip() or cpu
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{cpu}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _stored(store: Path | None) -> dict[str, dict[str, bool]]:
+    known = None
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(store.read_text()) if store is not None else None
+    return known if isinstance(known, dict) and all(isinstance(each, dict) for each in known.values()) else {}
+
+
+def _name(key: str, dtype: torch.dtype, *, training: bool) -> str:
+    return f"{key} {str(dtype).removeprefix('torch.')} {'training' if training else 'forward'}"
+
+
+def linear_key(weight: Tensor, dtype: torch.dtype) -> str:
+    """The name of a linear map in `use_forms`."""
+    return f"linear {'x'.join(map(str, weight.shape))} {str(dtype).removeprefix('torch.')}"
+
+
+def gains_by_packing(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether packed weights are the faster form of a linear map."""
+    return not _torch_only and can_pack(dtype) and _forms.get(linear_key(weight, dtype), True)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -54,14 +214,21 @@ if _HAS_PACKED:
         return 2 * x_shape.numel() * weight_shape[0]
 
 
-def suits_plain_attention(qkv: Tensor) -> bool:
+def suits_plain_attention(qkv: Tensor, num_heads: int) -> bool:
     """Whether `PlainAttention` is the faster form for queries, keys and values (R, L, 3D).
 
     Never while a program is recorded: a trace would lose what is written into its output.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return qkv.device.type == "cpu" and qkv.shape[1] <= MAX_TOKENS.get(qkv.dtype, 0)
+    _, length, width = qkv.shape
+    key = f"attention {length}x{width // 3}/{num_heads}"
+    if _noted is not None:
+        _noted[key] = qkv.shape
+    if qkv.device.type != "cpu" or _torch_only:
+        return False
+    training = torch.is_grad_enabled() and qkv.requires_grad
+    return _forms.get(_name(key, qkv.dtype, training=training), length <= MAX_TOKENS.get(qkv.dtype, 0))
 
 
 class PlainAttention(torch.autograd.Function):

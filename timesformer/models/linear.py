@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timesformer.models.cpu_kernels import can_pack, pack, packed_linear
+from timesformer.models.cpu_kernels import gains_by_packing, pack, packed_linear
 from timesformer.models.drop_path import DropPath
 
 
@@ -69,7 +69,7 @@ class CachesPrepared(nn.Module):
         if self._cached is None or self._cached[0] != key:
             with torch.autocast(device, enabled=False) if cast else nullcontext():
                 weight, bias = make()
-                packed = device == "cpu" and can_pack(dtype) and (cast or weight.dtype == dtype)
+                packed = device == "cpu" and gains_by_packing(weight, dtype) and (cast or weight.dtype == dtype)
                 if packed:
                     bias = None if bias is None else bias.to(dtype)
                     weight = pack(weight.to(dtype))

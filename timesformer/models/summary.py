@@ -42,6 +42,14 @@ def summarize(model: VideoModel) -> ModelSummary:
     )
 
 
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy of `model` on torch's meta device, whose passes give shapes and compute nothing."""
+    empty: dict[int, torch.Tensor] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    for parameter in model.parameters():
+        empty[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    return copy.deepcopy(model, empty)
+
+
 def multiply_accumulates(
     model: nn.Module, input_shape: Sequence[int], *, clips: int = 1, backward: bool = False
 ) -> int:
@@ -52,10 +60,7 @@ def multiply_accumulates(
         clips: of the batch.
         backward: count a forward pass in training mode and its backward pass, instead of a forward pass in eval mode.
     """
-    without_values: dict[int, torch.Tensor] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    for parameter in model.parameters():
-        without_values[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-    shell = copy.deepcopy(model, without_values).train(backward)
+    shell = without_values(model).train(backward)
     with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
         output = shell(torch.empty(clips, *input_shape, device="meta"))
         if backward:
