@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
+from timesformer.datasets.build import MAX_AUTO_CLIPS
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
@@ -166,14 +167,15 @@ def choose_kernels(run: Run, model: VideoModel, recorded: Mapping[str, bool] | N
     Args:
         run: the run.
         model: of it.
-        recorded: what the run chose before; None for a new one.
+        recorded: what the training chose before, to which a test keeps too; None for a new one.
     """
     own_forms = run.cfg.MODEL.CPU_KERNELS == "auto"
     if run.device.type != "cpu":
         return {}
     forms = dict(recorded or {})
     if own_forms and recorded is None:
-        clips = max(1, run.cfg.TRAIN.BATCH_SIZE if run.cfg.TRAIN.ENABLE else run.cfg.TEST.BATCH_SIZE)
+        batch = run.cfg.TRAIN.BATCH_SIZE
+        clips = MAX_AUTO_CLIPS if batch == "auto" else batch
         how: Any = {"clips": clips, "dtype": run.dtype or torch.float32, "store": user_cache() / "cpu_kernels.json"}
         first = run.processes.rank == 0
         found = measured_forms(without_values(model), model.input_shape, **how) if first else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError, ConfigError
 from timesformer.utils.logging import get_logger
 from timesformer.video.clip_spec import Views
+from timesformer.weights.load import LoadReport
 
 log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
     has_baselines, has_report = cfg.TEST.BASELINES and not cfg.DATA.MULTI_LABEL, cfg.TEST.REPORT
     with torch.device("meta"):  # every weight comes from the file
         model = build_model(cfg)
-    videos, training = load_test_weights(run, model, videos)
+    videos, report = load_test_weights(run, model, videos)
     model.to(run.device)
     choose_forms(run, model, clips=run.views_per_forward)
     views, variants = Views.from_config(cfg), choose_variants(cfg, len(videos.records))
@@ -54,7 +54,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         loader = build_loader(cached=False)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
-        choose_kernels(run, model)
+        choose_kernels(run, model, report.cpu_kernels)  # scores do not depend on what is measured now
         warn_of_unused_keys(run, ignore=("training",))
     if cfg.MODEL.COMPILE:
         compile_model(model)
@@ -75,7 +75,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         multi_label=cfg.DATA.MULTI_LABEL,
     )
     if variants:
-        run.warn_once(report_audits(run.output_dir, videos, predictions, cfg.MODEL.NUM_CLASSES, training))
+        run.warn_once(report_audits(run.output_dir, videos, predictions, cfg.MODEL.NUM_CLASSES, report.settings))
     run.events.record("test", epoch=epoch, step=step, **metrics)
     if matrix is not None:
         from timesformer.visualization.confusion import confusion_figure
@@ -92,12 +92,11 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         leave_report(run.output_dir, [videos.records[index] for index in predictions.indices])
 
 
-def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> tuple[VideoList, dict[str, Any]]:
+def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> tuple[VideoList, LoadReport]:
     """Load `TEST.CHECKPOINT_FILE_PATH`, or the checkpoint of OUTPUT_DIR that `TEST.CHECKPOINT` names.
 
     Returns:
-        The videos, with the class names of the weights where the list has none; and the settings of the training by
-        dotted key, as far as the weights state them.
+        The videos, with the class names of the weights where the list has none; and what the weights state.
 
     Raises:
         CheckpointError: there is none, or it does not fit the model.
@@ -114,6 +113,6 @@ def load_test_weights(run: Run, model: nn.Module, videos: VideoList) -> tuple[Vi
     log.info("testing %s", path)
     report = load_and_report(run, model, path, videos.class_names, testing=True)
     if videos.class_names or len(report.class_names) != cfg.MODEL.NUM_CLASSES:
-        return videos, report.settings
+        return videos, report
     log.info("class names: those of %s, for the list has none", path)
-    return replace(videos, class_names=report.class_names), report.settings
+    return replace(videos, class_names=report.class_names), report
