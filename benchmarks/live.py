@@ -1,7 +1,6 @@
 """How well `timesformer live` finds gestures in streams of generated people that the model has not seen.
 
     timesformer train --cfg Gestures/StreamTimeSformer_live
-    timesformer calibrate output/Gestures/StreamTimeSformer_live
     python -m benchmarks.live output/Gestures/StreamTimeSformer_live --people val     chooses the threshold
     python -m benchmarks.live output/Gestures/StreamTimeSformer_live --people test --thresholds 0.8
 
