@@ -1,13 +1,14 @@
 """How well `timesformer live` finds gestures in streams of generated people that the model has not seen.
 
     timesformer train --cfg Gestures/StreamTimeSformer_live
-    timesformer calibrate output/Gestures/StreamTimeSformer_live
     python -m benchmarks.live output/Gestures/StreamTimeSformer_live --people val     chooses the threshold
     python -m benchmarks.live output/Gestures/StreamTimeSformer_live --people test --thresholds 0.8
 
 Each stream has 12 gestures in random order, with 1 to 3 seconds between two in which the hand rests, wanders or is
 out of sight. A found event is right when a gesture of its class overlaps its window and has no other event.
-`--pause 0.3` slows the model down and reads the streams in their own time.
+`--pause 0.3` slows the model down and reads the streams in their own time. With `--repeats` each gesture is made twice,
+1 second apart, and the recall of the first and of the second ones is printed: a detector that does not arm again after
+a gesture misses the second ones.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from timesformer.inference.live import Watcher
 from timesformer.video.capture import Source
 
 Moments = list[tuple[float, list[Window]]]
+Pairs = list[tuple[Event, streams.Event]]
 
 
-def matches(found: Sequence[Event], truth: Sequence[streams.Event]) -> list[tuple[Event, streams.Event]]:
+def matches(found: Sequence[Event], truth: Sequence[streams.Event]) -> Pairs:
     """Pairs of a found event and its gesture, each used once, in order of time."""
     pairs, free = [], list(truth)
     for event in found:
@@ -51,6 +53,19 @@ def detect(moments: Moments, names: Sequence[str], threshold: float) -> list[Eve
     return [event for event in [*found, detector.finish(moments[-1][0])] if event is not None]
 
 
+def repeats(runs: Sequence[tuple[Moments, list[streams.Event]]], pairs: Sequence[Pairs]) -> str:
+    """Which of gestures that are made twice in succession were found."""
+    firsts = seconds = after_first = total = 0
+    for (_, truth), matched in zip(runs, pairs, strict=True):
+        found = {gesture for _, gesture in matched}
+        for first, second in zip(truth[::2], truth[1::2], strict=True):
+            firsts, seconds = firsts + (first in found), seconds + (second in found)
+            after_first, total = after_first + ({first, second} <= found), total + 1
+    return (
+        f"found: {firsts}/{total} first ones, {seconds}/{total} second ones, {after_first}/{firsts} after a found first"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one line per threshold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--windows", type=float, nargs="+", help="seconds (quartiles of the calibration)")
     parser.add_argument("--stride", type=float, default=0.1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds by which the model is slowed down")
+    parser.add_argument("--repeats", action="store_true", help="each gesture twice in succession, 1 s apart")
     parser.add_argument("--hard", action="store_true")
     arguments = parser.parse_args(argv)
 
@@ -74,10 +90,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds, latencies, frames, dropped, scored = 0.0, [], 0, 0, 0
     for number in tqdm(range(arguments.streams), unit="stream"):
         order = np.random.default_rng(number).permutation(12).tolist()
+        order = np.repeat(order[:6], 2).tolist() if arguments.repeats else order
         clip, truth = streams.render_stream(
             *(arguments.seed, SPLITS.index(arguments.people), number, order),
             frame_size=DEFAULT_FRAME_SIZE,
             hard=arguments.hard,
+            gap_sec=(1.0, 1.0) if arguments.repeats else streams.GAP_SEC,
         )
         seconds += len(clip) / FPS
         watcher = Watcher(
@@ -121,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         late = f"{np.median(delays):.2f}" if delays else "-"
         print(f"| {threshold:.2f} | {' | '.join(f'{x:.3f}' for x in scores)} | "
               f"{60 * (events - right) / seconds:.2f} | {late} |")  # fmt: skip
+        if arguments.repeats:
+            print(repeats(runs, pairs))
 
 
 if __name__ == "__main__":

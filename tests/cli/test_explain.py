@@ -12,7 +12,6 @@ import pytest
 
 from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from timesformer.cli import main
-from timesformer.cli.explain import output_names
 from timesformer.inference.explain import deciding
 from timesformer.utils.errors import UserError
 
@@ -44,19 +43,36 @@ def test_a_picture_and_a_movie_of_each_video(tested: Path, tmp_path: Path, capsy
     assert [line.partition(": ")[0] for line in lines] == [first, second]
     assert "predicted G" in lines[0] and " of 4; " in lines[0]
     for video in (first, second):
-        picture = cv2.imread(str(out / f"{Path(video).stem}.png"))
+        (still,) = out.rglob(f"{Path(video).stem}.png")
+        picture = cv2.imread(str(still))
         assert picture is not None and picture.shape[1] > 1000
-        with av.open(str(out / f"{Path(video).stem}.mp4")) as movie:
+        with av.open(str(still.with_suffix(".mp4"))) as movie:
             frames = [frame.to_ndarray(format="rgb24") for frame in movie.decode(video=0)]
             rate = float(movie.streams.video[0].average_rate or 0)
         assert len(frames) > 20 and 14 <= rate <= 16, "it plays at the speed of the video"
         assert np.std([frame.mean() for frame in frames]) > 0, "something moves"
 
 
+def test_folders_lists_and_patterns(tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third = map(Path, videos_of(tested)[:3])
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    for path, source in ((clips / "x" / "a.avi", first), (clips / "y" / "a.avi", second), (clips / "b.avi", third)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(source)
+    (tmp_path / "list.csv").write_text("clips/x/a.avi\nclips/missing.avi\n")
+    sources = [str(clips), str(tmp_path / "list.csv"), str(clips / "*.avi")]
+    assert main.main(["explain", str(tested), *sources, "--method", "rollout", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "2 videos were named more than once and count once" in printed.err
+    assert f"could not be read: {clips / 'missing.avi'}: no such file" in printed.err
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert written == {f"{name}.{ending}" for name in ("x/a", "y/a", "b") for ending in ("png", "mp4")}
+
+
 def test_the_worst_clips_of_a_run(tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["explain", str(tested), "--worst", str(tested), "--out", str(tmp_path), "--batch", "64"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "worst_clips.png")
-    picture = cv2.imread(str(tmp_path / "worst_clips.png"))
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "worst_clips_explained.png")
+    picture = cv2.imread(str(tmp_path / "worst_clips_explained.png"))
     assert picture is not None and 2000 < picture.shape[0] < 6000
 
 
@@ -70,7 +86,6 @@ def test_what_cannot_be_explained(tested: Path, tmp_path: Path, capsys: pytest.C
         ([video, "--class", "G1 down-up"], "the model has no class 'G1 down-up'. Did you mean 'G1 up-down'"),
         ([video, "--method", "lime"], "unknown method 'lime'. Allowed: occlusion, rollout, gradient"),
         ([str(tmp_path / "none.mp4")], "the video could not be read"),
-        ([video, video], "is named more than once"),
         ([video, "--batch", "0"], "--batch 0: give 1 or more"),
         ([video, "--out", video], f"--out {video} cannot be a folder: File exists"),
     ):
@@ -84,13 +99,6 @@ def test_a_run_without_wrong_clips_has_no_worst(tmp_path: Path) -> None:
     (tmp_path / "worst_clips.csv").write_text("path,label,prediction,label_score,prediction_score\n")
     with pytest.raises(UserError, match="lists no clip: the test had none wrong"):
         worst_rows(tmp_path)
-
-
-def test_names_of_files_tell_videos_of_one_name_apart(tmp_path: Path) -> None:
-    assert output_names(["x/a.mp4", "x/b.mp4"]) == ["a", "b"]
-    assert output_names(["x/a.mp4", "y/a.avi", "y/b.mp4"]) == ["x_a", "y_a", "y_b"]
-    same = output_names(["x/a.mp4", "x/a.avi"])
-    assert len({*same}) == 2
 
 
 def test_the_fewest_frames_that_hold_half_of_the_shares() -> None:

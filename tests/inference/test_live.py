@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +37,18 @@ def predictor(**settings: object) -> Predictor:
     return Predictor(Brightness(), spec, ["bright", "idle"])  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+def write_stream(path: Path, bright: Sequence[tuple[float, float]]) -> str:
+    """8 seconds of darkness with bright stretches, from and to in seconds."""
     frames = np.full((8 * FPS, 32, 32, 3), 20, np.uint8)
-    for start, end in BRIGHT_SEC:
+    for start, end in bright:
         frames[round(start * FPS) : round(end * FPS)] = 230
-    path = tmp_path_factory.mktemp("live") / "stream.avi"
     write_video(path, frames, "mpeg4")
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_stream(tmp_path_factory.mktemp("live") / "stream.avi", BRIGHT_SEC)
 
 
 def test_one_event_per_bright_stretch(video: str) -> None:
@@ -54,6 +59,18 @@ def test_one_event_per_bright_stretch(video: str) -> None:
         assert start - 0.5 < event.start < event.end < end + 0.5
     assert watcher.statistics.frames == 8 * FPS
     assert "moments scored" in str(watcher.statistics)
+
+
+@pytest.mark.parametrize("durations", [[1.0], [1.0, 1.5]])
+def test_a_gesture_that_is_repeated_after_one_second_gives_a_second_event(
+    durations: list[float], tmp_path: Path
+) -> None:
+    bright = [(1.0, 2.5), (3.5, 5.0), (6.0, 7.5)]
+    watcher = Watcher(predictor(), EventDetector(["bright", "idle"], 0.7), durations_sec=durations)
+    events = list(watcher.watch(Source(write_stream(tmp_path / "repeats.avi", bright))))
+    assert len(events) == len(bright)
+    for event, (start, end) in zip(events, bright, strict=True):
+        assert start <= (event.start + event.end) / 2 <= end
 
 
 def test_a_window_is_scored_as_the_clip_cut_out_of_the_video_would_be() -> None:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from timesformer.inference.sources import find_videos
+from timesformer.datasets.records import VideoRecord
+from timesformer.inference.sources import file_names, find_videos
 from timesformer.utils.errors import DataListError, UserError
 
 NAMES = ["wave", "thumb up", "point"]
@@ -68,3 +69,14 @@ def test_a_list_that_cannot_be_used_names_its_lines(clips: Path) -> None:
     (clips / "list.csv").write_text("wave/a.mp4 0\nthumb up/b2.mp4 7\n")
     with pytest.raises(DataListError, match=r"list.csv:2: label 7 is out of range 0..2"):
         found(clips / "list.csv")
+
+
+def test_names_of_files_tell_videos_apart(tmp_path: Path) -> None:
+    def names(*videos: str) -> list[str]:
+        return file_names([VideoRecord(str(tmp_path / video), -1, "") for video in videos])
+
+    assert names("a.mp4", "b.mp4") == ["a", "b"]
+    assert names("x/a.mp4", "y/a.avi", "b.mp4") == ["x/a", "y/a", "b"]
+    assert names("a.mp4", "a.avi") == ["a.mp4", "a.avi"]
+    parts = [VideoRecord("a.mp4", -1, "", start_sec=start, end_sec=end) for start, end in ((0.5, 2), (2, 0))]
+    assert file_names([*parts, VideoRecord("b.mp4", -1, "")]) == ["a_0.5-2", "a_2-end", "b"]

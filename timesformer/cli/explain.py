@@ -14,16 +14,21 @@ from timesformer.utils.errors import UserError, VideoReadError
 from timesformer.utils.paths import AS_NAMED
 
 if TYPE_CHECKING:
+    from timesformer.datasets.records import VideoRecord
     from timesformer.inference.predictor import Predictor
 
+DESCRIPTION = "Show which frames and which parts of them decided a prediction."
+WORST_PICTURE = "worst_clips_explained.png"  # which the report of a run shows, where it lies in the run's folder
 NUM_WORST = 8  # clips of `--worst`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pictures and movies and print a line for each video; returns the exit status."""
-    parser = command_parser("explain", "Show which frames and which parts of them decided a prediction.")
+    parser = command_parser("explain", DESCRIPTION, usage="%(prog)s CKPT SOURCE... [options]")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, folder of a run, or hf:OWNER/NAME")
-    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files or folders of pictures")
+    parser.add_argument(
+        "sources", nargs="*", metavar="SOURCE", help='files, folders, "clips/*.mp4", lists, folders of pictures'
+    )
     methods = "occlusion (default; any model), rollout, gradient (one pass; transformers of this project)"
     parser.add_argument("--method", default="occlusion", metavar="M", help=methods)
     parser.add_argument("--class", dest="class_name", default="", metavar="NAME", help="default: the predicted class")
@@ -41,7 +46,7 @@ def explain_all(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: nothing to explain, options that do not fit the model, or no video could be read.
     """
-    if bool(arguments.videos) == bool(arguments.worst):
+    if bool(arguments.sources) == bool(arguments.worst):
         raise UserError("give videos to explain, or --worst RUN, and not both")
     if arguments.worst and arguments.class_name:
         raise UserError("--worst explains the prediction and the true class of each clip: leave --class out")
@@ -54,23 +59,29 @@ def explain_all(arguments: argparse.Namespace) -> None:
     rows = worst_rows(arguments.worst) if arguments.worst else []  # before the model is loaded
 
     from timesformer.inference.predictor import load
+    from timesformer.inference.sources import file_names, find_videos
 
     predictor = load(arguments.checkpoint, device=arguments.device)
     if arguments.worst:
         explain_worst(predictor, rows, arguments)
         return
+    videos, warnings = find_videos(
+        arguments.sources, class_names=predictor.class_names, multi_label=predictor.multi_label
+    )
+    for warning in warnings:
+        print(f"WARNING: {warning}", file=sys.stderr)
     unread = 0
-    for video, name in zip(arguments.videos, output_names(arguments.videos), strict=True):
+    for video, name in zip(videos, file_names(videos), strict=True):
         try:
             explain_video(predictor, video, arguments.out / name, arguments)
         except VideoReadError as error:
             unread += 1
             print(f"could not be read: {error}", file=sys.stderr)
-    if unread == len(arguments.videos):
+    if unread == len(videos):
         raise UserError(f"none of the {unread} videos could be read" if unread > 1 else "the video could not be read")
 
 
-def explain_video(predictor: Predictor, video: str, out: Path, arguments: argparse.Namespace) -> None:
+def explain_video(predictor: Predictor, video: VideoRecord, out: Path, arguments: argparse.Namespace) -> None:
     """Write `out`.png and `out`.mp4 and print what decided."""
     from timesformer.inference.explain import deciding, describe, explain, panel_of, playback
     from timesformer.video.encode import encode
@@ -80,16 +91,18 @@ def explain_video(predictor: Predictor, video: str, out: Path, arguments: argpar
     explanation = explain(predictor, video, **how)
     panel = panel_of({"map": explanation}, describe(explanation))
     still = out.with_name(f"{out.name}.png")
-    save_explanations([panel], still, f"{Path(video).name}, {explanation.method}")
+    save_explanations([panel], still, f"{Path(video.path).name}, {explanation.method}")
     frames, times, fps = playback(predictor, video, explanation)
     media_type, content = encode([*movie(frames, times, panel, explanation.positions)], fps)
     moving = out.with_name(f"{out.name}.{media_type.rpartition('/')[2]}")
     moving.write_bytes(content)
-    print(f"{video}: {describe(explanation)}; {deciding(explanation.time)}; {moving.with_suffix('.png')}, {moving}")
+    print(
+        f"{video.path}: {describe(explanation)}; {deciding(explanation.time)}; {moving.with_suffix('.png')}, {moving}"
+    )
 
 
 def explain_worst(predictor: Predictor, rows: Sequence[dict[str, str]], arguments: argparse.Namespace) -> None:
-    """Write worst_clips.png: for each wrong clip what spoke for the prediction and for the true class."""
+    """Write the picture of the worst clips: what spoke for the prediction and what for the true class."""
     from timesformer.inference.explain import explain, panel_of
     from timesformer.visualization.explanations import save_explanations
 
@@ -108,7 +121,7 @@ def explain_worst(predictor: Predictor, rows: Sequence[dict[str, str]], argument
         panels.append(panel_of(found, f"{Path(row['path']).name}: {scores}"))
     if not panels:
         raise UserError("none of the worst clips could be read")
-    path = arguments.out / "worst_clips.png"
+    path = arguments.out / WORST_PICTURE
     save_explanations(panels, path, f"Worst clips of {arguments.worst}, {arguments.method}")
     print(path)
 
@@ -127,19 +140,3 @@ def worst_rows(run: Path) -> list[dict[str, str]]:
     if not rows:
         raise UserError(f"{table} lists no clip: the test had none wrong")
     return rows[:NUM_WORST]
-
-
-def output_names(videos: Sequence[str]) -> list[str]:
-    """A name for the files of each video: its own without suffix, with as many folders before it as tell them apart.
-
-    Raises:
-        UserError: a video is named twice.
-    """
-    paths = [Path(video).resolve() for video in videos]
-    if twice := [path for index, path in enumerate(paths) if path in paths[:index]]:
-        raise UserError(f"{twice[0]} is named more than once")
-    for depth in range(1, max(len(path.parts) for path in paths)):
-        names = ["_".join([*path.parts[1:][-depth:-1], path.stem]) for path in paths]
-        if len({*names}) == len(names):
-            return names
-    return ["_".join(path.parts[1:]) for path in paths]  # which differ in their suffixes only

@@ -31,6 +31,7 @@ FILE = "report.html"  # in OUTPUT_DIR
 PICTURES = {
     "input_clips.png": "Training clips as the model gets them, one row of frames per clip",
     "worst_clips.png": "The worst of the wrong test clips as the model saw them, one row of frames per clip",
+    "worst_clips_explained.png": "What decided in the worst test clips (timesformer explain RUN --worst RUN --out RUN)",
 }
 PNG = "image/png"
 

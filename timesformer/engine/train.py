@@ -68,8 +68,9 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
     if training.overfitting:
         run.remarks.append(training.overfitting)
     if found := state.calibration:
-        text = "scores calibrated on %d validation clips: temperature %.2f, at most 1%% wrong from %.2f on"
-        log.info(text, found.clips, found.temperature, found.threshold)
+        safe = f"at most 1% wrong from {found.threshold:.2f} on" if found.threshold < 1 else "no score is safe"
+        text = "scores calibrated on %d validation clips: temperature %.2f, %s"
+        log.info(text, found.clips, found.temperature, safe)
     if run.processes.rank == 0:
         from timesformer.visualization.curves import save_curves
         from timesformer.visualization.figures import optional

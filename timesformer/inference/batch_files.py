@@ -20,6 +20,7 @@ from timesformer.datasets.records import VideoRecord
 from timesformer.datasets.video_dataset import Failure
 from timesformer.evaluation.metrics import show_metrics, summarize
 from timesformer.inference.predictor import Predictor
+from timesformer.inference.sources import file_names
 from timesformer.inference.windows import windows
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import UserError, VideoReadError
@@ -93,7 +94,7 @@ def predict_files(
         UserError: a file cannot be written.
     """
     result, labels, scores = Result(), [], []
-    names = _file_names(videos)
+    names = file_names(videos)
     if output.overlay:
         _check_overlay(videos, names, output.overlay)
     clips: list[VideoRecord] = []
@@ -150,21 +151,8 @@ def _bar(total: int) -> Any:
     return tqdm(total=total, unit=" clips", desc="predicting", leave=False, disable=None, dynamic_ncols=True)
 
 
-def _file_names(videos: Sequence[VideoRecord]) -> list[str]:
-    """A name for each video's files, without extension: its path below the folder that all have in common.
-
-    Where two would be the same the extension stays: a.avi and a.mp4.
-    """
-    paths = [os.path.abspath(video.path) for video in videos]
-    top = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    full = [os.path.relpath(path, top) for path in paths]
-    stems = [os.path.splitext(name)[0] for name in full]
-    count = Counter(stems)
-    return [name if count[stem] > 1 else stem for name, stem in zip(full, stems, strict=True)]
-
-
 def _check_overlay(videos: Sequence[VideoRecord], names: Sequence[str], folder: Path) -> None:
-    if twice := [name for name, number in Counter(names).items() if number > 1]:
+    if twice := [path for path, number in Counter(video.path for video in videos).items() if number > 1]:
         raise UserError(f"--overlay writes one file a video, and {twice[0]} is listed in several parts. Leave it out")
     sources = {os.path.realpath(video.path) for video in videos}
     if any(os.path.realpath(folder / f"{name}.mp4") in sources for name in names):

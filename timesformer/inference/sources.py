@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,6 +70,23 @@ def find_videos(
     if repeated:
         warnings.append(f"{len(repeated)} videos were named more than once and count once, such as {repeated[0]}")
     return [*records.values()], warnings
+
+
+def file_names(videos: Sequence[VideoRecord]) -> list[str]:
+    """The name of what is written of each video, without extension: its path below the folder that all have in common.
+
+    Where two would be the same the extension stays (a.avi and a.mp4), and parts of one video have their seconds.
+    """
+    paths = [os.path.abspath(video.path) for video in videos]
+    top = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    full = [os.path.relpath(path, top) for path in paths]
+    stems = [os.path.splitext(name)[0] for name in full]
+    files, parts = Counter(stem for stem, _ in {*zip(stems, full, strict=True)}), Counter(full)
+    found = []
+    for video, stem, name in zip(videos, stems, full, strict=True):
+        part = f"_{video.start_sec:g}-{video.end_sec or 'end'}" if parts[name] > 1 else ""
+        found.append((name if files[stem] > 1 else stem) + part)
+    return found
 
 
 def validation_videos(settings: Mapping[str, Any]) -> list[VideoRecord]:

@@ -26,13 +26,20 @@ class Event(NamedTuple):
 
 
 def render_stream(
-    seed: int, split: int, number: int, labels: Sequence[int], *, frame_size: tuple[int, int], hard: bool
+    seed: int,
+    split: int,
+    number: int,
+    labels: Sequence[int],
+    *,
+    frame_size: tuple[int, int],
+    hard: bool,
+    gap_sec: tuple[float, float] = GAP_SEC,
 ) -> tuple[np.ndarray, list[Event]]:
     """A video in which person `number` of split 0, 1 or 2 makes the gestures `labels`: RGB, uint8 (T, H, W, 3)."""
     difficulty = HARD if hard else EASY
     person = Person.sample(numpy_generator(seed, split, number), difficulty)
     generator = numpy_generator(seed, split, number, STREAM_KEY)
-    positions, events = plan(generator, person, labels)
+    positions, events = plan(generator, person, labels, gap_sec)
     return draw_frames(generator, person, difficulty, positions, frame_size), events
 
 
@@ -60,7 +67,9 @@ def _overlap(start: int, end: int, event: Event) -> float:
     return max(0, min(end, event.end) - max(start, event.start)) / (event.end - event.start)
 
 
-def plan(generator: np.random.Generator, person: Person, labels: Sequence[int]) -> tuple[np.ndarray, list[Event]]:
+def plan(
+    generator: np.random.Generator, person: Person, labels: Sequence[int], gap_sec: tuple[float, float] = GAP_SEC
+) -> tuple[np.ndarray, list[Event]]:
     """Positions (T, 2) of the hand over a stream, see `Form`, and where in it the gestures are."""
     parts, events, num_frames = [], [], 0
     here = np.array([generator.uniform(-0.5, 0.5), OUT_OF_SIGHT])
@@ -73,7 +82,7 @@ def plan(generator: np.random.Generator, person: Person, labels: Sequence[int]) 
             still = Timing(0.0, 0.0, timing.ease, timing.skew)  # the gaps are the rests
             curve = hand_positions(label, form, still, round(FPS * seconds))
         there = curve[0] if len(curve) else np.array([0.0, OUT_OF_SIGHT])
-        parts += [gap(generator, here, there), curve]
+        parts += [gap(generator, here, there, gap_sec), curve]
         if label is not None:
             start = num_frames + len(parts[-2])
             events.append(Event(label, start, start + len(curve)))
@@ -82,9 +91,11 @@ def plan(generator: np.random.Generator, person: Person, labels: Sequence[int]) 
     return np.concatenate(parts), events
 
 
-def gap(generator: np.random.Generator, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+def gap(
+    generator: np.random.Generator, here: np.ndarray, there: np.ndarray, gap_sec: tuple[float, float]
+) -> np.ndarray:
     """The way of the hand from one gesture to the next: a rest on the way, wandering, or out of sight: (T, 2)."""
-    num_frames = round(FPS * generator.uniform(*GAP_SEC))
+    num_frames = round(FPS * generator.uniform(*gap_sec))
     kind = generator.choice(("rest", "wander", "leave"))
     middle = (here + there) / 2 + generator.normal(0.0, 0.2, 2)
     if kind == "leave":
