@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from timesformer.config.defaults import set_value
 from timesformer.datasets.gestures.curves import CLASS_NAMES, MIRROR_PAIRS
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.engine import test as testing
-from timesformer.engine.audits import choose_variants, report_audits, trained_flips
+from timesformer.engine.audits import choose_variants, make_audits, trained_flips
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.video.clip_spec import Views
 from timesformer.video.variants import Variants
@@ -59,9 +60,9 @@ def test_what_the_training_flipped_is_what_its_checkpoint_says(
     flips = ("DATA.RANDOM_FLIP", True, "DATA.FLIP_LABEL_MAP", "[[2,3]]", "DATA.FLIP_ONLY_MAPPED", True)
     assert run(tmp_path, *flips, "TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1) == 0
     given: list[Any] = []
-    monkeypatch.setattr(testing, "report_audits", lambda *args: given.append(args) or [])
+    monkeypatch.setattr(testing, "make_audits", lambda *args: given.append(args) or {})
     assert run(tmp_path, "TRAIN.ENABLE", False) == 0
-    (_, videos, predictions, num_classes, training) = given[0]
+    (videos, predictions, num_classes, training) = given[0]
     assert (len(videos.records), predictions.guesses.shape, num_classes) == (12, (12, 5), 12)
     assert training["DATA.RANDOM_FLIP"] is True and training["DATA.FLIP_LABEL_MAP"] == [[2, 3]]
 
@@ -95,18 +96,19 @@ def test_which_tests_are_audited(caplog: pytest.LogCaptureFixture) -> None:
     assert "left out for 301 videos of 1 x 1 view; TEST.AUDITS True makes them" in caplog.text
 
 
-def test_a_training_against_the_findings_is_a_warning(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text('{"top1": 100.0}')
+def test_a_training_against_the_findings_is_a_warning() -> None:
     labels = [i % 2 for i in range(20)]
     videos = VideoList([VideoRecord(f"{i}.mp4", label, "") for i, label in enumerate(labels)], ["left", "right"])
     guesses = np.stack([labels, [1 - label for label in labels], labels, labels, labels], axis=1)
     predictions = Predictions(np.arange(20), [*labels], np.eye(2)[labels], [], np.ones(20), [], guesses)
-    assert report_audits(tmp_path, videos, predictions, 2, {}) == []
-    assert results(tmp_path)["audits"]["flip_label_map"] == [["left", "right"]] and results(tmp_path)["top1"] == 100
-    (warning,) = report_audits(tmp_path, videos, predictions, 2, {"DATA.RANDOM_FLIP": True, "MODEL.NUM_CLASSES": 2})
+    unknown = make_audits(videos, predictions, 2, {})
+    assert unknown["flip_label_map"] == [["left", "right"]] and unknown["warnings"] == []
+    flips = {"DATA.RANDOM_FLIP": True, "MODEL.NUM_CLASSES": 2}
+    (warning,) = make_audits(videos, predictions, 2, flips)["warnings"]
     assert "DATA.FLIP_LABEL_MAP needs" in warning
-    corrected = {"DATA.RANDOM_FLIP": True, "DATA.FLIP_LABEL_MAP": [["right", "left"]], "MODEL.NUM_CLASSES": 2}
-    assert report_audits(tmp_path, videos, predictions, 2, corrected) == []
+    assert make_audits(videos, predictions, 2, flips | {"DATA.FLIP_LABEL_MAP": [["right", "left"]]})["warnings"] == []
+    nothing = Predictions(np.arange(0), [], np.empty((0, 2)), [], np.ones(0), [], guesses[:0])
+    assert make_audits(videos, nothing, 2, {}) == {} == make_audits(videos, replace(nothing, guesses=None), 2, {})
 
 
 def test_a_space_only_model_needs_no_motion(tmp_path: Path, run: Run) -> None:

@@ -1,10 +1,8 @@
-"""The audits of a test: whether they are made, what the training did with flips, and where the findings go."""
+"""The audits of a test: whether they are made, and what the training did with flips."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -12,7 +10,7 @@ from fvcore.common.config import CfgNode
 from timesformer.config.load import config_from_settings
 from timesformer.datasets.mirror import flip_label_map
 from timesformer.datasets.records import VideoList
-from timesformer.evaluation.audits import audit, audit_table, worth_auditing
+from timesformer.evaluation.audits import audit, worth_auditing
 from timesformer.evaluation.evaluate import Predictions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger
@@ -35,24 +33,21 @@ def choose_variants(cfg: CfgNode, num_videos: int) -> Variants | None:
     return None
 
 
-def report_audits(
-    folder: Path, videos: VideoList, predictions: Predictions, num_classes: int, training: Mapping[str, Any]
-) -> list[str]:
-    """Log what the guesses say, and add it to `folder`/results.json as `audits`.
+def make_audits(
+    videos: VideoList, predictions: Predictions, num_classes: int, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `audit` finds; {} without guesses.
 
     Args:
-        folder: OUTPUT_DIR, with the results of the test.
         videos: the list.
-        predictions: of the test, with guesses.
+        predictions: of the test.
         num_classes: K.
         training: settings of the weights' training, by dotted key; {} where they are not known.
-
-    Returns:
-        Warnings.
     """
-    assert predictions.guesses is not None
+    if predictions.guesses is None or not len(predictions.guesses):
+        return {}
     flipped, mapped = trained_flips(config_from_settings(training), videos.class_names)
-    found = audit(
+    return audit(
         [int(label) for label in predictions.labels],  # type: ignore[arg-type]  # one each
         predictions.guesses,
         videos.class_names,
@@ -61,10 +56,6 @@ def report_audits(
         flipped=flipped,
         mapped=mapped,
     )
-    path = folder / "results.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"audits": found}, indent=2) + "\n")
-    log.info("\n%s\n", "\n".join(audit_table(found)))
-    return found["warnings"]  # type: ignore[no-any-return]
 
 
 def trained_flips(cfg: CfgNode, class_names: list[str]) -> tuple[list[int], dict[int, int]]:

@@ -13,11 +13,12 @@ from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.attention_forms import choose_forms
-from timesformer.engine.audits import choose_variants, report_audits
+from timesformer.engine.audits import choose_variants, make_audits
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.load_weights import load_and_report
 from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys
+from timesformer.evaluation.audits import audit_table
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
 from timesformer.utils.errors import CheckpointError, ConfigError
@@ -65,6 +66,7 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         return
     history = run.events.history()
     epoch, step = (max((row[name] for row in history), default=0) for name in ("epoch", "step"))
+    audits = make_audits(videos, predictions, cfg.MODEL.NUM_CLASSES, report.settings)
     metrics, matrix = write_report(
         run.output_dir,
         title=f"{cfg.MODEL.MODEL_NAME}, {cfg.TEST.SPLIT}, {views}",
@@ -73,9 +75,11 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         dataset=loader.dataset,
         predictions=predictions,
         multi_label=cfg.DATA.MULTI_LABEL,
+        audits=audits,
     )
-    if variants:
-        run.warn_once(report_audits(run.output_dir, videos, predictions, cfg.MODEL.NUM_CLASSES, report.settings))
+    if audits:
+        log.info("\n%s\n", "\n".join(audit_table(audits)))
+        run.warn_once(audits["warnings"])
     run.events.record("test", epoch=epoch, step=step, **metrics)
     if matrix is not None:
         from timesformer.visualization.confusion import confusion_figure

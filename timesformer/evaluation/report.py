@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ def write_report(
     dataset: VideoDataset,
     predictions: Predictions,
     multi_label: bool = False,
+    audits: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None]:
     """Write every file of a test into `folder` and log the table.
 
@@ -46,6 +47,7 @@ def write_report(
         dataset: that was scored.
         predictions: of `evaluate`.
         multi_label: several labels per video.
+        audits: what they have found, for results.json.
 
     Returns:
         The metrics (see `summarize`), and the confusion matrix (K, K); None with several labels.
@@ -58,11 +60,7 @@ def write_report(
     people = videos.people(predictions.indices)
     metrics = summarize(scores, labels, multi_label=multi_label, people=people)
     write_predictions(folder / "predictions.csv", videos, predictions)
-    missing = folder / "missing_videos.csv"
-    if predictions.missing:
-        write_failures(missing, predictions.missing)
-    else:
-        missing.unlink(missing_ok=True)
+    write_failures(folder / "missing_videos.csv", predictions.missing)
     lines = [
         title,
         f"videos scored     {len(labels)} of {predictions.num_videos}",
@@ -71,8 +69,8 @@ def write_report(
     if by_person(people) and not multi_label:
         lines.append(f"interval          95%, by person: {len(set(people))} of them, whose videos are not independent")
     if len(labels):
-        distinct = predictions.distinct_frames.mean()
-        lines.append(f"distinct frames   {distinct:.1f} of {dataset.spec.sampled_frames} per clip")
+        mean, most = predictions.distinct_frames.mean(), dataset.spec.sampled_frames
+        lines.append(f"distinct frames   {mean:.1f} of {most} per clip")
     results: dict[str, Any] = {"split": split, "list": fingerprint(videos.records)}
     results |= {"videos": predictions.num_videos, "scored": len(labels), **metrics}
     matrix = None
@@ -83,9 +81,10 @@ def write_report(
         matrix = confusion(scores, np.asarray(labels))
         accuracy = per_class_accuracy(matrix)
         results["per_class"] = dict(zip(names, accuracy.tolist(), strict=True))
-        for true, guess in most_confused(matrix, 3):
-            pair = f"{names[true]} with {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
-            lines.append(f"most confused     {pair}")
+        lines += [
+            f"most confused     {names[true]} with {names[guess]}: {matrix[true, guess]} of {matrix[true].sum()}"
+            for true, guess in most_confused(matrix, 3)
+        ]
         with optional(folder / "confusion.png"):
             save_confusion(matrix, names, folder / "confusion.png")
         with optional(folder / "per_class.png"):
@@ -98,6 +97,7 @@ def write_report(
     if predictions.missing:
         shown = [f"  {failure}" for failure in predictions.missing[:10]]
         lines += [f"not scored        {len(predictions.missing)}, all in missing_videos.csv", *shown]
+    results |= {"audits": audits} if audits else {}
     (folder / "results.json").write_text(simplejson.dumps(results, indent=2, ignore_nan=True) + "\n")
     lines.append(f"pictures, tables  {folder}")
     width = max(len(line) for line in lines)
@@ -161,7 +161,10 @@ def read_predictions(path: Path, *, multi_label: bool = False) -> tuple[list[Vid
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write the videos that could not be read as csv with the columns path, line and cause."""
+    """Write the videos that could not be read as csv with the columns path, line and cause; without any, no file."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
     with path.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "line", "cause"])
