@@ -130,7 +130,7 @@ def test_the_interval_of_a_difference_covers_it_and_knows_persons() -> None:
     assert 0.93 * 400 <= covered <= 0.98 * 400
     people = [f"person {i // 20}" for i in range(200)]
     before, after = np.ones(200, bool), np.arange(200) < 100  # five persons lose everything, five nothing
-    assert metrics.paired_difference(after, before, people) == pytest.approx((50, 12, 88), abs=3)  # Student: 12.3 to 87.7
+    assert metrics.paired_difference(after, before, people) == pytest.approx((50, 12, 88), abs=3)
 
 
 def test_log_loss_of_single_and_several_labels() -> None:
