@@ -50,8 +50,8 @@ class Predictions:
     missing: list[Failure]
     distinct_frames: np.ndarray
     warnings: list[str]
-    durations_sec: np.ndarray = field(default_factory=lambda: np.empty(0))
     guesses: np.ndarray | None = None
+    durations_sec: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def num_videos(self) -> int:
