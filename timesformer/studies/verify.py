@@ -208,7 +208,9 @@ def check_labels(run: RunFolder) -> Outcome:
     expected = run.json("results.json")["scored"]
     if len(records) != expected:
         problems.append(f"  {len(records)} rows, but results.json says {expected}")
-    return _outcome(problems, f"{count(len(records), 'row')} of predictions.csv are as in the test list", "does not fit:")
+    return _outcome(
+        problems, f"{count(len(records), 'row')} of predictions.csv are as in the test list", "does not fit:"
+    )
 
 
 def check_metrics(run: RunFolder) -> Outcome:
