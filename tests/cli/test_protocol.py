@@ -42,7 +42,12 @@ def clips(tmp_path: Path) -> Path:
         for take, name in enumerate(CLASSES * 2):
             path = tmp_path / "clips" / f"{PEOPLE[person]}_{name}_{take}.mp4"
             path.parent.mkdir(exist_ok=True)
-            path.touch()
+            if (person, take) == (0, 0):  # a folder of frames
+                path = path.with_suffix("")
+                path.mkdir()
+                (path / "1.jpg").touch()
+            else:
+                path.touch()
             scene = SCENES[(person + take // 3) % 3]
             rows.append(ManifestRow(path=path.name, label=name, subject=PEOPLE[person], scene=scene, split="train"))
     rows[3:5] = [
@@ -118,7 +123,9 @@ def test_the_lists_of_the_folds(
         lists = load_lists(load_run_config(str(tmp_path / "out/config.yaml"), words).cfg)
         assert fingerprint(lists["test"].records) == json.loads((folder / "results.json").read_text())["list"]
         assert lists["train"].class_names == sorted(CLASSES)
-    assert sorted(tested) == sorted(str(path) for path in (tmp_path / "clips").glob("*.mp4"))
+        (frames,) = [record for videos in lists.values() for record in videos.records if record.frames]
+        assert frames.path.endswith("p0_wave_0") and len(frames.frames) == 1
+    assert sorted(tested) == sorted(str(path) for path in (tmp_path / "clips").glob("p*"))
 
 
 def test_the_tables(

@@ -140,6 +140,20 @@ def test_an_edit_is_found_and_named(
     assert result == "DIFFERS" and message in detail
 
 
+def test_an_interval_of_another_version_is_no_edit(copy: Path) -> None:
+    results = json.loads((copy / "results.json").read_text())
+    (copy / "results.json").write_text(json.dumps(results | {"top1_low": 0.1}))
+    run = studies.RunFolder(copy, [])
+    assert studies.check_metrics(run)[0] == "DIFFERS"
+    versions = json.loads((copy / "versions.json").read_text())
+    (copy / "versions.json").write_text(json.dumps(versions | {"git": {"revision": "0123456789", "dirty": False}}))
+    result, detail = studies.check_metrics(run)
+    assert result == "ok" and "not the interval, which another version" in detail
+    assert "; the run is of timesformer" in studies.check_settings(run)[1]
+    (copy / "results.json").write_text(json.dumps(results | {"top1_low": 0.1, "top1": 99.0}))
+    assert studies.check_metrics(run)[0] == "DIFFERS"
+
+
 def stretch(run: studies.RunFolder) -> tuple[Path, Path]:
     files = [run.folder / f"checkpoints/checkpoint_epoch_0000{epoch}.pyth" for epoch in (2, 3)]
     return files[0], files[1]

@@ -74,7 +74,7 @@ def accuracy_interval(correct: np.ndarray, people: Sequence[str] = ()) -> tuple[
     everything is right or wrong.
 
     Of 2,000 simulated experiments with 20 or 30 persons, 12 videos each and an accuracy of 60 to 90% it covers the true
-    one in 93 to 97%, with 10 persons in 94 to 97.1%; percentiles of resampled persons cover it in as few as 84%. From
+    one in 93 to 97%, with 10 persons in 93 to 97.1%; percentiles of resampled persons cover it in as few as 84%. From
     95% accuracy on, or where persons differ much and have unequal numbers of videos, coverage can fall to 87%.
 
     Args:

@@ -31,9 +31,8 @@ def other_machine(there: Mapping[str, Any], checkpoint: Mapping[str, Any] | None
         checkpoint: of the run, for the number of processes.
     """
     here = collect_versions()
-    revisions = [(each.get("git") or {}).get("revision") or each.get("timesformer") for each in (there, here)]
     pairs = {
-        "timesformer": revisions,
+        "timesformer": [each.get("timesformer") for each in (there, here)],
         "torch": [each.get("libraries", {}).get("torch") for each in (there, here)],
         "FFmpeg": [each.get("ffmpeg") for each in (there, here)],
         "CPU": [each.get("cpu", "unknown") for each in (there, here)],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,11 +40,23 @@ def _quietly(config: Path, words: list[str]) -> Iterator[tuple[LoadedConfig, Pat
     """The configuration for a temporary OUTPUT_DIR; log lines are not shown."""
     with tempfile.TemporaryDirectory(prefix="timesformer-verify-") as folder:
         loaded = load_run_config(str(config), [*words, "OUTPUT_DIR", folder, "TENSORBOARD.ENABLE", "False"])
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                yield loaded, Path(folder)
-        finally:
-            setup_logging()
+        with _no_output():
+            yield loaded, Path(folder)
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """Nothing on standard output, of the processes that are started either."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+            os.dup2(nothing.fileno(), 1)
+            yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        setup_logging()  # the log file was in the temporary folder
 
 
 def retest(config: Path, words: list[str], checkpoint: Path, read: Callable[[Path], Any]) -> Any:

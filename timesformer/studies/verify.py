@@ -33,6 +33,7 @@ from timesformer.studies.protocol import SETTINGS
 from timesformer.studies.recompute import retest, retrain
 from timesformer.studies.results import problems_of
 from timesformer.utils.console import count
+from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import json_lines
 from timesformer.utils.paths import AS_NAMED
@@ -147,7 +148,7 @@ def _checked(what: str, check: Callable[[RunFolder], Outcome], run: RunFolder) -
 def check_protocol(run: RunFolder) -> Outcome:
     """The table of a protocol, held against the predictions of its runs."""
     fine = "results.json and predictions.csv follow from the predictions of the runs"
-    return _outcome(problems_of(run.folder), fine, "edited:")
+    return _outcome(problems_of(run.folder), fine, "does not fit:")
 
 
 def check_settings(run: RunFolder) -> Outcome:
@@ -155,7 +156,9 @@ def check_settings(run: RunFolder) -> Outcome:
     if (newest := checkpoints.newest_checkpoint(run.folder)) is None:
         return SKIPPED, "no checkpoint is kept"
     lines = checkpoints.differences(checkpoints.read_checkpoint(newest), run.cfg(""), {})
-    return _outcome(lines, f"config.yaml is that of {newest.name}", f"config.yaml is not that of {newest.name}:")
+    there, here = _revisions(run, "")
+    of = f"; the run is of timesformer {there}, this is {here}" if there != here else ""
+    return _outcome(lines, f"config.yaml is that of {newest.name}{of}", f"config.yaml is not that of {newest.name}:")
 
 
 def check_lists(run: RunFolder) -> Outcome:
@@ -205,7 +208,9 @@ def check_labels(run: RunFolder) -> Outcome:
     expected = run.json("results.json")["scored"]
     if len(records) != expected:
         problems.append(f"  {len(records)} rows, but results.json says {expected}")
-    return _outcome(problems, f"{count(len(records), 'row')} of predictions.csv are as in the test list", "edited:")
+    return _outcome(
+        problems, f"{count(len(records), 'row')} of predictions.csv are as in the test list", "does not fit:"
+    )
 
 
 def check_metrics(run: RunFolder) -> Outcome:
@@ -224,7 +229,9 @@ def check_metrics(run: RunFolder) -> Outcome:
         found |= {f"per_class {name}": value for name, value in zip(names, accuracies, strict=True)}
         written = {f"per_class {name}": value for name, value in results["per_class"].items()}
         results, found = {**results, **written}, {**dict.fromkeys(written), **found}
-    if _other_version(run) and any(not _same(found.get(name), results.get(name)) for name in _INTERVAL):
+    if len({*_revisions(run, run.tested_by)}) > 1 and any(
+        not _same(found.get(name), results.get(name)) for name in _INTERVAL
+    ):
         detail += "; not the interval, which another version of timesformer has computed"
         found = {name: value for name, value in found.items() if name not in _INTERVAL}
     problems = [
@@ -232,7 +239,7 @@ def check_metrics(run: RunFolder) -> Outcome:
         for name, value in found.items()
         if not _same(value, results.get(name))
     ]
-    return _outcome(problems, detail, "edited:")
+    return _outcome(problems, detail, "does not fit:")
 
 
 def check_history(run: RunFolder) -> Outcome:
@@ -254,7 +261,7 @@ def check_history(run: RunFolder) -> Outcome:
         if not _same(best, content["best_score"]):
             problems.append(f"  best validation: {best} in metrics.jsonl, {content['best_score']} in {path.name}")
     return _outcome(
-        problems, f"{count(compared, 'row')} of metrics.jsonl are as in results.json and checkpoints", "edited:"
+        problems, f"{count(compared, 'row')} of metrics.jsonl are as in results.json and checkpoints", "does not fit:"
     )
 
 
@@ -313,7 +320,7 @@ def _row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _row_differences(there: Mapping[str, Any], now: Mapping[str, Any], title: str = "") -> list[str]:
     title = title or f"{now.get('kind')} at step {now.get('step')}"
     return [
-        f"  {title}: {name} {there.get(name, 'missing')} in metrics.jsonl, {value} computed"
+        f"  {title}: {name} {there.get(name, 'missing')} in metrics.jsonl, should be {value}"
         for name, value in now.items()
         if name not in _TIMES and not _same(there.get(name), value)
     ]
@@ -331,5 +338,7 @@ def _outcome(problems: Sequence[str], fine: str, wrong: str) -> Outcome:
     return (DIFFERS, "\n".join([wrong, *problems])) if problems else (OK, fine)
 
 
-def _other_version(run: RunFolder) -> bool:
-    return any("timesformer" in reason for reason in other_machine(run.json(f"{run.tested_by}versions.json")))
+def _revisions(run: RunFolder, prefix: str) -> list[str]:
+    """The version and revision of the run's code and of this one."""
+    both = (run.json(f"{prefix}versions.json"), collect_versions())
+    return [f"{each.get('timesformer')} {((each.get('git') or {}).get('revision') or '')[:7]}".strip() for each in both]
