@@ -135,8 +135,9 @@ class PyAVReader:
         that the decoder holds back are given too.
         """
         codec, unsent = self._stream.codec_context, set(wanted)
+        skips = codec.name != "libdav1d"  # reads skip_frame only when it opens: wanted frames would be missing
         for packet in self._packets_from(key):
-            codec.skip_frame = "DEFAULT" if not packet.size or packet.pts in wanted else "NONREF"
+            codec.skip_frame = "NONREF" if skips and packet.size and packet.pts not in wanted else "DEFAULT"
             yield from self._decoded.pop(packet.pts, None) or codec.decode(packet if packet.size else None)
             unsent.discard(packet.pts)
             if not packet.size or (self._survey.interlaced and not wanted):
