@@ -35,7 +35,8 @@ CLIP = (3, 8, 48, 48)
 def relative(found: list[Tensor], wanted: list[Tensor]) -> float:
     """The largest difference of logits and gradients, each over the norm of what is wanted."""
     pairs = zip(found, wanted, strict=True)
-    return max(float((a.detach().cpu().double() - b.detach()).norm() / b.detach().norm().clamp_min(1e-12)) for a, b in pairs)
+    doubles = ((a.detach().cpu().double(), b.detach()) for a, b in pairs)
+    return max(float((a - b).norm() / b.norm().clamp_min(1e-12)) for a, b in doubles)
 
 
 def results(model: nn.Module, clips: Tensor, precision: str) -> list[Tensor]:
