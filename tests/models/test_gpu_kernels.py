@@ -105,6 +105,10 @@ def test_the_fastest_form_is_chosen(fastest: str) -> None:
     assert choose(SHAPE, 6, CPU, seconds=seconds) == fastest
 
 
+def test_forms_are_measured() -> None:
+    assert choose(Shape(2, 4, 1, "float32"), 2, CPU) in FORMS
+
+
 def test_a_form_that_does_not_work_here_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

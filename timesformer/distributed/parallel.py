@@ -54,6 +54,14 @@ def parallelize(
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
+    return _wrapped(modules, strategy, device, world_size, dtype)
+
+
+def _wrapped(
+    modules: list[nn.Module], strategy: str, device: torch.device, world_size: int, dtype: torch.dtype | None
+) -> nn.Module:
+    """The first of `modules` to train with; FSDP2 shards all of them."""
+    model = modules[0]
     if strategy == "ddp":
         # Not `static_graph`: the empty passes of a process without clips do not use the graph of the others.
         devices = None if device.type == "cpu" else [device.index]

@@ -166,13 +166,14 @@ def choose(shape: Shape, rows: int, device: torch.device, *, seconds: Callable[.
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    wait = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     times = []
     for _ in range(5):
-        torch.accelerator.synchronize(device)
+        wait()
         start = time.perf_counter()
         for _ in range(RUNS):
             run()
-        torch.accelerator.synchronize(device)
+        wait()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
