@@ -50,7 +50,7 @@ def test_a_manifest_with_planted_faults(tmp_path: Path, capsys: pytest.CaptureFi
     }
     copies = by_check["near copies in two lists"]
     assert {Path(video["path"]).name for video in copies["videos"]} == {"0017.avi", "copy.mp4"}
-    assert [video["source"] for video in copies["remove"]] == ["videos.csv:19"] and copies["likeness"] > 0.75
+    assert [video["source"] for video in copies["remove"]] == ["videos.csv:19"] and copies["likeness"] > 0.85
     assert "S3" in by_check["person in two lists"]["what"]
     assert [video["source"] for video in by_check["person in two lists"]["remove"]] == ["videos.csv:132"]
     assert "sed -i.bak '19d;32d;132d;183d;' videos.csv" in printed.out
