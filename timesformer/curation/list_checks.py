@@ -53,12 +53,12 @@ def _shared(overlap: Overlap) -> Finding:
     pairs = zip(overlap.splits, overlap.videos, strict=True)
     both = [[Listed(split, record) for record in videos] for split, videos in pairs]
     noun = {"subject": "person", "scene": "scene", "name": "person or scene"}[overlap.kind]
-    fewer = min(both, key=len)
+    fewer, more = sorted(both, key=len)
     advice = f"Keep each {noun} in one list: move or remove the videos of the smaller side ({fewer[0].split})."
     guessed = overlap.kind == "name"
     check = f"{noun} in two lists" + " (guessed from names)" * guessed
     severity = ERROR if overlap.kind == "subject" else WARNING
-    return Finding(severity, check, overlap.text, advice, both[0] + both[1], [] if guessed else fewer)
+    return Finding(severity, check, overlap.text, advice, fewer + more, [] if guessed else fewer)
 
 
 def flip_findings(names: Sequence[str], pairs: Pairs, *, only_mapped: bool) -> list[Finding]:
