@@ -145,6 +145,17 @@ def test_what_deserves_a_look_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "unreadable  1\n" in output and "P2_9.mp4: " in output
 
 
+@pytest.mark.usefixtures("untimed")
+def test_too_few_videos_for_a_val_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("up/1.mp4", "up/2.mp4", "down/1.mp4"):
+        write(tmp_path / "clips" / name, "up", 1, 0)
+    assert main([str(tmp_path / "clips"), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        "warning: no video is in val, and a training needs that list: a class needs at least 3"
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

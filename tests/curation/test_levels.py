@@ -18,6 +18,8 @@ from timesformer.curation.levels import group_of_names, labels_in_names, level_r
         (["room1/a", "room1/b", "room2/a", "room2/b"], ["scene", "label"]),
         (["clips/a", "clips/b"], ["", "label"]),  # one folder around all of it
         (["a/clip7", "a/clip8", "b/clip9"], ["label", ""]),  # a folder for each video
+        (["Subject1/G1", "Subject1/G2", "Subject2/G1", "Subject2/G2"], ["subject", "label"]),
+        (["train/s1", "train/s2", "test/s1"], ["split", "label"]),  # signs
         (["train/a", "train/b", "bus/a"], ["label", ""]),  # a vehicle, not a split
     ],
 )
@@ -29,6 +31,11 @@ def test_names_of_files_say_which_of_two_levels_is_the_class() -> None:
     folders = [[c, p] for p in ("anna", "ben") for c in ("left", "right")]
     assert level_roles(folders, [f"{c}_{p}_clip" for c, p in folders])[1] == "label"  # both are: the inner one
     assert level_roles(folders, [f"{c}_1" for c, _ in folders]) == ["label", "subject"]
+
+
+def test_folders_of_people_with_the_class_in_the_names_of_files() -> None:
+    folders = [["p1", "session2"], ["p1", "session3"], ["p2", "session2"], ["p2", "session3"]]
+    assert level_roles(folders, ["left_1", "right_1", "left_2", "right_2"]) == ["subject", "scene"]
 
 
 def test_numbered_words() -> None:

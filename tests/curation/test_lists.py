@@ -52,6 +52,21 @@ def test_a_list_for_each_split_with_people_and_missing_videos(root: Path) -> Non
     assert "1 videos do not exist" in " ".join(find_clips(str(root)).notes)
 
 
+def test_frame_folders_by_number_and_labels_of_several_words(tmp_path: Path) -> None:
+    for number in ("34870", "56557", "129112"):
+        for frame in (1, 2):
+            (tmp_path / "20bn-jester-v1" / number).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "20bn-jester-v1" / number / f"{frame:05}.jpg").touch()
+    (tmp_path / "jester-v1-train.csv").write_text("34870;Drumming Fingers\n56557;Sliding Two Fingers Right\n")
+    (tmp_path / "jester-v1-validation.csv").write_text("129112;Drumming Fingers\n")
+    assert found(tmp_path) == {
+        ("34870", "Drumming Fingers", "train", "", ""),
+        ("56557", "Sliding Two Fingers Right", "train", "", ""),
+        ("129112", "Drumming Fingers", "val", "", ""),
+    }
+    assert all(len(clip.record.frames) == 2 for clip in find_clips(str(tmp_path)).clips)
+
+
 def test_numbers_get_the_names_of_a_file_or_of_the_folders(root: Path) -> None:
     (root / "train.csv").write_text("a 1.mp4 1\nb.mp4 0\n")
     assert {label for _, label, *_ in found(root)} == {"0", "1"}
@@ -78,6 +93,11 @@ def test_a_split_column_and_a_manifest_as_the_source(root: Path) -> None:
         ("x.mp4 up\ny.mp4 down\n", "", r"train.csv: none of its videos exists, such as .*x.mp4"),
         ("path,label,split\nb.mp4,up,now\n", "", r"train.csv:2: split 'now' is none of train, val, test"),
         ("path,label\nb.mp4,\n", "", r"train.csv:2: should be a path and a label, found 'b.mp4'"),
+        (
+            "label,youtube_id,split\nup,x,train\n",
+            "",
+            r"(?s)no column for the path .*or move it away to go by the folders",
+        ),
     ],
 )
 def test_contradictions_name_both_lines(root: Path, train: str, test: str, message: str) -> None:

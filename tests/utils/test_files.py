@@ -13,7 +13,7 @@ import pytest
 from timesformer.config import load_config
 from timesformer.datasets.list_files import Table
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import not_a_file
+from timesformer.utils.files import not_a_file, write_whole
 from timesformer.video.readers import open_frames, open_video
 from timesformer.weights.files import read_file
 
@@ -49,3 +49,16 @@ def test_files_nothing_and_the_pipes_of_a_shell_are_opened(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "gone", "/dev/stdin", "a\0b"):
         assert not_a_file(path) == ""
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a", b"first")
+
+    def full(path: Path, content: bytes) -> None:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["a"]

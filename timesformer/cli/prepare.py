@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TIMED_STEPS = 5  # by which the time of a training is estimated
 DESCRIPTION = """\
 Make DIR/videos.csv (label, person, scene and split of each clip), classes.txt
-and config.yaml, with which `timesformer train --cfg DIR/config.yaml` trains.
+and config.yaml, from which `timesformer train` trains with no further key.
 FOLDER is not changed. Again: adds new clips; what you edited in DIR stays."""
 
 
@@ -116,7 +117,10 @@ def warnings_of(listing: Listing) -> list[str]:
     of_class: dict[str, set[str]] = {}
     for row in listing.rows:
         of_class.setdefault(row.label, set()).update({row.split} - {""})
-    expected = {*splits} - {""} | {"train", "val"}
+    if "val" not in splits:
+        advice = "a class needs at least 3 videos for one. Write val into the column split of some in videos.csv"
+        lines.append(f"warning: no video is in val, and a training needs that list: {advice}")
+    expected = {*splits} - {""}
     lacking = [
         f"{name} (no {', '.join(sorted(expected - has))})" for name, has in of_class.items() if has and expected - has
     ]
@@ -140,7 +144,7 @@ def write_config(listing: Listing, out: str) -> None:
         path.write_text(render(base, why, make_settings(base, rows, machine, out), rows), encoding="utf-8")
         print(f"{path}: {base} ({why})")
     print(estimate(str(path)))
-    print(f"\nnext: timesformer train --cfg {path}")
+    print(f"\nnext: timesformer train --cfg {shlex.quote(str(path))}")
 
 
 def this_machine() -> Machine:
@@ -175,9 +179,10 @@ def estimate(path: str) -> str:
     except UserError as error:
         return f"warning: this configuration does not train yet: {error}"
     epoch, whole = (timedelta(seconds=round(sec) or 1) for sec in (took.epoch_sec, took.training_sec))
+    how = f"the fastest of {TIMED_STEPS} steps of {count(num_clips, 'clip')}, reading included, validation not"
     return (
-        f"time on this machine: about {epoch} an epoch, {whole} for {loaded.cfg.SOLVER.MAX_EPOCH} epochs "
-        f"(the fastest of {TIMED_STEPS} steps of {count(num_clips, 'clip')}, reading included, validation not)"
+        f"time on this machine, as busy as it is now: about {epoch} an epoch, {whole} for "
+        f"{loaded.cfg.SOLVER.MAX_EPOCH} epochs ({how})"
     )
 
 

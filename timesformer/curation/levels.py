@@ -34,7 +34,10 @@ def level_roles(folders: Sequence[Sequence[str]], stems: Sequence[str] = ()) -> 
         for i in range(depth)
         if not roles[i] and len(names[i]) > 1 and 2 * sum(len(parts) > i for parts in folders) > most
     ]
-    if not open_levels:
+    if not open_levels:  # what looks like people or places may be the classes: Subject1/G7/video
+        groups = [i for i in range(depth) if roles[i] in ("subject", "scene")]
+        if groups and not labels_in_names(stems):
+            roles[max(groups, key=lambda i: (roles[i] == "scene", i))] = "label"
         return roles
     outer, *deeper = open_levels
     crossed = next((i for i in deeper if _is_crossed(folders, outer, i)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,7 +51,7 @@ def find_lists(root: str) -> list[str]:
     ]
     of_split: dict[str, str] = {}
     for path in present:
-        of_split.setdefault(split_of_name(os.path.splitext(os.path.basename(path))[0]), path)
+        of_split.setdefault(split_of_file(path), path)
     if "train" in of_split:
         return [of_split[split] for split in SPLITS if split in of_split]
     sizes: dict[str, int] = {}
@@ -70,9 +71,11 @@ def read_lists(paths: Sequence[str], root: str) -> tuple[list[ListedVideo], list
     rows: list[ListedVideo] = []
     notes: list[str] = []
     for path in paths:
-        of_file = split_of_name(os.path.splitext(os.path.basename(path))[0])
-        found, missing = read_list(path, root)
-        rows += [row._replace(split=row.split or of_file) for row in found]
+        try:
+            found, missing = read_list(path, root)
+        except DataListError as error:
+            raise DataListError(f"{error}\nCorrect the list, or move it away to go by the folders") from error
+        rows += [row._replace(split=row.split or split_of_file(path)) for row in found]
         if missing:
             notes.append(f"{path}: {len(missing)} videos do not exist: {', '.join(shorten(missing, 3))}")
         if not found:
@@ -88,6 +91,12 @@ def read_lists(paths: Sequence[str], root: str) -> tuple[list[ListedVideo], list
     return _with_names([*first.values()], root), notes
 
 
+def split_of_file(path: str) -> str:
+    """The split that the name of a list, or a word of it, stands for: train.csv, jester-v1-train.csv; else ""."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return next(filter(None, map(split_of_name, [stem, *re.split(r"[\W_]+", stem)])), "")
+
+
 def read_list(path: str, root: str) -> tuple[list[ListedVideo], list[str]]:
     """The rows of one list whose videos exist, and the paths of the others.
 
@@ -95,18 +104,10 @@ def read_list(path: str, root: str) -> tuple[list[ListedVideo], list[str]]:
         DataListError: it has no rows, or rows that cannot be used.
     """
     table = Table(path, COLUMNS, optional=("split", "subject", "scene"), keep_bytes=True)
-    rows: list[tuple[int, list[str]]] = []
-    if table.header:
-        rows = [*table.rows()]
-    else:
-        lines = [*table.lines]
-        separator = max(SEPARATORS, key=lambda sep: sum(is_video(split_line(text, sep)[0]) for _, text in lines))
-        rows = [(line, [*split_line(text, separator), "", "", ""]) for line, text in lines]
-        if len(rows) > 1 and not is_video(rows[0][1][0]) and is_video(rows[1][1][0]):
-            del rows[0]  # a header with names of its own
+    folders = ["", os.path.dirname(path), root, *(os.path.join(root, name) for name in sub_folders(root))]
+    rows = [*table.rows()] if table.header else _plain_rows([*table.lines], folders)
     raise_problems(path, table.problems)
     file = os.path.basename(path)
-    folders = [root, *(os.path.join(root, name) for name in sub_folders(root))]
     base, _ = base_folder([cells[0] for _, cells in rows], list_path=path, prefix="", roots=folders, join=_locate)
     found, missing = [], []
     for line, (name, label, split, subject, scene) in rows:
@@ -120,6 +121,20 @@ def read_list(path: str, root: str) -> tuple[list[ListedVideo], list[str]]:
         else:
             missing.append(full)
     return found, missing
+
+
+def _plain_rows(lines: Sequence[tuple[int, str]], folders: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """The cells of lines without header: cut where most paths are of videos, or of what is in one of `folders`."""
+
+    def is_path(name: str) -> bool:
+        return is_video(name) or (name != "" and any(os.path.exists(_locate(folder, name)) for folder in folders))
+
+    sample = lines[:: max(1, len(lines) // 50)]
+    separator = max(SEPARATORS, key=lambda sep: sum(is_path(split_line(text, sep)[0]) for _, text in sample))
+    rows = [(line, [*split_line(text, separator), "", "", ""]) for line, text in lines]
+    if len(rows) > 1 and not is_path(rows[0][1][0]) and is_path(rows[1][1][0]):
+        del rows[0]  # a header with names of its own
+    return rows
 
 
 def _locate(folder: str, name: str) -> str:

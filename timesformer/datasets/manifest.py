@@ -17,6 +17,7 @@ from timesformer.datasets.list_files import Table, find_list, raise_problems
 from timesformer.datasets.records import VideoList, wrong_num_classes
 from timesformer.datasets.splits import SPLITS, split_of_name
 from timesformer.utils.errors import DataListError
+from timesformer.utils.files import write_whole
 from timesformer.utils.registry import DATASETS
 
 FILE = "videos.csv"
@@ -81,7 +82,7 @@ def read_manifest(path: str) -> list[ManifestRow]:
 
 def write_manifest(path: str, rows: Sequence[ManifestRow]) -> None:
     """Write a manifest at once: whoever reads `path` meanwhile gets the old file, or the whole new one."""
-    _replace(path, _lines([COLUMNS, *map(_cells, rows)]).encode("utf-8", "surrogateescape"))
+    write_whole(path, _lines([COLUMNS, *map(_cells, rows)]).encode("utf-8", "surrogateescape"))
 
 
 def append_rows(path: str, rows: Sequence[ManifestRow]) -> None:
@@ -94,7 +95,7 @@ def append_rows(path: str, rows: Sequence[ManifestRow]) -> None:
     marks = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
     encoding = marks.get(content[:2], "utf-8")
     end = "" if content.decode(encoding, "surrogateescape").endswith("\n") else "\n"
-    _replace(path, content + f"{end}{added}".encode(encoding, "surrogateescape"))
+    write_whole(path, content + f"{end}{added}".encode(encoding, "surrogateescape"))
 
 
 @DATASETS.register("manifest")
@@ -180,9 +181,3 @@ def _lines(rows: Sequence[Sequence[str]], separator: str = ",") -> str:
     text = io.StringIO()
     csv.writer(text, delimiter=separator, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: str, content: bytes) -> None:
-    partial = Path(f"{path}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

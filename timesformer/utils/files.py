@@ -45,3 +45,14 @@ def json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             continue
         rows += [row] if isinstance(row, dict) else []
     return rows
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file such that others find the former one, or the whole new one, also after a crash."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

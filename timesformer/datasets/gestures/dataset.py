@@ -24,6 +24,7 @@ from timesformer.datasets.records import VideoList, VideoRecord, wrong_num_class
 from timesformer.distributed.stop import end_with_parent
 from timesformer.utils.env import available_cpus
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.files import write_whole
 from timesformer.utils.registry import DATASETS
 from timesformer.utils.sizes import height_width
 
@@ -164,7 +165,7 @@ def render_dataset(folder: Path, settings: Settings, *, processes: int | None = 
             lists[f"{name}.csv"] = "".join(f"{clip.path} {clip.label}\n" for clip in settings.clips(split))
         for name, text in lists.items():
             if not (folder / name).is_file():
-                _write_text(folder / name, text)
+                write_whole(folder / name, text.encode())
 
 
 def _claim(folder: Path, settings: Settings) -> None:
@@ -178,7 +179,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise ConfigError(f"{folder} holds files that are not generated gestures (no {MANIFEST}). {advice}")
     else:
-        _write_text(manifest, wanted)
+        write_whole(manifest, wanted.encode())
 
 
 def _render(folder: Path, settings: Settings, clips: Sequence[Clip], processes: int) -> None:
@@ -209,9 +210,3 @@ def _render_file(folder: Path, settings: Settings, clip: Clip) -> None:
     where = settings.seed, clip.split, clip.number, last
     frames = render(*where, frame_size=settings.frame_size, hard=settings.hard)
     write_video(folder / clip.path, frames, settings.codec)
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
