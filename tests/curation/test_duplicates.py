@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.curation.clips import copy_of, gestures
-from timesformer.curation.duplicates import NUM_FRAMES, exact_copies, find_candidates, groups, similarity
+from timesformer.curation.duplicates import NUM_FRAMES, SIMILAR, exact_copies, find_candidates, groups, similarity
 from timesformer.curation.findings import ERROR, WARNING, Finding, Listed
 from timesformer.curation.small_videos import SmallVideo, read_small_video
 from timesformer.curation.video_checks import copy_findings
@@ -47,7 +47,7 @@ def test_copies_within_a_list_across_lists_and_with_other_labels(tmp_path: Path)
         "near copies, different labels": [],  # somebody has to look at them
         "near copies in two lists": ["0009.avi"],  # the list that is tested stays
     }
-    assert all(0.75 <= (finding.likeness or 0) <= 1 for finding in found)
+    assert all(SIMILAR <= (finding.likeness or 0) <= 1 for finding in found)
 
 
 def test_the_same_bytes_are_exact_copies_and_parts_of_one_file_are_none(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_findings_name_the_line_of_the_list_whose_label_counts(tmp_path: Path) -
     scores[6] = [0.05, 0.95]
     files = [written(tmp_path / f"{fold}.csv", records[fold::2], scores[fold::2]) for fold in range(2)]
     (found,) = label_findings({"train": VideoList(records)}, files, ["no", "yes"])
-    assert found.what == "no, looks like yes" and found.likeness == -0.9
+    assert found.what == "no, looks like yes" and found.likeness == pytest.approx(-0.9)
     assert str(found.videos[0]) == "train: 6.mp4 (all.csv:7)"
     mended = [VideoRecord(r.path, 1, r.source) if r is records[6] else r for r in records]
     assert label_findings({"train": VideoList(mended)}, files, ["no", "yes"]) == []

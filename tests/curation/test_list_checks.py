@@ -57,7 +57,11 @@ def test_people_guessed_from_names_are_a_warning_that_says_so() -> None:
 
 def test_mirrored_classes_come_with_the_setting_that_mends_them() -> None:
     (found,) = flip_findings(["swipe left", "swipe right"], (), only_mapped=False)
-    assert "DATA.FLIP_LABEL_MAP" in found.what and found.settings == {"DATA.RANDOM_FLIP": False}
+    assert "DATA.FLIP_LABEL_MAP" in found.what and found.settings == {
+        "DATA.FLIP_LABEL_MAP": [["swipe left", "swipe right"]]
+    }
+    (found,) = flip_findings(["swipe left", "wave"], (), only_mapped=False)
+    assert found.settings == {"DATA.RANDOM_FLIP": False}
     assert flip_findings(["swipe left", "swipe right"], [["swipe left", "swipe right"]], only_mapped=False) == []
 
 

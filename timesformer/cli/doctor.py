@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="CFG: a configuration, whose recipe is examined too; KEY VALUE: its keys.\nExit status: 1 with errors, "
         "0 with warnings only.",
     )
-    parser.add_argument("words", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--cfg", help=argparse.SUPPRESS)  # as other commands have it
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw the videos of the findings")
     parser.add_argument(
@@ -51,7 +52,9 @@ def doctor(arguments: argparse.Namespace) -> None:
     from timesformer.curation.doctor import examine
     from timesformer.curation.findings import ERROR, correction, summary, table
 
-    target, *overrides = arguments.words
+    target, *overrides = [arguments.cfg] * bool(arguments.cfg) + arguments.words or [""]
+    if not target:
+        raise UserError("name what to examine, a configuration, folder or list: timesformer doctor CFG|FOLDER|LIST")
     lists, recipe, backend = load(target, overrides)
     print(", ".join(f"{split}: {len(videos.records)} videos" for split, videos in lists.items()))
     bar = sys.stderr.isatty()
@@ -63,12 +66,12 @@ def doctor(arguments: argparse.Namespace) -> None:
         print(f"\nTo paste, after a look at each:\n\n{block}")
     if arguments.json:
         write_json(arguments.json, lists, findings)
+        print(f"\nwritten to {arguments.json}")
     if arguments.sheet and (rows := [*sheet_rows(findings, lists, backend)]):
         from timesformer.visualization.contact_sheets import save_contact_sheet
 
         save_contact_sheet(rows, arguments.sheet, f"{target}: {summary(findings)}")
-    for path in filter(None, (arguments.json, arguments.sheet)):
-        print(f"\nwritten to {path}")
+        print(f"\nwritten to {arguments.sheet}")
     if any(finding.severity == ERROR for finding in findings):
         raise UserError(f"{summary(findings)}. Mend the errors before you train")
     print(f"\n{summary(findings)}")

@@ -21,9 +21,10 @@ from timesformer.curation.small_videos import SmallVideo
 
 NUM_FRAMES, NUM_FRAMES_CLOSER = 16, 96  # that are read of every video, and of candidates
 SMALLEST_PART = 0.5  # of the longer video, that the shorter one must last
-# Share of the movement that is explained. Chosen on clips that no test uses: copies of generated gestures at 48 x 64
-# pixels and of real ones have 0.78 to 0.99; other clips of one scene at most 0.43, generated ones 0.71.
-SIMILAR = 0.75
+# Likeness of copies, chosen on clips that no test uses: copies of generated gestures (48 x 64 pixels) and of real ones
+# have 0.89 or more; other real clips at most 0.45, other generated ones at most 0.75.
+SIMILAR = 0.85
+CODING_ERROR, CODING_SHARE = 10.0, 0.12  # mean squared error of coarse encoding: grey levels squared, of the movement
 STILL = 1.0  # grey levels squared: a video that moves less is not compared (encoded frozen ones have 0.3 to 0.8)
 NOISE = 1.5  # grey levels squared: the mean squared error of a copy that is encoded poorly
 _MOMENTS = np.array([4, 8, 11])  # frames of the shorter video that are looked for in the longer one
@@ -100,7 +101,8 @@ def similarity(shorter: SmallVideo, longer: SmallVideo) -> float:
     """Share of the shorter video's movement that the longer one explains at the best shift in time, at most 1.
 
     With b the grey levels of the shorter video and a those of the longer one at the shifted times, up to brightness
-    and contrast of the whole: 1 - sum (b - a)^2 / sum (b - mean over time of b)^2, with some noise in the latter.
+    and contrast of the whole: 1 - sum (b - a)^2 / sum (b - mean over time of b)^2, with some noise in the latter, and
+    less what coarse encoding explains in the former.
     At a shift that is tried, at least three quarters of the shorter video lie within the longer one.
     """
     step = longer.times_sec[-1] / (len(longer.times_sec) - 1) / 2
@@ -121,7 +123,9 @@ def similarity(shorter: SmallVideo, longer: SmallVideo) -> float:
     crossed = np.array([np.trace(products, shift) for shift in shifts]) / size
     covariance = np.maximum(crossed - mean_a * mean_b, 0.0)
     error = square_b - mean_b**2 - covariance**2 / np.maximum(square_a - mean_a**2, 1e-6)
-    return float((1 - error / (movement(b) + NOISE)).max())
+    moving = movement(b) + NOISE
+    unexplained = np.maximum(error - min(CODING_ERROR, CODING_SHARE * moving), 0.0)
+    return float((1 - unexplained / moving).max())
 
 
 def movement(frames: np.ndarray) -> float:

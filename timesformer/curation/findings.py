@@ -60,7 +60,7 @@ class Finding:
         named = {"severity": self.severity, "check": self.check, "what": self.what, "advice": self.advice}
         return {
             **named,
-            "likeness": self.likeness,
+            "likeness": None if self.likeness is None else round(self.likeness, 4),
             "videos": [_video(each, class_names) for each in self.videos],
             "remove": [_video(each, class_names) for each in self.remove],
             "settings": dict(self.settings),

@@ -100,7 +100,7 @@ def label_findings(
             f"{names[labels[index]]}, looks like {names[ranking.suggested[index]]}",
             advice,
             [clips[index]],
-            likeness=round(float(ranking.margins[index]), 4),
+            likeness=float(ranking.margins[index]),
         )
         for place, index in enumerate(ranking.order.tolist())
         if ranking.likely[index] or (ranking.margins[index] < 0 and place < MAX_SHARE * len(clips))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from timesformer.curation.findings import ERROR, WARNING, Finding, Listed
-from timesformer.datasets.mirror import Pairs, flip_warnings
+from timesformer.datasets.mirror import Pairs, find_mirror_classes, flip_label_map, flip_warnings
 from timesformer.datasets.overlaps import Overlap, overlaps
 from timesformer.datasets.records import VideoList, class_counts, shorten
 
@@ -53,19 +53,23 @@ def _shared(overlap: Overlap) -> Finding:
     pairs = zip(overlap.splits, overlap.videos, strict=True)
     both = [[Listed(split, record) for record in videos] for split, videos in pairs]
     noun = {"subject": "person", "scene": "scene", "name": "person or scene"}[overlap.kind]
-    fewer = min(both, key=len)
+    fewer, more = sorted(both, key=len)
     advice = f"Keep each {noun} in one list: move or remove the videos of the smaller side ({fewer[0].split})."
     guessed = overlap.kind == "name"
     check = f"{noun} in two lists" + " (guessed from names)" * guessed
     severity = ERROR if overlap.kind == "subject" else WARNING
-    return Finding(severity, check, overlap.text, advice, both[0] + both[1], [] if guessed else fewer)
+    return Finding(severity, check, overlap.text, advice, fewer + more, [] if guessed else fewer)
 
 
 def flip_findings(names: Sequence[str], pairs: Pairs, *, only_mapped: bool) -> list[Finding]:
     """Classes whose names say that random flips change them; see `flip_warnings`."""
     lines = flip_warnings(names, pairs, only_mapped=only_mapped)
-    advice = "Set what it says, or no flips."
-    return [Finding(WARNING, "mirrored classes", line, advice, settings={"DATA.RANDOM_FLIP": False}) for line in lines]
+    mapped, mirrors = flip_label_map(pairs, names), find_mirror_classes(names)
+    settings: dict[str, object] = {"DATA.RANDOM_FLIP": False}
+    if mapped.keys() >= {*mirrors.alone}:  # each class has its mirror image
+        missing = [[names[a], names[b]] for a, b in mirrors.pairs if not mapped.keys() & {a, b}]
+        settings = {"DATA.FLIP_LABEL_MAP": [*map(list, pairs), *missing]}
+    return [Finding(WARNING, "mirrored classes", line, "Set this, or no flips.", settings=settings) for line in lines]
 
 
 def list_warnings(lists: Mapping[str, VideoList]) -> list[Finding]:
