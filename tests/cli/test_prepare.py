@@ -120,7 +120,7 @@ def test_again_keeps_every_file_that_people_edit(tmp_path: Path, capsys: pytest.
     assert main(arguments) == 0
     manifest, config = tmp_path / "out/videos.csv", tmp_path / "out/config.yaml"
     manifest.write_text(edited := manifest.read_text().replace(",up,", ",raise,"))
-    config.write_text(changed := config.read_text().replace("NUM_CLASSES: 2", "NUM_CLASSES: 2  # mine"))
+    config.write_text(changed := config.read_text().replace("DATASET: manifest", "DATASET: manifest  # mine"))
     capsys.readouterr()
     assert main(arguments) == 0
     assert (manifest.read_text(), config.read_text()) == (edited, changed)
@@ -180,7 +180,7 @@ def test_the_time_is_measured_and_a_broken_configuration_said(
     assert "an epoch, " in output and " for 100 epochs (the fastest of 5 steps of 4 clips, reading included" in output
     assert not (tmp_path / "out/run").exists()
     config = tmp_path / "out/config.yaml"
-    config.write_text(config.read_text().replace("NUM_CLASSES: 2", "NUM_CLASSES: 3"))
+    config.write_text(config.read_text() + "MODEL:\n  NUM_CLASSES: 3\n")
     assert "warning: this configuration does not train yet: " in command.estimate(str(config))
     assert "MODEL.NUM_CLASSES 2" in command.estimate(str(config))
 

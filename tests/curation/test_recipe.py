@@ -46,7 +46,7 @@ def test_every_recipe_gives_a_file_that_loads(base: str, tmp_path: Path) -> None
     found = make_settings(base, rows(), Machine(**GPU, k400_weights="/w: x.pyth"), str(tmp_path / "a: #b"))
     (tmp_path / "config.yaml").write_text(render(base, "a reason: such as this", found, rows()))
     cfg = load_config(tmp_path / "config.yaml").cfg
-    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET, cfg.MODEL.NUM_CLASSES) == ("manifest", "manifest", 2)
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET, cfg.MODEL.NUM_CLASSES) == ("manifest", "manifest", "auto")
     assert cfg.DATA.PATH_TO_DATA_DIR == str(tmp_path / "a: #b") and cfg.DATA.CROP_MODE == "full"
     assert cfg.TRAIN.CHECKPOINT_FILE_PATH == ("/w: x.pyth" if base == K400 else "")
     assert cfg.MODEL.MODEL_NAME == load_config(base).cfg.MODEL.MODEL_NAME

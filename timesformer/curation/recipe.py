@@ -52,7 +52,7 @@ def choose_base(machine: Machine, num_train: int) -> tuple[str, str]:
 
 
 def make_settings(base: str, rows: Sequence[ManifestRow], machine: Machine, folder: str) -> Settings:
-    """What `base` needs for the videos of a manifest: data, classes, sampling, shape of frames, batch, cache.
+    """What `base` needs for the videos of a manifest: data, sampling, shape of frames, batch, cache.
 
     Args:
         base: a packaged configuration.
@@ -66,7 +66,6 @@ def make_settings(base: str, rows: Sequence[ManifestRow], machine: Machine, fold
         "OUTPUT_DIR": (os.path.join(folder, "run"), ""),
         "TRAIN.DATASET": ("manifest", ""),
         "TEST.DATASET": ("manifest", ""),
-        "MODEL.NUM_CLASSES": (len({row.label for row in rows}), ""),
         "DATA.PATH_TO_DATA_DIR": (folder, ""),
     }
     if "test" not in splits:

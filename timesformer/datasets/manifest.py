@@ -131,7 +131,7 @@ class Manifest(Kinetics):
 
     def _labels_of(self, path: str, rows: Sequence[ManifestRow]) -> list[str]:
         names = sorted({label for row in rows for label in self._label_texts(row.label)}, key=natural_key)
-        if len(names) != self.num_classes:
+        if self.num_classes not in ("auto", len(names)):
             raise wrong_num_classes(path, len(names), self.num_classes)
         return names
 
