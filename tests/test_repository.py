@@ -42,6 +42,14 @@ def test_commands_in_documents_exist(path: Path) -> None:
     assert [name for name in re.findall(files, text) if not (ROOT / name).is_file()] == []
 
 
+def test_the_demo_resumes() -> None:
+    """Nothing that took long is removed before, and each training continues where it was."""
+    recipe = read(ROOT / "Makefile").partition("\ndemo:")[2].partition("\n\n")[0]
+    trainings = [line for line in recipe.splitlines() if "run_net.py" in line]
+    assert len(trainings) == 3 and all("TRAIN.AUTO_RESUME True" in line for line in trainings)
+    assert re.findall(r"rm .*", recipe) == ["rm -f $(DEMO)/StreamTimeSformer.onnx"]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", read(path))

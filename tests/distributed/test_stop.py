@@ -56,6 +56,27 @@ def test_a_process_that_waits_for_data_in_a_call_that_never_returns_ends(
     assert it.returncode == status and "stopped at once" in message
 
 
+def test_ctrl_c_in_a_step_that_takes_long_is_answered_and_the_second_ends_it() -> None:
+    code = """if True:
+        import hashlib
+        from timesformer.distributed import stop
+        stop.GRACE_SECONDS = 0.1
+        with stop.StopRequest().heard():
+            print("computes", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes, in which Python handles no signal
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdout and it.stderr and it.stdout.readline() == "computes\n"
+        it.send_signal(signal.SIGINT)
+        assert it.stderr.readline() == "\n"
+        assert it.stderr.readline() == "Ctrl-C: stopping after this step; again: at once\n" and it.poll() is None
+        it.send_signal(signal.SIGINT)
+        _, message = it.communicate(timeout=60)
+    assert it.returncode == 130 and "stopped at once by Ctrl-C" in message
+
+
 def test_a_rank_ends_with_the_process_that_started_it() -> None:
     rank = "import os, time; from timesformer.distributed.stop import end_with_parent as e; e(os.getppid())"
     rank = f"{rank}; print(os.getpid(), flush=True); time.sleep(60)"

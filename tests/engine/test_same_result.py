@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_optimizer, build_schedule
 from timesformer.video.clip_spec import ClipSpec, Views
+from tools import run_net
 
 ROOT = Path(__file__).parents[2]
 NUM_CLIPS = 24
@@ -203,3 +206,25 @@ def test_evaluation_gives_the_same_predictions_once_and_in_order(
         assert [failure.index for failure in predictions.missing] == [i for i in range(num_videos) if i == 2]
         assert predictions.labels == plain.labels[: len(scored)]
         assert np.array_equal(predictions.scores, plain.scores[: len(scored)])
+
+
+@pytest.mark.slow
+def test_predictions_are_equal_byte_for_byte_for_one_to_four_processes(tmp_path: Path, tiny: list[str]) -> None:
+    trained = ["TEST.ENABLE", "False", "OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.MAX_EPOCH", "1"]
+    demo = ["--cfg", str(ROOT / "configs/Gestures/LightTimeSformer_demo.yaml"), *tiny]
+    assert run_net.main([*demo, *trained]) == 0
+    checkpoint = next((tmp_path / "run/checkpoints").glob("*.pyth"))
+    written = set()
+    for processes, batch_size in ((1, 8), (2, 8), (3, 6), (4, 4)):
+        folder = tmp_path / f"{processes}"
+        settings = {
+            "TRAIN.ENABLE": False, "TEST.CHECKPOINT_FILE_PATH": checkpoint, "OUTPUT_DIR": folder, "PRECISION": "fp32",
+            "DIST.PROCESSES_PER_NODE": processes, "TEST.BATCH_SIZE": batch_size, "TEST.NUM_ENSEMBLE_VIEWS": 2,
+        }  # fmt: skip
+        words = [str(word) for pair in settings.items() for word in pair]
+        command = [sys.executable, str(ROOT / "tools/run_net.py"), *demo, *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert processes == 1 or f"{processes} processes" in done.stdout
+        written.add((folder / "predictions.csv").read_bytes())
+    assert len(written) == 1 and written.pop().count(b"\n") == 13

@@ -13,6 +13,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,22 @@ def test_rendering(clips: Path, tmp_path: Path, pytestconfig: pytest.Config) -> 
 
     kills = train_with_kills(render(folder), now, tmp_path / "log.txt", most_kills=pytestconfig.getoption("kills") // 5)
     assert kills and contents(folder) == contents(clips)
+
+
+def test_a_killed_rendering_leaves_no_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "orphans"
+    process = subprocess.Popen(render(folder), cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not [*folder.glob("*/*.avi")]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = [int(line) for line in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    given_up = time.monotonic() + 30.0
+    while alive := [worker for worker in workers if Path(f"/proc/{worker}/exe").exists()]:
+        assert time.monotonic() < given_up, f"still there: {alive}"
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,16 @@ class Cluster:
         self._name_nodes(Path("/etc/hosts"), present=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *command: object, check: bool = True, environment: Mapping[str, str] | None = None) -> str:
-        """What a command prints, stripped; it knows this cluster, and stands in the checkout."""
+    def run(
+        self,
+        *command: object,
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
+    ) -> str:
+        """What a command prints, stripped; it knows this cluster, and runs in the checkout or another `folder`."""
         words, variables = [str(word) for word in command], {**self.environment, **(environment or {})}
-        done = subprocess.run(words, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(words, env=variables, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0 or not check, f"{' '.join(words)}: {done.stderr}"
         return done.stdout.strip()
 

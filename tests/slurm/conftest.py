@@ -18,7 +18,8 @@ from tests.engine.conftest import gestures_dir, tiny  # noqa: F401  (fixtures)
 from tests.slurm.cluster import Cluster, wait_until
 from timesformer.engine.checkpoint import read_newest
 
-CFG = Path(__file__).parents[2] / "configs/Gestures/LightTimeSformer_demo.yaml"
+ROOT = Path(__file__).parents[2]
+CFG = ROOT / "configs/Gestures/LightTimeSformer_demo.yaml"
 # Long enough to be interrupted, and no checkpoint that nobody asks for before the end.
 LONG = ("SOLVER.MAX_EPOCH", 60, "TRAIN.EVAL_PERIOD", 60, "TRAIN.CHECKPOINT_PERIOD", 60, "TENSORBOARD.ENABLE", False)
 
@@ -89,9 +90,8 @@ def sbatch(cluster: Cluster, tmp_path: Path, tiny: list[str]) -> Callable[..., J
         tail = [*tiny, "NUM_GPUS", "0", *LONG, *words]
         python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         settings = {"PATH": python, "ACTIVATE": "", "CONFIG": str(CFG), "OUTPUT_DIR": str(output_dir)}
-        answer = cluster.run(
-            "sbatch", "--parsable", *small, *options, f"slurm_scripts/{script}.sh", *tail, environment=settings
-        )
+        line = ["sbatch", "--parsable", *small, *options, ROOT / f"slurm_scripts/{script}.sh", *tail]
+        answer = cluster.run(*line, environment=settings, folder=tmp_path)  # from anywhere
         return Job(cluster, int(answer), output_dir, log)
 
     return submit
@@ -129,7 +129,7 @@ def check_came_back(job: Job, undisturbed: Mapping[str, Any]) -> None:
     """The job has started twice and gone on where it was, as if nothing had happened."""
     ended = job.wait_for()
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "1"), job.log_end
-    assert job.log.count("resuming from") == 1
+    assert job.log.count("resuming from") == 1 and "error: scontrol" not in job.log
     check_same(job, undisturbed)
 
 

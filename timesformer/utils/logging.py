@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -32,6 +33,11 @@ class _FileHandler(logging.FileHandler):
         if not self.failed:
             self.failed = True
             print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file; what could not be written before is lost, as was said then."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _PlainFormatter(logging.Formatter):
