@@ -11,13 +11,18 @@ class DropPath(nn.Module):
 
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
-        self.drop_prob = drop_prob
+        self._drop_prob = drop_prob
         self.drops = drop_prob > 0.0
         # A compiled block reads the rates from tensors, so that one program serves blocks of different rates. They stay
         # on the CPU: a number there is an argument of the device's kernels, and no copy.
         self._dropped, self._kept = (
-            torch.tensor(rate, dtype=torch.float64, device="cpu") for rate in (drop_prob, 1.0 - drop_prob)
+            torch.tensor(rate, dtype=torch.float32, device="cpu") for rate in (drop_prob, 1.0 - drop_prob)
         )
+
+    @property
+    def drop_prob(self) -> float:
+        """The probability that a row is dropped; fixed."""
+        return self._drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, ...) -> (R, ...), each of the R rows kept or dropped as a whole."""
