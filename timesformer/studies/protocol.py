@@ -90,7 +90,7 @@ class Protocol:
         return f"{of.get(self.kind, 'cross-validation')}{grouped}, {count(len(self.runs), 'run')}"
 
     @property
-    def list(self) -> str:
+    def tested_list(self) -> str:
         """What identifies the clips and how they are divided: protocols with the same can be compared."""
         text = fingerprint(self.records)
         return text if self.kind == "seeds" else f"{self.kind} {self.by} {len(self.runs)} of {text}"
@@ -101,7 +101,7 @@ class Protocol:
         Raises:
             UserError: the folder holds a protocol of other settings, whose differences are named, or a run.
         """
-        own = {"kind": self.kind, "by": self.by, "runs": [run.name for run in self.runs], "list": self.list}
+        own = {"kind": self.kind, "by": self.by, "runs": [run.name for run in self.runs], "list": self.tested_list}
         settings, file = self.folder / "config.yaml", self.folder / SETTINGS
         if file.is_file() and settings.is_file():
             before = json.loads(file.read_text())

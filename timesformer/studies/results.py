@@ -53,7 +53,7 @@ def collect(protocol: Protocol) -> str:
     classes = describe_classes(pooled, protocol.class_names, clusters)["classes"]
     results = {
         "split": "test",
-        "list": protocol.list,
+        "list": protocol.tested_list,
         "videos": sum(run["videos"] for run in per_run),
         "scored": len(records),
         **metrics,
