@@ -20,7 +20,14 @@ DOCUMENTS = [path for path in TEXTS if path.suffix == ".md"]
 
 # Name of a requirement -> what is imported of it, where the two differ.
 IMPORT_NAMES = {"pyyaml": "yaml", "opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
-OPTIONAL = {"torchcodec", "transformers", "mediapipe", "onnxruntime", "onnxscript", "gradio"}  # used where it is installed
+OPTIONAL = {
+    "torchcodec",
+    "transformers",
+    "mediapipe",
+    "onnxruntime",
+    "onnxscript",
+    "gradio",
+}  # used where it is installed
 OF_GRADIO = {"PIL", "starlette"}  # which brings them
 INDIRECT = {"tensorboard"}  # imported by torch.utils.tensorboard
 

@@ -347,6 +347,18 @@ def test_by_default_frames_that_fit_are_kept_in_memory_and_change_nothing(
         assert "DATA_LOADER.CACHE auto is none: 5 videos, 0.00 GB of frames, and 0.00 GB may be used" in caplog.text
 
 
+def test_the_default_cache_is_none_where_shared_memory_cannot_be_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise ConfigError("the lock is held")
+
+    monkeypatch.setattr(build, "remove_abandoned", fails)
+    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    cfg = config(DATA__PATH_TO_DATA_DIR=str(folder), DATA__PATH_PREFIX=str(folder))
+    assert build.build_train_dataset(cfg, build.load_list(cfg, "val")).cache is None
+
+
 def test_batches_take_the_shared_memory_before_the_default_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
     cfg = config(**settings)

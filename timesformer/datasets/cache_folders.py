@@ -63,17 +63,30 @@ def memory_folder(run: str) -> Path:
         raise ConfigError(
             f"DATA_LOADER.CACHE memory needs {SHARED_MEMORY}, which cannot be written here. Type DATA_LOADER.CACHE disk"
         )
-    prefix = _prefix()
-    folder = SHARED_MEMORY / (prefix + hashlib.sha256(os.fsencode(os.path.abspath(run))).hexdigest()[:16])
+    folder = SHARED_MEMORY / (_prefix() + hashlib.sha256(os.fsencode(os.path.abspath(run))).hexdigest()[:16])
     if folder not in _held:
         with _common_lock():  # nobody joins a folder while it is removed
-            for other in {*SHARED_MEMORY.glob(f"{prefix}*")} - _held.keys():
-                _remove_unless_used(other)
+            _remove_abandoned()
             folder.mkdir(mode=0o700, exist_ok=True)
             _held[folder] = FileLock(folder / f"{uuid4().hex}.lock", thread_local=False)
             _held[folder].acquire()
         atexit.register(_leave, folder, os.getpid())
     return folder
+
+
+def remove_abandoned() -> None:
+    """Remove the folders in shared memory that killed runs have left.
+
+    Raises:
+        ConfigError: shared memory cannot be used here.
+    """
+    with _common_lock():
+        _remove_abandoned()
+
+
+def _remove_abandoned() -> None:
+    for other in {*SHARED_MEMORY.glob(f"{_prefix()}*")} - _held.keys():
+        _remove_unless_used(other)
 
 
 def check_space(folder: Path, summary: str, num_bytes: int, stored_bytes: int, *, limit_gb: float) -> None:

@@ -16,9 +16,11 @@ from timesformer.datasets.cache_folders import (
     disk_folder,
     free_shared_memory,
     memory_folder,
+    remove_abandoned,
 )
 from timesformer.datasets.opening import open_record, sample_record
 from timesformer.datasets.records import VideoList, VideoRecord, in_memory
+from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.random import numpy_generator
 from timesformer.video.clip_spec import ClipSpec, Views
@@ -62,6 +64,10 @@ def build_cache(
         log.info("DATA_LOADER.CACHE %s is not used: no video of this list is a file", kind)
         return None
     if auto:
+        try:
+            remove_abandoned()  # what killed runs have left there may be what leaves no room
+        except ConfigError:
+            return None
         stored_in, stored_size = SHARED_MEMORY, stored_size if stored_size.fixed else OWN_SIZE  # results stay the same
     else:
         stored_in = memory_folder(cfg.OUTPUT_DIR) if kind == "memory" else disk_folder(loader.CACHE_DIR)
