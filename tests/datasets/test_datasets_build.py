@@ -322,7 +322,7 @@ def test_by_default_frames_that_fit_are_kept_in_memory_and_change_nothing(
     folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caching, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(build, "memory_folder", lambda run: tmp_path)
+    monkeypatch.setattr(caching, "memory_folder", lambda run: tmp_path)
     monkeypatch.setattr(caching, "free_shared_memory", lambda: 10**8)
     caplog.set_level("INFO", logger="timesformer")
     settings: dict[str, Any] = {"DATA__PATH_TO_DATA_DIR": str(folder), "DATA__PATH_PREFIX": str(folder)}
@@ -353,8 +353,8 @@ def test_the_default_cache_is_none_where_shared_memory_cannot_be_used(
     def fails() -> None:
         raise ConfigError("the lock is held")
 
-    monkeypatch.setattr(build, "remove_abandoned", fails)
-    monkeypatch.setattr(build, "free_shared_memory", lambda: 10**8)
+    monkeypatch.setattr(caching, "remove_abandoned", fails)
+    monkeypatch.setattr(caching, "free_shared_memory", lambda: 10**8)
     cfg = config(DATA__PATH_TO_DATA_DIR=str(folder), DATA__PATH_PREFIX=str(folder))
     assert build.build_train_dataset(cfg, build.load_list(cfg, "val")).cache is None
 
