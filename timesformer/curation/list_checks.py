@@ -39,7 +39,7 @@ def class_findings(lists: Mapping[str, VideoList]) -> list[Finding]:
         least, most = (limit(used, key=used.__getitem__, default="") for limit in (min, max))
         if training and used and used[most] > IMBALANCE * used[least]:
             what = f"{most} has {used[most]} videos for {split}, {least} has {used[least]}"
-            advice = "TRAIN.BALANCE auto draws each class equally often. Look at the accuracy of each class, not at the mean."
+            advice = "TRAIN.BALANCE auto draws each class equally often. Look at the accuracy of each, not at the mean."
             found.append(Finding(WARNING, "imbalance", what, advice, settings={"TRAIN.BALANCE": "auto"}))
     return found
 
