@@ -20,7 +20,9 @@ DOCUMENTS = [path for path in TEXTS if path.suffix == ".md"]
 
 # Name of a requirement -> what is imported of it, where the two differ.
 IMPORT_NAMES = {"pyyaml": "yaml", "opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
-OPTIONAL = {"torchcodec", "transformers", "mediapipe", "onnxruntime", "onnxscript"}  # used where it is installed
+OPTIONAL = {  # used where it is installed; the last two come with gradio
+    *("torchcodec", "transformers", "mediapipe", "onnxruntime", "onnxscript", "gradio", "starlette", "PIL"),
+}
 INDIRECT = {"tensorboard"}  # imported by torch.utils.tensorboard
 
 
