@@ -20,15 +20,9 @@ DOCUMENTS = [path for path in TEXTS if path.suffix == ".md"]
 
 # Name of a requirement -> what is imported of it, where the two differ.
 IMPORT_NAMES = {"pyyaml": "yaml", "opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
-OPTIONAL = {
-    "torchcodec",
-    "transformers",
-    "mediapipe",
-    "onnxruntime",
-    "onnxscript",
-    "gradio",
-}  # used where it is installed
-OF_GRADIO = {"PIL", "starlette"}  # which brings them
+OPTIONAL = {  # used where it is installed; the last two come with gradio
+    *("torchcodec", "transformers", "mediapipe", "onnxruntime", "onnxscript", "gradio", "starlette", "PIL"),
+}
 INDIRECT = {"tensorboard"}  # imported by torch.utils.tensorboard
 
 
@@ -88,7 +82,7 @@ def test_requirements_are_what_the_code_imports() -> None:
                 imported.add(str(node.module).partition(".")[0])
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
     outside = imported - sys.stdlib_module_names - tools - {"timesformer", "tools"}
-    assert outside - OPTIONAL - OF_GRADIO == required - INDIRECT
+    assert outside - OPTIONAL == required - INDIRECT
 
 
 def test_make_help_lists_the_targets() -> None:
