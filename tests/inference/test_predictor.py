@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,8 +18,9 @@ from torch.utils.data import DataLoader
 import timesformer
 from tests.datasets.media import decode_all, write_video
 from tests.inference.conftest import expected
+from timesformer.inference import predictor as module
 from timesformer.inference.predictor import load
-from timesformer.utils.errors import CheckpointError, VideoReadError
+from timesformer.utils.errors import CheckpointError, ConfigError, VideoReadError
 from timesformer.weights import read_weights, save_weights
 
 Run = Callable[..., int]
@@ -39,6 +42,20 @@ def test_the_checkpoint_alone_gives_the_scores_of_the_test(finished: Path, tmp_p
         np.testing.assert_allclose(scores_of(predictor, path), scores, atol=1e-6)
     many = predictor.predict_many(list(wanted), topk=1, batch_size=12)
     assert [best[0] for best in many if best] == [predictor.predict(path, topk=1)[0] for path in wanted]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_a_precision_of_gpus_that_a_checkpoint_stores_is_fp32_on_a_cpu(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    def stored(*where: Any, **how: Any) -> Any:
+        weights = read_weights(*where, **how)
+        return replace(weights, settings={**weights.settings, "PRECISION": precision})
+
+    monkeypatch.setattr(module, "read_weights", stored)
+    assert load(finished, device="cpu").dtype is None
+    with pytest.raises(ConfigError, match=f"PRECISION {precision} needs"):
+        load(finished, device="cpu", precision=precision)
 
 
 def test_the_folder_of_a_run_is_a_source(finished: Path) -> None:
