@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from tests.gpu.fakes import CLIP, fake_gpu, model_of, use_form
-from timesformer.models import gpu_kernels
+from timesformer.models import baselines, gpu_kernels  # noqa: F401 (the first registers its models)
 from timesformer.models.gpu_kernels import FORMS, pointwise
 from timesformer.models.vit import ATTENTION_TYPES, RECOMPUTE
 from timesformer.utils.compute import autocast
+from timesformer.utils.registry import MODELS
 from timesformer.video.clip_spec import ClipSpec
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,22 @@ def test_forward_passes_with_every_form_of_attention(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gpu_kernels, "_compile", lambda: pointwise)
     for scheme in ATTENTION_TYPES:
         forward(scheme, "bf16", form=form)
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "r2plus1d_18"])
+def test_convolutional_baselines_get_channels_last(name: str) -> None:
+    """The order in which cuDNN multiplies in half precision."""
+    last: list[bool] = []
+    with fake_gpu():
+        with CUDA:
+            model = MODELS.get(name)(num_classes=5, num_frames=16, img_size=64).eval()
+        convolution = next(module for module in model.modules() if isinstance(module, torch.nn.Conv3d))
+        convolution.register_forward_pre_hook(
+            lambda module, inputs: last.append(inputs[0].is_contiguous(memory_format=torch.channels_last_3d))
+        )
+        with torch.no_grad():
+            assert model(torch.zeros(2, 3, 16, 64, 64, device=CUDA)).shape == (2, 5)
+    assert last == [True]
 
 
 def test_what_would_wait_is_found() -> None:

@@ -126,3 +126,15 @@ def test_short_rows_on_a_gpu_take_the_chosen_form(monkeypatch: pytest.MonkeyPatc
             assert gpu_kernels.mix(torch.empty(6, length, 36, device=device), 2, False) is None
     assert called == ["packed"]  # once: the others are of a shape without a choice, long, or not on a GPU
     assert gpu_kernels.noted() == {SHAPE: 6, SHAPE._replace(length=9): 6}
+
+
+@pytest.mark.parametrize("form", ["packed", "products", "compiled"])
+def test_a_compiled_block_takes_the_chosen_form_as_a_part_of_its_program(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(gpu_kernels, "DEVICE", "cpu")
+    gpu_kernels.use({SHAPE: form})
+    torch._dynamo.reset()
+    program = torch.compile(lambda qkv: gpu_kernels.mix(qkv, 2, False), fullgraph=True, backend="eager")
+    qkv = torch.randn(6, 8, 36)
+    torch.testing.assert_close(program(qkv), textbook(qkv, 2, False))
