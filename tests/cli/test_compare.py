@@ -64,7 +64,7 @@ def test_two_runs_on_one_list_are_tested_against_each_other(tmp_path: Path, caps
         (folder / "predictions.csv").write_text(f"path,label,prediction,subject,score_0,score_1\n{text}\n")
     assert compare.main(words) == 0
     out = capsys.readouterr().out
-    assert "only a: 0, only b: 5" in out and "b is better than a on such clips, by 25.0 points or more" in out
+    assert "only a: 0, only b: 5" in out and "b is better than a on such clips, by 1.2 points or more" in out
     finished_run(folders[1] / "other", 8, {**INTERVAL, "list": "y"})
     (folders[1] / "other/predictions.csv").write_text(f"path,label,prediction,subject,score_0,score_1\n{rows[0]}\n")
     assert compare.main([str(folders[0]), str(folders[1] / "other"), *words[2:]]) == 1

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from timesformer.datasets import build
+from timesformer.datasets import caching
 from timesformer.datasets.records import VideoList, VideoRecord
 from timesformer.datasets.video_dataset import Batch, collate
 from timesformer.engine import checkpoint as checkpoints
@@ -285,14 +285,14 @@ def test_a_loss_that_is_not_finite_names_its_clips(
 def test_a_cache_that_has_no_room_at_the_end_costs_a_training_nothing(
     tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_space = build.check_space
+    check_space = caching.check_space
 
     def full_later(folder: Path, summary: str, *numbers: int, **limit: float) -> None:
         if (tmp_path / "curves.png").exists():
             raise ConfigError("DATA_LOADER.CACHE disk: 1 GB, where 0 GB are free")
         check_space(folder, summary, *numbers, **limit)
 
-    monkeypatch.setattr(build, "check_space", full_later)
+    monkeypatch.setattr(caching, "check_space", full_later)
     words = ("DATA_LOADER.CACHE", "disk", "DATA_LOADER.CACHE_DIR", tmp_path / "cache", "SOLVER.MAX_EPOCH", 1)
     assert run(tmp_path, *words) == 0
     assert "reads its videos without a cache" in capsys.readouterr().out

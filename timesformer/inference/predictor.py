@@ -19,6 +19,7 @@ from timesformer.evaluation.calibration import Calibration
 from timesformer.evaluation.evaluate import Predictions, evaluate, scoring
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
+from timesformer.models.cpu_kernels import use_forms
 from timesformer.utils.compute import ON_GPUS, PRECISIONS, choose_device, choose_precision, set_arithmetic
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.utils.logging import get_logger
@@ -171,7 +172,8 @@ def load(
 ) -> Predictor:
     """A predictor from a checkpoint, the folder of a run, a Hugging Face folder or "hf:OWNER/NAME".
 
-    Sampling, crop, normalisation, views and class names are those that the source stores.
+    Sampling, crop, normalisation, views and class names are those that the source stores. On a CPU it computes as its
+    training did, to the last bit; of several predictors in one process, the one that was loaded last decides for all.
 
     Args:
         source: where the weights are; of a run's folder the checkpoint that its test takes.
@@ -195,6 +197,7 @@ def load(
     precision, _ = choose_precision(precision or stored_precision, device)
     if precision == "tf32":
         set_arithmetic(precision, device)
+    use_forms(None if settings.get("MODEL.CPU_KERNELS") == "torch" else weights.cpu_kernels)
     stored = {"num_frames": model.input_shape[1], "size": model.input_shape[2:]}
     spec = replace(ClipSpec.from_dict(weights.clip), **stored)
     if unknown := sorted({"mean", "std", "sampling_rate"} - weights.clip.keys()):
