@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ def test_the_newest_frame_is_shown_until_the_window_closes(display: Path) -> Non
 
 
 @pytest.mark.slow
-def test_closing_the_window_is_ctrl_c(display: Path) -> None:
+def test_closing_the_window_ends_the_program(display: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `timesformer live` has it
     window = Window("test")
     window._process.terminate()
     window._process.join()
@@ -65,6 +67,7 @@ def test_closing_the_window_is_ctrl_c(display: Path) -> None:
             window(0.0, np.zeros((60, 80, 3), np.uint8))
             time.sleep(0.01)
     window.close()
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_without_a_display_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

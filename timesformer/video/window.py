@@ -19,7 +19,7 @@ EVERY_MS = 15  # between two looks for a new frame
 
 
 class Window:
-    """A window that shows the newest frame. Closing it is Ctrl-C for the program."""
+    """A window that shows the newest frame. Closing it is SIGTERM for the program, if it handles that."""
 
     def __init__(self, title: str) -> None:
         """Open it.
@@ -51,7 +51,7 @@ class Window:
             self._pipe.send_bytes(b"P6 %d %d 255\n" % (width, height) + frame.tobytes())
         except OSError:
             self._is_open = False
-            _thread.interrupt_main()
+            _thread.interrupt_main(signal.SIGTERM)  # jobs in the background ignore SIGINT
 
     def close(self) -> None:
         """Close the window."""
