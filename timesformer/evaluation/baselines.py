@@ -189,6 +189,7 @@ def fit_classifier(features: np.ndarray, labels: np.ndarray, subjects: Sequence[
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     if len(classes := np.unique(labels)) < 2:
         raise UserError(f"all training videos that could be read are of class {classes[0]}: nothing to tell apart")
@@ -196,7 +197,7 @@ def fit_classifier(features: np.ndarray, labels: np.ndarray, subjects: Sequence[
     folds = divide(labels, subjects)
     if folds:
         model = GridSearchCV(model, {"logisticregression__C": STRENGTHS}, cv=folds)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # several threads wait for each other: six times as long
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(features, labels)
 
