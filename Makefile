@@ -22,7 +22,7 @@ help: ## list the targets
 install: $(INSTALLED) ## set up .venv with everything the other targets need
 
 # Interrupted, it resumes where it was. To start from scratch: rm -r output/demo
-demo: $(INSTALLED) ## train three models on generated gestures, compare them (about 6 minutes on 2 cores)
+demo: $(INSTALLED) ## train three models on generated gestures, compare them (about 4 minutes on 2 cores)
 	$(BIN)/python tools/run_net.py --cfg configs/Gestures/StreamTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/StreamTimeSformer TRAIN.AUTO_RESUME True $(DEMO_ARGS)
 	$(BIN)/python tools/run_net.py --cfg configs/Gestures/LightTimeSformer_demo.yaml OUTPUT_DIR $(DEMO)/LightTimeSformer TRAIN.AUTO_RESUME True $(DEMO_ARGS)
 	$(BIN)/python tools/run_net.py --cfg configs/Gestures/TimeSformer_8x32_demo.yaml OUTPUT_DIR $(DEMO)/TimeSformer_8x32 TRAIN.AUTO_RESUME True $(DEMO_ARGS)
