@@ -118,7 +118,7 @@ def test_resume_from_a_named_checkpoint(
     assert run(tmp_path / "same", *resume) == 0
     printed = capsys.readouterr().out
     assert f"resuming from {path}, after 1 epoch (TRAIN.CHECKPOINT_FILE_PATH)" in printed
-    assert "CPU kernels, as the run chose before: attention" in printed and chosen
+    assert "CPU kernels, as the run chose before: own form of " in printed and chosen
     assert content(tmp_path / "same")["cpu_kernels"] == content(first_run)["cpu_kernels"]
     for name in ("model_state", "ema_state"):
         torch.testing.assert_close(content(tmp_path / "same")[name], content(first_run)[name], rtol=0, atol=0)

@@ -182,8 +182,9 @@ def choose_kernels(run: Run, model: VideoModel, recorded: Mapping[str, bool] | N
         forms = distributed.all_gather(found)[0] or {}
     use_forms(forms if own_forms else None)
     if forms and own_forms:
-        chosen = ", ".join(f"{name}: {NAMES[is_own]}" for name, is_own in forms.items())
-        log.info("CPU kernels, %s: %s", "measured" if recorded is None else "as the run chose before", chosen)
+        how_chosen = "measured" if recorded is None else "as the run chose before"
+        log.info("CPU kernels, %s: own form of %d of %d operations", how_chosen, sum(forms.values()), len(forms))
+        log.debug("%s", ", ".join(f"{name}: {NAMES[is_own]}" for name, is_own in forms.items()))
     return forms
 
 
