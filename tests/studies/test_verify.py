@@ -16,6 +16,7 @@ from timesformer.cli import verify
 from timesformer.datasets.gestures.dataset import Settings, render_dataset
 from timesformer.studies import differences
 from timesformer.studies import verify as studies
+from timesformer.utils.files import json_lines
 from tools import run_net
 
 CFG = Path(__file__).parents[2] / "configs/Gestures/LightTimeSformer_demo.yaml"
@@ -152,6 +153,25 @@ def test_an_interval_of_another_version_is_no_edit(copy: Path) -> None:
     assert "; the run is of timesformer" in studies.check_settings(run)[1]
     (copy / "results.json").write_text(json.dumps(results | {"top1_low": 0.1, "top1": 99.0}))
     assert studies.check_metrics(run)[0] == "DIFFERS"
+
+
+@pytest.mark.parametrize("metric", ["loss", "macro_f1", "top1"])
+def test_the_best_validation_is_that_of_the_deciding_metric(copy: Path, metric: str) -> None:
+    """Of a loss the lowest; the checkpoints hold its negative."""
+    rows = [row for row in json_lines(copy / "metrics.jsonl") if row["kind"] == "val"]
+    replace(copy / "config.yaml", "BEST_METRIC: auto", f"BEST_METRIC: {metric}")
+    for path in (copy / "checkpoints").glob("checkpoint_epoch*"):
+        content = torch.load(path, weights_only=True)
+        earlier = [row[metric] for row in rows if row["epoch"] <= content["epoch"] + 1]
+        content["best_score"] = -min(earlier) if metric == "loss" else max(earlier)
+        torch.save(content, path)
+    run = studies.RunFolder(copy, [])
+    assert studies.check_history(run)[0] == "ok"
+    replace(
+        copy / "config.yaml", f"BEST_METRIC: {metric}", "BEST_METRIC: top1" if metric == "loss" else "BEST_METRIC: loss"
+    )
+    result, detail = studies.check_history(run)
+    assert result == "DIFFERS" and "best validation: " in detail
 
 
 def stretch(run: studies.RunFolder) -> tuple[Path, Path]:

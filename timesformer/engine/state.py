@@ -25,6 +25,21 @@ from timesformer.utils.memory import PassSize
 from timesformer.weights.layouts import FORMAT
 
 
+def decisive_metric(setting: str, *, multi_label: bool) -> str:
+    """The metric that decides which validation is the best: TRAIN.BEST_METRIC, of auto mAP or top1."""
+    return setting if setting != "auto" else "mAP" if multi_label else "top1"
+
+
+def decisive_score(metrics: Mapping[str, float | None], setting: str) -> float:
+    """What TRAIN.BEST_METRIC `setting` makes of a validation, higher is better: of a loss its negative.
+
+    NaN where the metric is missing or None, as in a validation of no video.
+    """
+    name = decisive_metric(setting, multi_label="mAP" in metrics)
+    value = metrics.get(name)
+    return math.nan if value is None else -value if name == "loss" else value
+
+
 @dataclass
 class TrainingState:
     """The parts of a training that change from step to step.
@@ -64,8 +79,7 @@ class TrainingState:
     def score(self, metrics: Mapping[str, float], *, epoch: int) -> bool:
         """Take note of a validation after so many epochs; whether it is the best so far."""
         self.metrics = metrics
-        name = self.best_metric if self.best_metric != "auto" else "mAP" if "mAP" in metrics else "top1"
-        score = metrics.get(name, math.nan) * (-1.0 if name == "loss" else 1.0)
+        score = decisive_score(metrics, self.best_metric)
         is_best = score > self.best_score  # never of NaN, the score of no video
         if is_best:
             self.best_score, self.best_epoch = score, epoch

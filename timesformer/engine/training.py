@@ -28,7 +28,7 @@ from timesformer.engine.failures import FailureLog
 from timesformer.engine.overfitting import TrainingAccuracy
 from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys, write_provenance
 from timesformer.engine.start import find_start, resumes
-from timesformer.engine.state import TrainingState, description
+from timesformer.engine.state import TrainingState, decisive_metric, description
 from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
@@ -82,8 +82,7 @@ class Training:
             why += f": no better validation for {self.state.stale_epochs} (TRAIN.EARLY_STOP_EPOCHS)"
         if not math.isfinite(self.state.best_score):
             return why
-        name = self.run.cfg.TRAIN.BEST_METRIC
-        name = name if name != "auto" else "mAP" if self.run.cfg.DATA.MULTI_LABEL else "top1"
+        name = decisive_metric(self.state.best_metric, multi_label=self.run.cfg.DATA.MULTI_LABEL)
         score = f"{-self.state.best_score:.3f}" if name == "loss" else f"{self.state.best_score:.1f}%"
         return f"{why}; best validation: {name} {score} after epoch {self.state.best_epoch}"
 

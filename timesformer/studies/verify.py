@@ -17,6 +17,7 @@ from timesformer.datasets.build import load_lists
 from timesformer.datasets.records import VideoList, fingerprint, path_tail
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.setup import load_run_config
+from timesformer.engine.state import decisive_score
 from timesformer.evaluation.metrics import confusion, per_class_accuracy, summarize
 from timesformer.evaluation.report import distinct_names, read_predictions
 from timesformer.studies.differences import (
@@ -249,6 +250,7 @@ def check_history(run: RunFolder) -> Outcome:
     if tests and (run.folder / "results.json").is_file():
         results, compared = run.json("results.json"), 1
         problems += _row_differences(tests[-1], {**tests[-1], **{k: results.get(k) for k in tests[-1] if k in results}})
+    setting = run.cfg("").TRAIN.BEST_METRIC if run.config("").is_file() else "auto"
     for path in checkpoints.list_checkpoints(run.folder):
         content = checkpoints.read_checkpoint(path)
         position, metrics = checkpoints.position_of(content), content.get("metrics")
@@ -257,7 +259,8 @@ def check_history(run: RunFolder) -> Outcome:
             compared += 1
             problems += _row_differences(row or {}, {**(row or {}), **metrics}, f"val of epoch {position.epoch}")
         earlier = [r for r in rows if r.get("kind") == "val" and r["epoch"] <= position.epoch]
-        best = max((r.get("mAP", r.get("top1")) or 0.0 for r in earlier), default=content["best_score"])
+        scores = [decisive_score(r, setting) for r in earlier]
+        best = max((score for score in scores if not math.isnan(score)), default=content["best_score"])
         if not _same(best, content["best_score"]):
             problems.append(f"  best validation: {best} in metrics.jsonl, {content['best_score']} in {path.name}")
     return _outcome(
