@@ -23,6 +23,7 @@ def test_classes_that_are_missing_small_or_out_of_balance() -> None:
         (WARNING, "small classes", "fewer than 3 videos for val: point (2)"),
     ]
     assert class_findings({"train": counted("train", 30, 10, 10), "test": counted("test", 3, 3, 3)}) == []
+    assert class_findings({"train": counted("train", 31, 10, 10)}, balanced=True) == []
 
 
 def test_classes_without_names_are_called_by_their_numbers_and_several_labels_count() -> None:

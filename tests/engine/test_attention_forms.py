@@ -58,5 +58,15 @@ def test_what_is_measured_once_is_used_again(start: Any, tmp_path: Path, caplog:
     assert attention_forms.read(tmp_path / "attention.json") == mended
 
 
+@pytest.mark.parametrize("damaged", ["[", "[1]", '[{"shape": [1]}]', '{"a": 1}'])
+def test_a_damaged_record_is_measured_again(
+    start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: str
+) -> None:
+    _, both = start()
+    (tmp_path / "attention.json").write_text(damaged)
+    assert start()[1] == both and attention_forms.read(tmp_path / "attention.json") == both
+    assert "attention.json is damaged" in caplog.text
+
+
 def test_on_a_cpu_nothing_is_measured(start: Any, tmp_path: Path) -> None:
     assert start("cpu") == ({}, {}) and list(tmp_path.iterdir()) == []

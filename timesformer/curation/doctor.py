@@ -26,13 +26,16 @@ class Recipe:
     flips: bool  # in training
     flip_pairs: Pairs = ()
     flips_only_mapped: bool = False
+    balances: bool = False  # classes of different size
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Recipe:
         """The recipe of `cfg`."""
         data, flips = cfg.DATA, cfg.TRAIN.ENABLE and cfg.DATA.RANDOM_FLIP
+        only_mapped = flips and data.FLIP_ONLY_MAPPED
+        balances = cfg.TRAIN.BALANCE != "none" and not data.MULTI_LABEL
         num_clips = Views.from_config(cfg).num_clips
-        return cls(ClipSpec.from_config(cfg), num_clips, flips, data.FLIP_LABEL_MAP, flips and data.FLIP_ONLY_MAPPED)
+        return cls(ClipSpec.from_config(cfg), num_clips, flips, data.FLIP_LABEL_MAP, only_mapped, balances)
 
 
 def examine(
@@ -58,7 +61,9 @@ def examine(
         UserError: `predictions` do not fit the lists.
     """
     names = list_checks.class_names(lists)
-    found = [*list_checks.list_warnings(lists), *list_checks.class_findings(lists), *list_checks.people_findings(lists)]
+    found = list_checks.list_warnings(lists)
+    found += list_checks.class_findings(lists, balanced=recipe is not None and recipe.balances)
+    found += list_checks.people_findings(lists)
     if recipe and recipe.flips:
         found += list_checks.flip_findings(names, recipe.flip_pairs, only_mapped=recipe.flips_only_mapped)
     found += label_findings(lists, predictions, names)

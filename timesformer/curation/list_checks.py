@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from timesformer.curation.findings import ERROR, WARNING, Finding, Listed
+from timesformer.datasets.balance import AUTO_ABOVE
 from timesformer.datasets.mirror import Pairs, find_mirror_classes, flip_label_map, flip_warnings
 from timesformer.datasets.overlaps import Overlap, overlaps
 from timesformer.datasets.records import VideoList, class_counts, shorten
 
 FEW_TO_TRAIN, FEW_TO_SCORE = 10, 3  # videos of a class, below which it is small
-IMBALANCE = 3.0  # largest class of a training list to the smallest, above which a mean hides the small ones
 
 
 def class_names(lists: Mapping[str, VideoList]) -> list[str]:
@@ -20,8 +20,13 @@ def class_names(lists: Mapping[str, VideoList]) -> list[str]:
     return [*names, *(f"class {label}" for label in range(len(names), max(labels, default=-1) + 1))]
 
 
-def class_findings(lists: Mapping[str, VideoList]) -> list[Finding]:
-    """Classes that a list lacks, or of which it has few videos, and a training list that is out of balance."""
+def class_findings(lists: Mapping[str, VideoList], *, balanced: bool = False) -> list[Finding]:
+    """Classes that a list lacks, or of which it has few videos, and a training list that is out of balance.
+
+    Args:
+        lists: by the name of the split.
+        balanced: whether training makes up for classes of different size, which is then no finding.
+    """
     names, found = class_names(lists), []
     for split, videos in lists.items():
         training = split not in ("val", "test")
@@ -37,7 +42,7 @@ def class_findings(lists: Mapping[str, VideoList]) -> list[Finding]:
             found.append(Finding(WARNING, "small classes", what, f"{use}: record more, or join classes."))
         used = {name: number for name, number in counts.items() if number}
         least, most = (limit(used, key=used.__getitem__, default="") for limit in (min, max))
-        if training and used and used[most] > IMBALANCE * used[least]:
+        if training and used and not balanced and used[most] > AUTO_ABOVE * used[least]:
             what = f"{most} has {used[most]} videos for {split}, {least} has {used[least]}"
             advice = "TRAIN.BALANCE auto draws each class equally often. Look at the accuracy of each, not at the mean."
             found.append(Finding(WARNING, "imbalance", what, advice, settings={"TRAIN.BALANCE": "auto"}))

@@ -162,6 +162,7 @@ def cut_batch(batch: Batch, size: int, unit: int = 1) -> Iterator[Batch]:
             positions=batch.positions[part],
             views_per_video=batch.views_per_video[part],
             distinct_frames=batch.distinct_frames[part],
+            durations_sec=batch.durations_sec[part],
             failures=[] if first else batch.failures,
             warnings=[] if first else batch.warnings,
         )

@@ -13,6 +13,7 @@ from timesformer.engine.setup import Run
 from timesformer.models import gpu_kernels
 from timesformer.models.gpu_kernels import Shape
 from timesformer.utils.compute import autocast, eval_mode
+from timesformer.utils.files import write_whole
 from timesformer.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -49,15 +50,17 @@ def choose_forms(run: Run, model: nn.Module, *, clips: int) -> None:
 
 
 def read(path: Path) -> dict[Shape, str]:
-    """The forms of a record, by shape; empty without one."""
+    """The forms of a record, by shape; empty without one, and with a warning where it is damaged."""
     if not path.is_file():
         return {}
-    return {Shape(*entry["shape"]): entry["form"] for entry in json.loads(path.read_text())}
+    try:
+        return {Shape(*entry["shape"]): entry["form"] for entry in json.loads(path.read_text())}
+    except (ValueError, LookupError, TypeError):
+        log.warning("%s is damaged, so the forms of attention are measured again: other rounding is possible", path)
+        return {}
 
 
 def write(path: Path, forms: dict[Shape, str]) -> None:
     """Keep the forms, by shape."""
     entries = [{"shape": list(shape), "form": form} for shape, form in sorted(forms.items())]
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(entries, indent=1) + "\n")
-    part.replace(path)
+    write_whole(path, f"{json.dumps(entries, indent=1)}\n".encode())

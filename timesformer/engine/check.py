@@ -17,7 +17,14 @@ from torch import nn
 
 from timesformer.config.load import LoadedConfig
 from timesformer.curation.list_checks import class_findings
-from timesformer.datasets.build import build_eval_dataset, build_train_dataset, clips_per_pass, load_list, loss_weights
+from timesformer.datasets.build import (
+    balance,
+    build_eval_dataset,
+    build_train_dataset,
+    clips_per_pass,
+    load_list,
+    loss_weights,
+)
 from timesformer.datasets.counts import count_table
 from timesformer.datasets.inspect import inspect_videos
 from timesformer.datasets.records import VideoList, fingerprint
@@ -59,7 +66,9 @@ def check(run: Run, lists: Mapping[str, VideoList]) -> None:
     cfg = run.cfg
     unreadable: set[str] = set()
     log.info("\n%s\n", count_table(lists, cfg.MODEL.NUM_CLASSES))
-    run.warn_once(f"{each.what}. {each.advice}" for each in class_findings(lists) if each.check != "missing classes")
+    balanced = "train" in lists and balance(cfg, lists["train"]) != "none"
+    found = class_findings(lists, balanced=balanced)
+    run.warn_once(f"{each.what}. {each.advice}" for each in found if each.check != "missing classes")
     for split, videos in lists.items():
         report = inspect_videos(
             videos.records,

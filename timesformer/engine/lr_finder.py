@@ -18,7 +18,7 @@ from timesformer.optim.build import build_optimizer, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import get_logger
-from timesformer.utils.random import numpy_generator, torch_seed
+from timesformer.utils.random import step_seed
 
 log = get_logger(__name__)
 
@@ -95,7 +95,7 @@ def sweep_rates(run: Run, videos: VideoList, rates: Sequence[float]) -> RateSwee
             if rate is None or sweep.diverged:
                 return sweep
             how = {"num_samples": step.num_samples, "epoch": epoch, "lr": rate, "global_step": len(sweep.rates)}
-            seed = torch_seed(numpy_generator(cfg.RNG_SEED, epoch, i, 0, 2))
+            seed = step_seed(cfg.RNG_SEED, epoch=epoch, step=i, rank=0)
             loss, _, clips = take_step(batches, seed=seed, **how).sums()  # type: ignore[arg-type]
             if not clips:
                 raise UserError("not one clip of a step could be read; `timesformer check` lists what is wrong")

@@ -24,7 +24,7 @@ from timesformer.evaluation.metrics import confusion, log_loss, show_metrics, su
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
-from timesformer.utils.random import numpy_generator, torch_seed
+from timesformer.utils.random import step_seed
 
 log = get_logger(__name__)
 
@@ -106,8 +106,7 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
                 epoch=epoch,
                 lr=training.schedule(epoch + i / num_steps),
                 global_step=progress.step,
-                # Dropout and stochastic depth depend on (seed, epoch, step, process): a resumed run is the same run.
-                seed=torch_seed(numpy_generator(run.cfg.RNG_SEED, epoch, i, rank, 2)),
+                seed=step_seed(run.cfg.RNG_SEED, epoch=epoch, step=i, rank=rank),
             )
         except Stopped as stop:  # no data came; before its first clips the step has changed nothing
             may_save = i > done_steps and not loader.inside_step

@@ -80,7 +80,9 @@ def compare_runs(first: Path, second: Path) -> Paired:
 def describe(result: Paired, first: str, second: str) -> list[str]:
     """The comparison in lines; the last one says in words what follows from it."""
     unit = (
-        f"{count(result.num_people, 'person')} resampled" if result.num_people else "clips resampled, persons unknown"
+        f"{count(result.num_people, 'person')} resampled"
+        if result.num_people
+        else "clips as independent, persons unknown"
     )
     effect = f"{result.difference:+.1f} points, 95% interval {result.low:+.1f} to {result.high:+.1f} ({unit})"
     lines = [

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +23,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
+
+from timesformer.utils.env import cpu_name
+from timesformer.utils.files import write_whole
 
 # Rows of up to so many tokens are attended to with plain matrix products, a few rows at a time; longer ones by torch's
 # fused attention. Measured on an AMD CPU (Zen 4), time of the fused form over that of the plain one, forward and with
@@ -86,9 +87,7 @@ def measured_forms(
     if measured and store is not None:
         with contextlib.suppress(OSError):  # then the next run measures again
             store.parent.mkdir(parents=True, exist_ok=True)
-            temporary = store.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1))
-            temporary.replace(store)
+            write_whole(store, json.dumps(known, indent=1).encode())
     return {name: known[machine][name] for name in operations}
 
 
@@ -157,12 +156,8 @@ def _noting() -> Iterator[dict[str, torch.Size]]:
 
 def machine_name() -> str:
     """What decides which form is faster."""
-    cpu = platform.processor()
-    with contextlib.suppress(OSError):  # Linux
-        names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-        cpu = next(names, cpu).partition(":")[2].strip() or cpu
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{cpu}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def _stored(store: Path | None) -> dict[str, dict[str, bool]]:

@@ -24,8 +24,8 @@ from timesformer.utils.errors import ConfigError, DataListError, UserError
 SETTINGS = "protocol.json"
 # Keys besides those of a run's identity that runs of one protocol have in common.
 _SHARED = {"SOLVER.MAX_EPOCH", "PRECISION", "MODEL.WEIGHTS", "TRAIN.CHECKPOINT_FILE_PATH", "TRAIN.FINETUNE",
-           "TRAIN.EVAL_PERIOD", "TEST.CHECKPOINT", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS",
-           "DATA.ENSEMBLE_METHOD"}  # fmt: skip
+           "TRAIN.EVAL_PERIOD", "TRAIN.EARLY_STOP_EPOCHS", "TEST.CHECKPOINT", "TEST.NUM_ENSEMBLE_VIEWS",
+           "TEST.NUM_SPATIAL_CROPS", "DATA.ENSEMBLE_METHOD"}  # fmt: skip
 
 
 @dataclass(frozen=True)

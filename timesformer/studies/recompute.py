@@ -66,7 +66,7 @@ def retest(config: Path, words: list[str], checkpoint: Path, read: Callable[[Pat
         UserError: the test cannot be made here.
     """
     own = ["TRAIN.ENABLE", "False", "TEST.ENABLE", "True", "TEST.CHECKPOINT_FILE_PATH", os.path.abspath(checkpoint)]
-    own += ["TEST.BASELINES", "False", "TEST.REPORT", "False"]
+    own += ["TEST.BASELINES", "False", "TEST.AUDITS", "False", "TEST.REPORT", "False"]
     with _quietly(config, [*words, *own]) as (loaded, folder):
         launch(loaded.cfg, run, loaded, False)
         return read(folder)

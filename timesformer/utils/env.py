@@ -155,13 +155,13 @@ def collect_versions() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpus": available_cpus(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
     """The model of the CPU, or at least its architecture."""
     with contextlib.suppress(OSError, StopIteration):
         lines = file.read_text(errors="replace").splitlines()

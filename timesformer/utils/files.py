@@ -48,7 +48,7 @@ def json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file such that others find the former one, or the whole new one, also after a crash."""
+    """Write a file such that others find the former one or the whole new one, also where this process is killed."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
