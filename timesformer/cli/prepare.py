@@ -148,7 +148,7 @@ def write_config(listing: Listing, out: str) -> None:
 
 
 def this_machine() -> Machine:
-    """What this machine has; the hub is asked for weights only where a GPU can use them."""
+    """What this machine has; weights are looked up on the hub only where a GPU can use them."""
     import shutil
 
     import torch

@@ -102,8 +102,8 @@ def label_findings(
             [clips[index]],
             likeness=float(ranking.margins[index]),
         )
-        for place, index in enumerate(ranking.order.tolist())
-        if ranking.likely[index] or (ranking.margins[index] < 0 and place < MAX_SHARE * len(clips))
+        for rank, index in enumerate(ranking.order.tolist())
+        if ranking.likely[index] or (ranking.margins[index] < 0 and rank < MAX_SHARE * len(clips))
     ]
 
 

@@ -1,4 +1,4 @@
-"""What folders and names of files stand for: split, class, person, scene."""
+"""What folders and names of files mean: split, class, person, scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from timesformer.datasets.splits import split_of_name
 
 
 def level_roles(folders: Sequence[Sequence[str]], stems: Sequence[str] = ()) -> list[str]:
-    """What each level of folders stands for: "split", "label", "subject", "scene", or "" for something else.
+    """What each level of folders means: "split", "label", "subject", "scene", or "" for something else.
 
     Args:
         folders: of each video the folders that lead to it, from the top.

@@ -1,4 +1,4 @@
-"""What lists of videos tell without opening any: classes that are small or missing, people in two lists, flips."""
+"""What lists of videos show without opening any: classes that are small or missing, people in two lists, flips."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def read_lists(paths: Sequence[str], root: str) -> tuple[list[ListedVideo], list
 
 
 def split_of_file(path: str) -> str:
-    """The split that the name of a list, or a word of it, stands for: train.csv, jester-v1-train.csv; else ""."""
+    """The split that the name of a list, or a word of it, means: train.csv, jester-v1-train.csv; else ""."""
     stem = os.path.splitext(os.path.basename(path))[0]
     return next(filter(None, map(split_of_name, [stem, *re.split(r"[\W_]+", stem)])), "")
 

@@ -1,4 +1,4 @@
-"""What the small frames of videos tell: unreadable, constant and copied ones, and those that do not fit the clips."""
+"""What the small frames of videos show: unreadable, constant and copied ones, and those that do not fit the clips."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def balanced_order(labels: np.ndarray, generator: np.random.Generator) -> np.nda
 
 
 def occurrences(order: np.ndarray) -> np.ndarray:
-    """How often the index at each place stands before it; int64, shaped as `order`."""
+    """How often the index at each position occurs before it; int64, shaped as `order`."""
     by_index = np.argsort(order, kind="stable")
     run_starts = np.flatnonzero(np.diff(order[by_index], prepend=-1))
     counted = np.empty_like(by_index)

@@ -79,7 +79,7 @@ def load_list(cfg: CfgNode, split: str, *, testing: bool = False) -> VideoList:
 
 
 def find_num_classes(cfg: CfgNode) -> None:
-    """Put the number of classes in place of MODEL.NUM_CLASSES auto, for all that follows and for what is saved.
+    """Put the number of classes for MODEL.NUM_CLASSES auto, for all that follows and for what is saved.
 
     It is the number of class names, without them the largest label of the list that is trained on (or tested) plus one.
 

@@ -26,7 +26,7 @@ REQUIRED = ("path", "label", "split")
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestRow:
-    """One video; the fields are the columns of the file, in their order. 0 and "" stand for an empty cell."""
+    """One video; the fields are the columns of the file, in their order. 0 and "" are an empty cell."""
 
     path: str  # a video file or a folder of frames, as it is written
     label: str  # the name of the class; several with ; between them for DATA.MULTI_LABEL

@@ -93,7 +93,7 @@ def _moves(labels: np.ndarray, plain: np.ndarray, changed: np.ndarray, num_class
 
 
 def _confusions(labels: np.ndarray, plain: np.ndarray, num_classes: int) -> np.ndarray:
-    """(K, K) share of the clips of a class that are taken for another one, 0 to 1."""
+    """(K, K) share of the clips of a class that are confused with another one, 0 to 1."""
     shares = np.zeros((num_classes, num_classes))
     np.add.at(shares, (labels, plain), 1 / np.bincount(labels, minlength=num_classes)[labels])
     np.fill_diagonal(shares, 0)

@@ -149,10 +149,10 @@ def check_port(host: str, port: int) -> None:
         UserError: it cannot.
     """
     try:
-        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place)
+            listener.bind(address)
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: {error.strerror}. Name another port: --port N") from error
 

@@ -136,7 +136,7 @@ def _table_of_runs(runs: Sequence[dict[str, Any]], results: dict[str, Any]) -> T
 
 
 def _table_of_classes(classes: Sequence[dict[str, Any]]) -> Table:
-    rows: Table = [("class", "clips", "accuracy %", "95% interval", "most often taken for")]
+    rows: Table = [("class", "clips", "accuracy %", "95% interval", "most often confused with")]
     for each in classes:
         interval = f"{each['low']:.1f} to {each['high']:.1f}" if each["videos"] else ""
         cells = (str(each["videos"]), _percent(each["accuracy"]), interval, each["taken_for"])

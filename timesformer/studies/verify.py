@@ -129,7 +129,7 @@ def verify(folder: Path, words: Sequence[str] = (), *, num_stretches: int = 1) -
         yield Check(what, SKIPPED, reason) if reason else _checked(what, check, run)
     kept = checkpoints.list_checkpoints(folder)
     pairs = [*zip([*kept[1:], None], kept, strict=False)][:num_stretches]
-    if len(kept) == num_stretches == 1:  # the whole training, which nobody has asked for
+    if len(kept) == num_stretches == 1:  # the whole training, which was not requested
         pairs = []
     if not pairs:
         hint = "; --stretches 2 trains from the start" if kept else ""

@@ -31,7 +31,7 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     """The checked configuration that `args` of `parse_args` name; its values may be changed.
 
     Raises:
-        ConfigError: all problems, each with its place.
+        ConfigError: all problems, each with its location.
     """
     words = [*(args.opts or [])]
     for key, value in (("NUM_SHARDS", args.num_shards), ("SHARD_ID", args.shard_id)):

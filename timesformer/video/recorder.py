@@ -68,7 +68,7 @@ class Recorder:
             with self._file:
                 if (first := next(frames, None)) is not None:
                     write(self._file, itertools.chain([first], frames), self._fps, size=first.shape[:2])
-        except (OSError, av.error.FFmpegError) as error:  # of which `close` tells
+        except (OSError, av.error.FFmpegError) as error:  # reported by `close`
             self._error = OSError(error.errno, error.strerror)
             while self._waiting.get() is not None:  # so that nobody waits
                 pass

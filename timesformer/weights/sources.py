@@ -41,7 +41,7 @@ def is_hub_name(source: str | Path) -> bool:
 
 
 def can_be_had(source: str) -> bool:
-    """Whether `read_source` would probably find `source`: here, in a cache, or on the hub, which is asked."""
+    """Whether `read_source` would probably find `source`: here, in a cache, or on the hub (a request)."""
     if not is_hub_name(source) or source in PACKAGED:
         return source in PACKAGED or Path(source).exists()
     from huggingface_hub import file_exists, try_to_load_from_cache
