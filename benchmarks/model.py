@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from benchmarks.textbook import BLOCKS, TextbookTimeSformer
 from timesformer.cost.benchmark import HUGGING_FACE_SCHEMES, PROJECT, TRANSFORMERS, HuggingFaceTimeSformer
 from timesformer.cost.measure import interleaved, saved_for_backward
+from timesformer.models.cpu_kernels import measured_forms, use_forms
+from timesformer.models.summary import without_values
 from timesformer.models.vit import VisionTransformer
 from timesformer.utils.compute import autocast
 from timesformer.utils.env import collect_versions
@@ -100,10 +102,21 @@ def saved(models: dict[str, nn.Module], clips: Tensor, dtype: torch.dtype | None
     }
 
 
+def fastest_forms(models: dict[str, dict[str, nn.Module]], args: argparse.Namespace) -> dict[str, bool]:
+    """The forms of operations that a training here would measure and choose."""
+    shape = (3, args.frames, args.size, args.size)
+    found: dict[str, bool] = {}
+    for precision, forms in models.items():
+        shell, dtype = without_values(forms[PROJECT]), PRECISIONS[precision] or torch.float32
+        found |= measured_forms(shell, shape, clips=max(args.batches), dtype=dtype)
+    return found
+
+
 def compare(scheme: str, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything measured of one scheme."""
     # A model for each precision: ours keeps packed weights between two passes, of one precision at a time.
     models = {precision: models_of(scheme, args, device) for precision in args.precisions}
+    use_forms(fastest_forms(models, args) if device.type == "cpu" else {})
     clip = torch.randn(1, 3, args.frames, args.size, args.size, device=device)
     result: dict[str, Any] = {
         "scheme": scheme,

@@ -258,6 +258,8 @@ def test_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "available_cpus", lambda: 12)
     assert [build.num_workers("auto", processes, on_gpu=True) for processes in (1, 2, 4, 16)] == [11, 5, 2, 0]
     assert [build.num_workers("auto", processes, on_gpu=False) for processes in (1, 2, 16)] == [3, 1, 0]
+    assert [build.num_workers("auto", 4, on_gpu=False, num_threads=threads) for threads in (1, 2, 3)] == [1, 1, 0]
+    assert build.num_workers("auto", 1, on_gpu=False, num_threads=1) == 3
     assert build.num_workers("auto", 12, on_gpu=True) == 1
     assert build.num_workers(0, 1, on_gpu=True) == 0 and build.num_workers(20, 4, on_gpu=False) == 20
 

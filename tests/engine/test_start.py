@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import clip_warnings
 from timesformer.engine.setup import choose_kernels
-from timesformer.engine.start import _newest_for_all, keep_threads
+from timesformer.engine.start import WORK_PER_THREAD, _newest_for_all, step_threads
+from timesformer.utils.compute import cpu_threads
 from timesformer.utils.errors import UserError
 from timesformer.video.clip_spec import ClipSpec
 
@@ -52,7 +54,7 @@ def content(folder: Path) -> dict[str, Any]:
 def test_a_checkpoint_explains_itself(first_run: Path) -> None:
     found = content(first_run)
     assert found["class_names"][0] and len(found["class_names"]) == 12
-    assert found["num_threads"] == torch.get_num_threads()
+    assert found["num_threads"] == (torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1)
     assert found["preprocessing"] == {
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb", "crop_mode": "crop",
         "short_side": 32, "size": [32, 32], "shuffle_frames": False,
@@ -155,16 +157,41 @@ def test_another_precision_is_told(first_run: Path, tmp_path: Path, run: Run, ca
     assert "bf16 (PRECISION bf16)" in printed and content(tmp_path)["precision"] == "bf16"
 
 
-def test_a_resumed_run_keeps_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "before, work, environ, wanted",
+    [
+        (0, 0, {}, 1),
+        (0, 2 * WORK_PER_THREAD, {}, 2),
+        (0, 9 * WORK_PER_THREAD, {}, 3),  # its share of the cores
+        (0, 0, {"OMP_NUM_THREADS": "3"}, 3),
+        (2, 0, {}, 2),  # a resumed run keeps its number
+        (4, 0, {}, 4),
+        (2, 0, {"OMP_NUM_THREADS": "3"}, 3),
+        (5, 0, {}, 3),  # more than there are cores
+    ],
+)
+def test_threads_of_a_step(
+    before: int, work: int, environ: dict[str, str], wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("timesformer.engine.start.available_cpus", lambda: 4)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        for recorded, environ, now in ((2, {"OMP_NUM_THREADS": "1"}, 1), (5, {}, 1), (2, {}, 2), (1, {}, 1)):
-            keep_threads(recorded, environ)
-            assert torch.get_num_threads() == now
-    finally:
-        torch.set_num_threads(before)
+    with cpu_threads(3):
+        assert step_threads(before, work, environ) == wanted
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(
+    first_run: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timesformer.engine.start.available_cpus", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    path, found = (
+        tmp_path / "two.pyth",
+        checkpoints.read_checkpoint(checkpoints.checkpoint_path(first_run, Position(1))),
+    )
+    torch.save(found | {"num_threads": found["num_threads"] + 1}, path)
+    resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
+    with cpu_threads(1):  # the run sets its own
+        assert run(tmp_path / "resumed", *resume) == 0
+    assert content(tmp_path / "resumed")["num_threads"] == found["num_threads"] + 1
 
 
 def test_defect_17_a_finished_checkpoint_says_so_instead_of_training_no_epoch(

@@ -12,6 +12,7 @@ from timesformer.datasets.loader import EvalLoader, SampleKey
 from timesformer.datasets.video_dataset import Batch, Failure, Sample
 from timesformer.evaluation.evaluate import Predictions, evaluate, join_views
 from timesformer.models.vit import TimeSformer
+from timesformer.utils.compute import cpu_threads
 from timesformer.video.clip_spec import ClipSpec, Views
 from timesformer.video.variants import Variants
 
@@ -108,14 +109,11 @@ def test_the_score_does_not_depend_on_the_number_of_threads() -> None:
     model = TimeSformer(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=3, num_frames=4)
     clips = torch.randint(0, 256, (6, 3, 4, 32, 32), dtype=torch.uint8)
     batch = Batch(clips, [0, 1], [0, 1], [0, 1], [4, 2], [1.0, 1.0], [], [], [1.0, 2.0])
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 4):
-            torch.set_num_threads(threads)
+    found = []
+    for threads in (1, 2, 3, 4):
+        with cpu_threads(threads):
             found.append(evaluate(model, [batch], spec=ClipSpec(num_frames=4, size=(32, 32))).scores)
             assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
     assert all(np.array_equal(scores, found[0]) for scores in found)
 
 

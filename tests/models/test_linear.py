@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +15,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.small_models import one_after_the_other, small
+from timesformer.models import cpu_kernels
 from timesformer.models.drop_path import DropPath
 from timesformer.models.linear import CachesPrepared, FoldedLinears, Linear
+from timesformer.models.summary import without_values
+from timesformer.models.vit import ATTENTION_TYPES
 
 
 def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +146,67 @@ def test_the_product_is_cached_without_gradients_only_and_by_precision() -> None
     model(clips).sum().backward()
     assert "_folded" not in " ".join(model.state_dict()) and copy.deepcopy(pair)._cached is None
     assert model.train().model.blocks[0].temporal_folded._cached is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (3, 7, 24), (2, 3, 4, 5, 24)], ids=str)
+def test_a_convolution_is_the_same_map_with_the_same_gradients(shape: tuple[int, ...], bias: bool) -> None:
+    x, weight = torch.randn(shape).requires_grad_(), torch.randn(40, 24).requires_grad_()
+    inputs = [x, weight, *([torch.randn(40).requires_grad_()] if bias else [])]
+    grad = torch.randn(*shape[:-1], 40)
+    for changed in (lambda *inputs: inputs, lambda x, weight, *bias: (x, (2 * weight.t()).t(), *bias)):
+        wanted, got = (form(*changed(*inputs)) for form in (F.linear, cpu_kernels.convolved_linear))
+        torch.testing.assert_close(got, wanted)
+        gradients = (torch.autograd.grad(result, inputs, grad) for result in (got, wanted))
+        torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_a_convolution_and_theirs() -> None:
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 4), (5, 4), (5,))]
+    assert torch.autograd.gradcheck(cpu_kernels.convolved_linear, inputs)
+    assert torch.autograd.gradgradcheck(cpu_kernels.convolved_linear, inputs)
+
+
+@pytest.fixture
+def every_map_a_convolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Every linear map in fp32 that was measured, whatever its size; the list gets an entry for each."""
+    called: list[int] = []
+    convolved = cpu_kernels.convolved_linear
+    monkeypatch.setattr(cpu_kernels, "LEAST_WORK", 0)
+    monkeypatch.setattr(cpu_kernels, "_is_faster", lambda *_: True)
+    monkeypatch.setattr(cpu_kernels, "convolved_linear", lambda *words: called.append(1) or convolved(*words))
+    yield called
+    cpu_kernels.use_forms({})
+
+
+@pytest.mark.parametrize("scheme", ATTENTION_TYPES)
+def test_every_linear_map_of_a_training_step_can_be_a_convolution(
+    scheme: str, every_map_a_convolution: list[int]
+) -> None:
+    model = small(scheme).train()
+    clips, results = torch.randn(2, *model.input_shape), []
+    measured = cpu_kernels.measured_forms(without_values(model), model.input_shape, clips=2, dtype=torch.float32)
+    for forms in (None, measured):
+        cpu_kernels.use_forms(forms)
+        model.zero_grad()
+        torch.manual_seed(0)  # of stochastic depth
+        model(clips).square().sum().backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    assert len(every_map_a_convolution) >= 4 * len(model.blocks)
+    for wanted, got in zip(*results, strict=True):
+        assert (got - wanted).norm() <= 1e-4 * wanted.norm().clamp(min=1e-3)
+
+
+def test_where_no_map_is_a_convolution(every_map_a_convolution: list[int]) -> None:
+    layer, x = Linear(24, 40), torch.randn(3, 24)
+    cpu_kernels.use_forms({cpu_kernels.linear_key(layer.weight.shape, torch.float32, packed=False): True})
+    layer(x)
+    assert every_map_a_convolution
+    every_map_a_convolution.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    layer.bfloat16()(x.bfloat16())
+    torch.jit.trace(layer.float(), x)
+    cpu_kernels.LEAST_WORK = 3 * 24 * 40 + 1
+    layer(x)
+    assert not every_map_a_convolution

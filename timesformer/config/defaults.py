@@ -191,7 +191,7 @@ _DECLARED = (
     Key("GESTURES.IDLE", 0, "int", "clips of each person that show no gesture, or at most 60% of one, as a 13th class: idle", low=0, high=1000),
     Key("GESTURES.CODEC", "mpeg4", "str", "mpeg4 writes .avi files, h264 writes .mp4 files", ("mpeg4", "h264")),
     # ---------------------------------------------------------------- loading and mixing
-    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores but one, at most 32 (when training on the CPU a quarter of it, at most 8)", low=0, high=1024),
+    Key("DATA_LOADER.NUM_WORKERS", "auto", "int|auto", "loader processes per training process; auto: its share of the CPU cores but one, at most 32 (when training on the CPU a quarter of it, at most 8, but one where steps are computed by fewer threads)", low=0, high=1024),
     Key("DATA_LOADER.PIN_MEMORY", True, "bool", "page-locked host memory, for faster copies to a GPU"),
     Key("DATA_LOADER.CACHE", "auto", "str", "cache of decoded frames, for small datasets: memory (/dev/shm, gone after the run) or disk (stays for the next run); auto: memory where a quarter of it is enough", ("auto", "none", "memory", "disk")),
     Key("DATA_LOADER.CACHE_DIR", "", "path", "folder of CACHE disk; empty: timesformer/frames below $XDG_CACHE_HOME or ~/.cache"),

@@ -187,6 +187,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     local_world_size: int = 1,
+    num_threads: int | None = None,
     stop: StopRequest | None = None,
 ) -> TrainLoader:
     """Training batches: GLOBAL_BATCH_SIZE clips a step in pieces of TRAIN.BATCH_SIZE per node.
@@ -196,6 +197,7 @@ def build_train_loader(
         videos: the list to train on.
         rank, world_size: this process and how many there are.
         local_world_size: how many of them share this node's piece and CPUs.
+        num_threads: CPU threads of a step; None: all of this process's share.
         stop: the signal that ends a wait for clips.
 
     Raises:
@@ -215,7 +217,7 @@ def build_train_loader(
         seed=cfg.RNG_SEED,
         repeats=cfg.TRAIN.REPEATED_AUG,
         labels=labels,
-        **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop),
+        **_loader_settings(cfg, dataset, micro_batch, micro_batch, local_world_size, stop, num_threads),
     )
 
 
@@ -292,37 +294,43 @@ def build_mixer(cfg: CfgNode) -> ClipMixer | None:
     )
 
 
-def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool) -> int:
+def num_workers(setting: int | str, local_processes: int, *, on_gpu: bool, num_threads: int | None = None) -> int:
     """Loader processes per training process.
 
     "auto" is the process's share of the usable CPUs but one, at most 32; on a CPU a quarter of the share, at most 8,
-    since the model computes on the same cores (with 2 cores, none: loading in between was 1.3 times as fast as two
-    workers beside the demo).
+    since the model computes on the same cores, but at least one where its `num_threads` leave a core.
     """
     if setting != "auto":
         return int(setting)
     share = available_cpus() // local_processes
     if on_gpu:
         return min(MAX_AUTO_WORKERS_OF_A_GPU, share if share < 2 else share - 1)
-    return min(MAX_AUTO_WORKERS, share // 4)
+    spare = 0 if num_threads is None else share - num_threads
+    return min(MAX_AUTO_WORKERS, max(share // 4, min(spare, 1)))
 
 
 def _on_gpu(cfg: CfgNode) -> bool:
     return cfg.NUM_GPUS != 0 and torch.accelerator.is_available()
 
 
-def _worker_settings(cfg: CfgNode, local_world_size: int) -> dict[str, Any]:
+def _worker_settings(cfg: CfgNode, local_world_size: int, num_threads: int | None = None) -> dict[str, Any]:
     local_processes = processes_that_share_cpus(local_world_size)
     on_gpu = _on_gpu(cfg)
-    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu)
+    workers = num_workers(cfg.DATA_LOADER.NUM_WORKERS, local_processes, on_gpu=on_gpu, num_threads=num_threads)
     return {"num_workers": workers, "pin_memory": cfg.DATA_LOADER.PIN_MEMORY and on_gpu}
 
 
 def _loader_settings(
-    cfg: CfgNode, dataset: VideoDataset, videos: int, clips: int, local_world_size: int, stop: StopRequest | None
+    cfg: CfgNode,
+    dataset: VideoDataset,
+    videos: int,
+    clips: int,
+    local_world_size: int,
+    stop: StopRequest | None,
+    num_threads: int | None = None,
 ) -> dict[str, Any]:
     """Settings of a loader whose batches have so many `videos` and `clips`, whose memory is checked."""
-    settings = _worker_settings(cfg, local_world_size)
+    settings = _worker_settings(cfg, local_world_size, num_threads)
     workers = min(settings["num_workers"], math.ceil(len(dataset) / videos))
     needed = local_world_size * shared_memory_needed(workers, clips * math.prod(dataset.spec.input_shape))
     pending = dataset.cache.pending_bytes if dataset.cache else 0

@@ -11,7 +11,7 @@ from timesformer.datasets.mirror import flip_warnings
 from timesformer.datasets.records import VideoList, class_counts, coverage_warnings
 from timesformer.engine.setup import Run
 from timesformer.models.contract import VideoModel
-from timesformer.models.summary import summarize
+from timesformer.models.summary import ModelSummary, summarize
 from timesformer.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -48,9 +48,9 @@ def describe_data(run: Run, splits: Mapping[str, VideoList]) -> None:
     run.warn_once([*report.warnings, *([advice] if advice else [])])
 
 
-def describe_model(run: Run, model: VideoModel) -> None:
-    """Log the model's name, input and counts."""
-    if run.processes.rank != 0:
-        return
-    shape = " x ".join(map(str, model.input_shape[1:]))  # T, H, W
-    log.info("%s, input %s: %s", run.cfg.MODEL.MODEL_NAME, shape, summarize(model))
+def describe_model(run: Run, model: VideoModel) -> ModelSummary:
+    """Log the model's name, input and counts, which it returns."""
+    summary, shape = summarize(model), " x ".join(map(str, model.input_shape[1:]))  # T, H, W
+    if run.processes.rank == 0:
+        log.info("%s, input %s: %s", run.cfg.MODEL.MODEL_NAME, shape, summary)
+    return summary

@@ -161,15 +161,22 @@ def description(
     *,
     class_names: Sequence[str],
     dataset: Mapping[str, str],
-    cpu_kernels: Mapping[str, bool],
+    computed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What every checkpoint of a run holds besides the training's state: what the weights are and what they expect."""
+    """What every checkpoint of a run holds besides the training's state: what the weights are and what they expect.
+
+    Args:
+        run: the run.
+        model: of it.
+        class_names: by label.
+        dataset: fingerprints of the lists.
+        computed: how, which decides the last bits: forms of operations, threads.
+    """
     return {
         "format": FORMAT,
         "num_processes": run.processes.world_size,
         "precision": run.precision,
-        "cpu_kernels": dict(cpu_kernels),
-        "num_threads": torch.get_num_threads(),
+        **computed,
         "cfg": run.cfg.dump(),
         "class_names": list(class_names),
         "preprocessing": run.spec.to_dict(),

@@ -21,6 +21,7 @@ from timesformer.engine.setup import Run
 from timesformer.engine.step import StepResult, StepTotals
 from timesformer.engine.training import Training, prepare
 from timesformer.evaluation.metrics import confusion, log_loss, show_metrics, summarize
+from timesformer.utils.compute import cpu_threads
 from timesformer.utils.env import available_cpus, processes_that_share_cpus
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
@@ -99,15 +100,16 @@ def train_epoch(training: Training, epoch: int, *, done_steps: int) -> bool:
         try:
             if progress.step == progress.first_step and rank == 0:
                 batches = show_input(run, batches, training.videos)
-            result = training.take_step(
-                batches,
-                num_samples=step.num_samples,
-                requested=[key.index for keys in step.micro_batches for key in keys],
-                epoch=epoch,
-                lr=training.schedule(epoch + i / num_steps),
-                global_step=progress.step,
-                seed=step_seed(run.cfg.RNG_SEED, epoch=epoch, step=i, rank=rank),
-            )
+            with cpu_threads(training.num_threads):
+                result = training.take_step(
+                    batches,
+                    num_samples=step.num_samples,
+                    requested=[key.index for keys in step.micro_batches for key in keys],
+                    epoch=epoch,
+                    lr=training.schedule(epoch + i / num_steps),
+                    global_step=progress.step,
+                    seed=step_seed(run.cfg.RNG_SEED, epoch=epoch, step=i, rank=rank),
+                )
         except Stopped as stop:  # no data came; before its first clips the step has changed nothing
             may_save = i > done_steps and not loader.inside_step
             raise training.save_and_stop(stop, Position(epoch, i), may_save=may_save) from None

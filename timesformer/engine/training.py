@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, loss_weights
+from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, clips_per_pass, loss_weights
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
@@ -27,12 +28,13 @@ from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
 from timesformer.engine.overfitting import TrainingAccuracy
 from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys, write_provenance
-from timesformer.engine.start import find_start, resumes
+from timesformer.engine.start import find_start, resumes, step_threads
 from timesformer.engine.state import TrainingState, decisive_metric, description
 from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
+from timesformer.utils.compute import cpu_threads
 from timesformer.utils.errors import CheckpointError, Stopped, UserError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.memory import PassSize
@@ -64,6 +66,7 @@ class Training:
     eval_period: int  # in epochs
     checkpoint_period: int  # in epochs
     early_stop_epochs: int  # without a better validation; 0: never
+    num_threads: int  # CPU threads of a step
     accuracy: TrainingAccuracy = field(default_factory=TrainingAccuracy)  # of the epoch under way
     overfitting: str = ""  # what the last validation says of it
     overfitting_seen: bool = False  # by any validation
@@ -114,27 +117,37 @@ class Training:
         return CheckpointError(failure) if failure else stopped(signal, message)
 
 
-def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
+def prepare(run: Run, lists: Mapping[str, VideoList], *, num_threads: int = 0) -> Training:
     """Build everything and load what the training starts from.
+
+    Args:
+        run: the run.
+        lists: of videos, by split.
+        num_threads: CPU threads of a step; 0: as `step_threads` says.
 
     Raises:
         UserError: what the user can mend, such as a checkpoint of another run or weights that do not fit.
     """
     cfg, rank = run.cfg, run.processes.rank
     videos, dataset = lists["train"], {split: fingerprint(lists[split].records) for split in ("train", "val")}
-    loader = build_train_loader(cfg, videos, stop=run.stop, **run.processes.ranks)
-    repeated = cfg.SOLVER.MAX_EPOCH > cfg.TRAIN.EVAL_PERIOD
-    val_loader = build_eval_loader(
-        cfg, lists["val"], views=Views(), stop=run.stop, repeated=repeated, **run.processes.ranks
-    )
     with torch.device("meta" if resumes(run) else "cpu"):
         model = build_model(cfg)
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     model.to(run.device)
-    choose_forms(run, model, clips=loader.sampler.micro_batch)
     freeze_parameters(model, cfg)
-    describe_model(run, model)
-    forms = choose_kernels(run, model, None if start.content is None else start.content.get("cpu_kernels", {}))
+    clips = clips_per_pass(cfg, math.prod(model.input_shape), run.processes.world_size, run.processes.local_world_size)
+    work = clips * describe_model(run, model).multiply_accumulates_per_clip
+    if run.device.type != "cpu":
+        num_threads = torch.get_num_threads()
+    num_threads = num_threads or step_threads(start.num_threads, work, os.environ)
+    choose_forms(run, model, clips=clips)
+    with cpu_threads(num_threads):
+        forms = choose_kernels(run, model, None if start.content is None else start.content.get("cpu_kernels", {}))
+    loader = build_train_loader(cfg, videos, stop=run.stop, num_threads=num_threads, **run.processes.ranks)
+    repeated = cfg.SOLVER.MAX_EPOCH > cfg.TRAIN.EVAL_PERIOD
+    val_loader = build_eval_loader(
+        cfg, lists["val"], views=Views(), stop=run.stop, repeated=repeated, **run.processes.ranks
+    )
     ema = build_ema(model, cfg)
     wrapped = parallelize(  # gives every process the first one's weights
         model,
@@ -155,7 +168,13 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
         keep=cfg.TRAIN.CHECKPOINT_KEEP,
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
-        about=description(run, model, class_names=videos.class_names, dataset=dataset, cpu_kernels=forms),
+        about=description(
+            run,
+            model,
+            class_names=videos.class_names,
+            dataset=dataset,
+            computed={"cpu_kernels": forms, "num_threads": num_threads},
+        ),
     )
     take_step = build_train_step(run, wrapped, optimizer, loss_weights(cfg, videos), ema)
     take_step.flags = lambda: [*run.stop.votes(), int(rank == 0 and writer.overdue())]
@@ -188,6 +207,7 @@ def prepare(run: Run, lists: Mapping[str, VideoList]) -> Training:
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         early_stop_epochs=cfg.TRAIN.EARLY_STOP_EPOCHS,
+        num_threads=num_threads,
     )
     warn_of_unused_keys(run, ignore=("test",))
     write_provenance(run, lists)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timesformer.models import gpu_kernels
-from timesformer.models.cpu_kernels import PlainAttention, suits_plain_attention
+from timesformer.models.cpu_kernels import PlainAttention, linear, suits_plain_attention
 from timesformer.models.linear import Linear
 
 Projected: TypeAlias = "Tensor | tuple[Tensor, Tensor, Tensor]"  # qkv (R, L, 3D), or q, k, v (R, heads, L, D / heads)
@@ -106,7 +106,7 @@ class Attention(nn.Module):
             return self.qkv(x)  # type: ignore[no-any-return]
         width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
-        kv = F.linear(x, weight[width:], None if bias is None else bias[width:])
+        kv = linear(x, weight[width:], None if bias is None else bias[width:])
         k, v = split_heads(kv, self.num_heads, 2)
         return split_heads(q, self.num_heads, 1)[0], k, v
 

@@ -1,8 +1,9 @@
-"""Faster forms of two operations on CPUs: linear maps with packed weights, and attention among few tokens.
+"""Faster forms of operations on CPUs: linear maps by oneDNN, forward and in training, and attention among few tokens.
 
-Both compute the same function as torch's own forms, up to rounding. Which form is faster depends on CPU and shape: a
+They compute the same function as torch's own forms, up to rounding. Which form is faster depends on CPU and shape: a
 run measures it (`measured_forms`), takes it (`use_forms`) and keeps it in its checkpoints, so that it computes the same
-bits when it resumes. Without a measurement attention follows a table, and weights are packed.
+bits when it resumes. Without a measurement attention follows a table, weights are packed for passes without gradients,
+and training computes linear maps as torch does.
 
 Letters: R rows (independent sequences), L tokens of a row, D width.
 """
@@ -37,11 +38,13 @@ CHUNK = 8_000_000  # numbers of queries, keys, values and scores at a time: they
 NAMES = {True: "own form", False: "torch's"}
 REPEATS = 7  # of each form when they are compared
 MEASURED_NUMBERS = 1_000_000  # of queries, keys and values, or of inputs, when they are compared: milliseconds
+LEAST_WORK = 2**23  # multiply-accumulates of a linear map below which a convolution costs more than it gains
 LEAST_SEC = 5e-4  # that a form is called for
+EDITION = 2  # of the forms of this module: other ones are measured again
 
 _forms: dict[str, bool] = {}  # by the operation's key: whether the form of this module is used
 _torch_only = False  # whether no form of this module is used
-_noted: dict[str, torch.Size] | None = None  # shapes of queries, keys and values that came, inside `_noting`
+_noted: dict[str, torch.Size] | None = None  # inside `_noting`: shapes of queries, keys and values, and of weights
 
 # oneDNN's operators are private to torch, and builds for Apple's processors have none.
 _HAS_PACKED = all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
@@ -70,15 +73,19 @@ def measured_forms(
     with torch.no_grad(), _noting() as shapes:
         shell.eval()(torch.empty(1, *input_shape, device="meta"))
     operations: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
-    for key, (rows, length, width) in shapes.items():
+    for key, shape in shapes.items():
+        if key.startswith("linear"):
+            if can_pack(dtype):
+                operations[linear_key(shape, dtype)] = packed_forms(shape, dtype)
+            if can_convolve(dtype):
+                operations[linear_key(shape, dtype, packed=False)] = convolution_forms(shape)
+            continue
+        rows, length, width = shape
         heads = int(key.rpartition("/")[2])
         rows = max(1, min(clips * rows, MEASURED_NUMBERS // (length * width)))
         qkv = _random(rows, length, width).to(dtype)
         operations[_name(key, dtype, training=False)] = attention_forms(qkv, heads, training=False)
         operations[_name(key, dtype, training=True)] = attention_forms(qkv, heads, training=True)
-    for module in shell.modules():
-        if isinstance(module, nn.Linear) and hasattr(module, "_prepared") and can_pack(dtype):
-            operations[linear_key(module.weight, dtype)] = _linears(module.weight.shape, dtype)
     machine = machine_name()
     before = _stored(store).get(machine, {})
     measured = {name: _is_faster(*forms) for name, forms in operations.items() if name not in before}
@@ -110,11 +117,27 @@ def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> tuple[Callabl
     return run(lambda: PlainAttention.apply(qkv, heads)), run(fused)  # type: ignore[no-any-return]
 
 
-def _linears(shape: torch.Size, dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[], object]]:
+def packed_forms(shape: torch.Size, dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[], object]]:
     """A product with packed weights (out, in) and one with plain weights, which are cast at each pass."""
     weight, x = _random(*shape), _random(max(1, MEASURED_NUMBERS // shape[1]), shape[1]).to(dtype)
     packed = pack(weight.to(dtype))
     return lambda: packed_linear(x, packed, None), lambda: F.linear(x, weight.to(dtype))
+
+
+def convolution_forms(shape: torch.Size) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A linear map with weights (out, in) and its backward pass, as a convolution and as torch's."""
+    weight, x = _random(*shape), _random(max(1, MEASURED_NUMBERS // shape[1]), shape[1])
+    bias, grad = _random(shape[0]), _random(len(x), shape[0])
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+
+    def run(form: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], object]:
+        def whole() -> object:
+            with torch.enable_grad():
+                return torch.autograd.grad(form(x, weight, bias), inputs, grad)
+
+        return whole
+
+    return run(convolved_linear), run(F.linear)
 
 
 def cpu_seconds(own: Callable[[], object], torchs: Callable[[], object]) -> tuple[float, float]:
@@ -157,7 +180,7 @@ def _noting() -> Iterator[dict[str, torch.Size]]:
 def machine_name() -> str:
     """What decides which form is faster."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{cpu_name()}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} threads, forms {EDITION}"
 
 
 def _stored(store: Path | None) -> dict[str, dict[str, bool]]:
@@ -171,14 +194,15 @@ def _name(key: str, dtype: torch.dtype, *, training: bool) -> str:
     return f"{key} {str(dtype).removeprefix('torch.')} {'training' if training else 'forward'}"
 
 
-def linear_key(weight: Tensor, dtype: torch.dtype) -> str:
-    """The name of a linear map in `use_forms`."""
-    return f"linear {'x'.join(map(str, weight.shape))} {str(dtype).removeprefix('torch.')}"
+def linear_key(shape: torch.Size, dtype: torch.dtype, *, packed: bool = True) -> str:
+    """The name in `use_forms` of a linear map with weights of this shape, packed or as a convolution."""
+    name = f"linear {'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+    return name if packed else f"{name} convolution"
 
 
 def gains_by_packing(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether packed weights are the faster form of a linear map."""
-    return not _torch_only and can_pack(dtype) and _forms.get(linear_key(weight, dtype), True)
+    return not _torch_only and can_pack(dtype) and _forms.get(linear_key(weight.shape, dtype), True)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -209,6 +233,40 @@ if _HAS_PACKED:
         return 2 * x_shape.numel() * weight_shape[0]
 
 
+def can_convolve(dtype: torch.dtype) -> bool:
+    """Whether training may compute linear maps as convolutions by oneDNN here."""
+    return dtype == torch.float32 and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., in) -> (..., out): a linear map without packed weights, in the form that was measured to be faster."""
+    if _noted is not None:
+        _noted[linear_key(weight.shape, torch.float32)] = weight.shape
+    return (convolved_linear if _suits_convolution(x, weight) else F.linear)(x, weight, bias)
+
+
+def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if _torch_only or torch.is_autocast_enabled("cpu"):
+        return False
+    if x.dtype != weight.dtype or x.numel() * weight.shape[0] < LEAST_WORK:
+        return False
+    return _forms.get(linear_key(weight.shape, x.dtype, packed=False), False)
+
+
+def convolved_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear map (..., in) -> (..., out) as a convolution with one pixel, forward and backward by oneDNN.
+
+    Products of matrices in fp32 go to MKL instead, which on AMD CPUs uses vectors of half the width (AVX2): on Zen 5
+    they take 2.1 times as long. With one thread torch would use MKL here too but for the dilation, which changes
+    nothing for one pixel.
+    """
+    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # channels last: a view
+    out = F.conv2d(pixels, weight[:, :, None, None], bias, dilation=2)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
 def suits_plain_attention(qkv: Tensor, num_heads: int) -> bool:
     """Whether `PlainAttention` is the faster form for queries, keys and values (R, L, 3D).
 
@@ -227,48 +285,81 @@ def suits_plain_attention(qkv: Tensor, num_heads: int) -> bool:
 
 
 class PlainAttention(torch.autograd.Function):
-    """Attention with explicit scores, a few rows at a time; the backward pass computes the scores again."""
+    """Attention with explicit scores, a few rows at a time.
+
+    The backward pass computes the scores of long rows again; those of short ones are small, and kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, num_heads: int, causal: bool = False) -> Tensor:
         """(R, L, 3D) -> (R, L, D)."""
-        ctx.save_for_backward(qkv)
         ctx.num_heads, ctx.causal = num_heads, causal
         out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
-        rows = _rows_at_a_time(qkv, num_heads)
-        for few, mixed in zip(qkv.split(rows), out.split(rows), strict=True):
-            _by_heads(mixed, num_heads).copy_(_attend(few, num_heads, causal))
+        parts = _parts(qkv, num_heads)
+        kept = torch.empty(parts.shape, dtype=qkv.dtype) if ctx.needs_input_grad[0] else None
+        all_weights = []
+        for rows in _chunks(qkv, num_heads):
+            few = parts[:, rows].contiguous() if kept is None else kept[:, rows].copy_(parts[:, rows])
+            q, k, v = few.flatten(1, 2)
+            weights = _weights(q, k, causal)
+            _by_heads(out[rows], num_heads).copy_(_product(weights, v).unflatten(0, (-1, num_heads)))
+            if kept is not None and _keeps_weights(q):
+                all_weights.append(weights)
+        if kept is not None:
+            ctx.save_for_backward(kept, *all_weights)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """(R, L, D) -> (R, L, 3D)."""
-        (qkv,) = ctx.saved_tensors
-        grad_qkv = torch.empty_like(qkv)
-        rows = _rows_at_a_time(qkv, ctx.num_heads)
-        for few, grad_few, result in zip(qkv.split(rows), grad.split(rows), grad_qkv.split(rows), strict=True):
-            with torch.enable_grad():
-                mixed = _attend(leaf := few.detach().requires_grad_(), ctx.num_heads, ctx.causal)
-            result.copy_(torch.autograd.grad(mixed, leaf, _by_heads(grad_few, ctx.num_heads))[0])
+        kept, *all_weights = ctx.saved_tensors
+        grad_qkv = grad.new_empty(*grad.shape[:2], 3 * grad.shape[2])
+        parts = _parts(grad_qkv, ctx.num_heads)
+        for index, rows in enumerate(_chunks(grad_qkv, ctx.num_heads)):
+            q, k, v = kept[:, rows].flatten(1, 2)
+            weights = all_weights[index] if all_weights else _weights(q, k, ctx.causal)
+            mixed = _by_heads(grad[rows], ctx.num_heads).flatten(0, 1)
+            scores = torch._softmax_backward_data(_product(mixed, v.transpose(1, 2)), weights, 2, weights.dtype)
+            scale = q.shape[2] ** -0.5
+            of_q, of_k = _product(scores, k, scale), _product(scores.transpose(1, 2), q, scale)
+            gradients = of_q, of_k, _product(weights.transpose(1, 2), mixed)
+            for part, gradient in zip(parts[:, rows], gradients, strict=True):
+                part.copy_(gradient.unflatten(0, (-1, ctx.num_heads)))
         return grad_qkv, None, None
 
 
-def _rows_at_a_time(qkv: Tensor, num_heads: int) -> int:
-    _, length, width = qkv.shape
-    return max(1, CHUNK // (length * (width + num_heads * length)))
+def _chunks(qkv: Tensor, num_heads: int) -> Iterator[slice]:
+    """Rows of (R, L, 3D) whose queries, keys, values and scores stay in the cache."""
+    num_rows, length, width = qkv.shape
+    few = max(1, CHUNK // (length * (width + num_heads * length)))
+    return (slice(start, start + few) for start in range(0, num_rows, few))
+
+
+def _keeps_weights(q: Tensor) -> bool:
+    """Whether the weights are at most a quarter of queries (rows, L, D / heads), keys and values."""
+    return 4 * q.shape[1] <= 3 * q.shape[2]
+
+
+def _parts(qkv: Tensor, num_heads: int) -> Tensor:
+    """(R, L, 3D) -> a view (3, R, heads, L, D / heads)."""
+    return rearrange(qkv, "r l (parts heads d) -> parts r heads l d", parts=3, heads=num_heads)
 
 
 def _by_heads(x: Tensor, num_heads: int) -> Tensor:
     return rearrange(x, "r l (heads d) -> r heads l d", heads=num_heads)
 
 
-def _attend(qkv: Tensor, num_heads: int, causal: bool) -> Tensor:
-    """(R, L, 3D) -> (R, heads, L, D / heads)."""
+def _weights(q: Tensor, k: Tensor, causal: bool) -> Tensor:
+    """(rows, L, D / heads) each -> (rows, L, L)."""
+    scores = _product(q, k.transpose(1, 2), q.shape[2] ** -0.5)
+    if causal:
+        length = q.shape[1]
+        scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), -torch.inf)
+    return scores.softmax(2)
+
+
+def _product(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
+    """`scale` * a b for each row, in the precision that they have."""
     with torch.autocast("cpu", enabled=False):
-        q, k, v = rearrange(qkv, "r l (parts heads d) -> parts (r heads) l d", parts=3, heads=num_heads)
-        scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=q.shape[2] ** -0.5)
-        if causal:
-            length = qkv.shape[1]
-            scores.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), -torch.inf)
-        return rearrange(torch.bmm(scores.softmax(2), v), "(r heads) l d -> r heads l d", heads=num_heads)
+        return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scale)

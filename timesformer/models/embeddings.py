@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from timesformer.models.cpu_kernels import linear
 
 
 class PatchEmbed(nn.Module):
@@ -24,7 +25,7 @@ class PatchEmbed(nn.Module):
         """Clips (B, C, T, H, W) -> tokens (B, N, T, D), or (B, T, N, D) with `time_first`."""
         order = "b t (h w) (c p q)" if time_first else "b (h w) t (c p q)"
         patches = rearrange(x, f"b c t (h p) (w q) -> {order}", p=self.patch_size, q=self.patch_size)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def sincos_1d(length: int, dim: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timesformer.models.cpu_kernels import gains_by_packing, pack, packed_linear
+from timesformer.models.cpu_kernels import gains_by_packing, linear, pack, packed_linear
 from timesformer.models.drop_path import DropPath
 
 
@@ -34,7 +34,7 @@ class PreparedWeights(NamedTuple):
         """(..., in) -> (..., out), with an exact GELU after it if wanted."""
         if self.packed:
             return packed_linear(x, self.weight, self.bias, gelu=gelu)
-        x = F.linear(x, self.weight, self.bias)
+        x = linear(x, self.weight, self.bias)
         return F.gelu(x) if gelu else x
 
 
@@ -138,8 +138,8 @@ class FoldedLinears(CachesPrepared):
         if few:  # fewer tokens than the width: the product is more work than it saves
             x = first(x)
             return second(x if factor is None else x * factor)  # type: ignore[no-any-return]
-        weight, bias = second.weight @ first.weight, F.linear(first.bias, second.weight)
+        weight, bias = linear(second.weight, first.weight.t()), F.linear(first.bias, second.weight)
         if factor is None:
-            return F.linear(x, weight, bias + second.bias)
-        x = F.linear(x, weight, bias)  # dropped rows still get the second bias, and only that
+            return linear(x, weight, bias + second.bias)
+        x = linear(x, weight, bias)  # dropped rows still get the second bias, and only that
         return torch.addcmul(second.bias.to(x.dtype), x, factor.to(x.dtype))

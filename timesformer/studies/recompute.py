@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from timesformer.config.load import LoadedConfig
 from timesformer.datasets.build import load_lists
 from timesformer.distributed.launch import Processes, launch
@@ -110,10 +108,8 @@ def _spellings(folder: Path, end: Position) -> Iterator[Position]:
 
 def _take_steps(processes: Processes, loaded: LoadedConfig, end: Position, threads: int) -> None:
     """Train up to `end` and save there, as a signal would; then validate if that is the end of an epoch."""
-    if threads and processes.device.type == "cpu":
-        torch.set_num_threads(threads)
     this_run = start_run(loaded, processes)
-    training = prepare(this_run, load_lists(loaded.cfg))
+    training = prepare(this_run, load_lists(loaded.cfg), num_threads=threads)
     first, last_epoch = training.first, end.epoch - (0 if end.step else 1)
     target = end.epoch * len(training.loader) + end.step
 

@@ -305,7 +305,7 @@ def check_stretch(run: RunFolder, start: Path | None, end: Path) -> Outcome:
     position, versions = checkpoints.position_of(there), there.get("versions", {})
     reasons = other_machine(versions, there)
     words = [*run.words, "PRECISION", there.get("precision", "auto")]
-    now = retrain(run.config(""), words, start, position, threads=versions.get("threads", 0))
+    now = retrain(run.config(""), words, start, position, threads=there.get("num_threads", 0))
     result, detail = compare_weights(there, now.content, before, reasons, where="training now")
     rows = {_row_key(row): row for row in json_lines(run.folder / "metrics.jsonl")}
     compared = [row for row in now.rows if row.get("kind") in ("train", "val")]

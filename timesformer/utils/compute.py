@@ -111,6 +111,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """Inside, this thread's operations on a CPU are computed by `number` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def mapped(device: torch.device, *, at_once: bool = True) -> Iterator[Callable[..., Iterable[Any]]]:
     """`map` for independent passes of a model; on a CPU each has one thread, and several run `at_once`.
 
@@ -120,12 +131,9 @@ def mapped(device: torch.device, *, at_once: bool = True) -> Iterator[Callable[.
     if device.type != "cpu":
         yield map
         return
-    torch.set_num_threads(1)
-    try:
+    with cpu_threads(1):
         if at_once and num_threads > 1:
             with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 yield pool.map
         else:
             yield map
-    finally:
-        torch.set_num_threads(num_threads)
