@@ -26,6 +26,7 @@ from benchmarks.textbook import TextbookTimeSformer
 from tests.gpu import checks
 from timesformer.cost.benchmark import HuggingFaceTimeSformer
 from timesformer.cost.measure import interleaved
+from timesformer.engine.checkpoint import newest_checkpoint, read_checkpoint
 from timesformer.models import gpu_kernels
 from timesformer.models.summary import multiply_accumulates
 from timesformer.models.vit import VisionTransformer
@@ -302,12 +303,12 @@ def demo(device: torch.device) -> Numbers:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{text[-1500:]}\n{done.stderr[-1500:]}")
-        forms = Path(folder) / "attention.json"
+        newest = newest_checkpoint(folder)
         top1 = json.loads((Path(folder) / "results.json").read_text())["top1"]
         return {
             "status after SIGUSR2": stopped,
             "top1": top1,
-            "forms": json.loads(forms.read_text()) if forms.is_file() else [],
+            "forms": read_checkpoint(newest)["gpu_kernels"] if newest else {},
             "ok": True,
         }
 

@@ -37,7 +37,22 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 PASSES = ("forward", "training")
 # What is compared: the faster one, and what it is compared with, in the same precision or in fp32.
 FORMS = (PROJECT, COMPILED)
-AGAINST = (TEXTBOOK, TRANSFORMERS)
+VIDEOMAE = "videomae"
+AGAINST = (TEXTBOOK, TRANSFORMERS, VIDEOMAE)
+
+
+class VideoMAE(nn.Module):
+    """Hugging Face's VideoMAE-B with random weights: another architecture, of twice as many frames."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+        self.model = VideoMAEForVideoClassification(VideoMAEConfig(image_size=size, num_frames=16, num_labels=400))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (B, C, 8, H, W), whose frames are repeated, -> logits (B, K)."""
+        return self.model(clips.repeat_interleave(2, dim=2).transpose(1, 2)).logits  # type: ignore[no-any-return]
 
 
 def models_of(scheme: str, args: argparse.Namespace, device: torch.device) -> dict[str, nn.Module]:
@@ -60,6 +75,8 @@ def models_of(scheme: str, args: argparse.Namespace, device: torch.device) -> di
     models: dict[str, nn.Module] = {PROJECT: model, TEXTBOOK: TextbookTimeSformer(model)}
     if scheme in HUGGING_FACE_SCHEMES and TRANSFORMERS in args.against:
         models[TRANSFORMERS] = HuggingFaceTimeSformer(model)
+    if VIDEOMAE in args.against and args.frames == 8:
+        models[VIDEOMAE] = VideoMAE(args.size).to(device)
     if args.compile:
         models[COMPILED] = torch.compile(model)
     return models
@@ -88,7 +105,7 @@ def training(model: nn.Module, clips: Tensor, dtype: torch.dtype | None) -> None
 def largest_difference(models: dict[str, nn.Module], clips: Tensor) -> dict[str, float]:
     """Of the logits in fp32 from the textbook's, over the largest of those."""
     with torch.no_grad():
-        found = {name: logits(model.eval(), clips, None) for name, model in models.items()}
+        found = {name: logits(model.eval(), clips, None) for name, model in models.items() if name != VIDEOMAE}
     wanted = found.pop(TEXTBOOK)
     return {name: float((got - wanted).abs().max() / wanted.abs().max()) for name, got in found.items()}
 
@@ -184,7 +201,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="clips of a pass")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
-    parser.add_argument("--against", nargs="+", choices=AGAINST, default=list(AGAINST), help="the textbook form always")
+    parser.add_argument(
+        "--against", nargs="+", choices=AGAINST, default=[TEXTBOOK, TRANSFORMERS], help="the textbook form always"
+    )
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="side in pixels")
     parser.add_argument("--dim", type=int, default=768, help="width, a multiple of 64")

@@ -24,14 +24,17 @@ def test_slow_data_comes_with_what_to_change(share: float, workers: int, cached:
     assert data_advice(share, num_workers=workers, num_cpus=8, cached=cached) == message
 
 
-def test_the_share_is_reported_once_and_without_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("filling", "slow"), [(0, 10), (10, 10), (30, 30)])
+def test_the_share_is_reported_once_and_without_the_start(
+    filling: int, slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("timesformer.engine.events.time.perf_counter", lambda: now)
-    progress = Progress(total_steps=200, done_steps=100, is_main=False)
+    progress = Progress(total_steps=200, done_steps=100, is_main=False, filling=filling)
     shares = []
     for step in range(1, 81):
-        now += 5.0 if step <= 10 else 1.0
-        progress.advance(clips=2, waited_sec=4.0 if step <= 10 else 0.25)
+        now += 5.0 if step <= slow else 1.0
+        progress.advance(clips=2, waited_sec=4.0 if step <= slow else 0.25)
         if step % 10 == 0:
             progress.rates()
             now += 1000.0  # validation

@@ -17,7 +17,6 @@ from timesformer.distributed import group as distributed
 from timesformer.engine import checkpoint as checkpoints
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.load_weights import clip_warnings
-from timesformer.engine.setup import choose_kernels
 from timesformer.engine.start import WORK_PER_THREAD, _newest_for_all, step_threads
 from timesformer.utils.compute import cpu_threads
 from timesformer.utils.errors import UserError
@@ -114,7 +113,9 @@ def test_resume_from_a_named_checkpoint(
     first_run: Path, tmp_path: Path, run: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = dict.fromkeys(content(first_run)["cpu_kernels"], False)
-    monkeypatch.setattr("timesformer.engine.setup.measured_forms", lambda *_, **__: chosen)  # not for a resumed run
+    monkeypatch.setattr(
+        "timesformer.models.cpu_kernels.measured_forms", lambda *_, **__: chosen
+    )  # not for a resumed run
     path = checkpoints.checkpoint_path(first_run, Position(1))
     resume = [*NO_TEST, "EMA.ENABLED", True, "TRAIN.CHECKPOINT_FILE_PATH", path]
     assert run(tmp_path / "same", *resume) == 0
@@ -134,18 +135,6 @@ def test_resume_from_a_named_checkpoint(
     assert run(tmp_path / "hub", *resume[:-1], "hf:owner/name") == 1
     assert "hf:owner/name holds weights only" in capsys.readouterr().err
     assert run(tmp_path / "no average", *resume[:-4], "TRAIN.CHECKPOINT_FILE_PATH", path) == 0
-
-
-@pytest.mark.parametrize(("kernels", "used"), [("auto", {"attention": True}), ("torch", None)])
-def test_the_recorded_kernels_are_used_unless_the_user_wants_torchs(
-    kernels: str, used: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Any] = []
-    monkeypatch.setattr("timesformer.engine.setup.use_forms", taken.append)
-    cfg = SimpleNamespace(MODEL=SimpleNamespace(CPU_KERNELS=kernels))
-    run = SimpleNamespace(cfg=cfg, device=torch.device("cpu"))
-    recorded = {"attention": True}
-    assert choose_kernels(run, None, recorded) == recorded and taken == [used]  # type: ignore[arg-type]
 
 
 def test_another_precision_is_told(first_run: Path, tmp_path: Path, run: Run, capsys: Captured) -> None:

@@ -24,7 +24,7 @@ from timesformer.datasets.mixing import ClipMixer
 from timesformer.datasets.video_dataset import Batch
 from timesformer.engine.step import TrainStep
 from timesformer.models import gpu_kernels
-from timesformer.models.gpu_kernels import FORMS, Shape
+from timesformer.models.gpu_kernels import FORMS
 from timesformer.models.vit import ATTENTION_TYPES, RECOMPUTE, TimeSformer
 from timesformer.utils import transfer
 from timesformer.video import clip_spec
@@ -88,8 +88,8 @@ def model_of(
 
 def use_form(name: str, dtype: str) -> None:
     """Every attention among few tokens takes this form."""
-    for length, causal in itertools.product(range(1, 65), (False, True)):
-        gpu_kernels.use({Shape(length, SIZES["embed_dim"], SIZES["num_heads"], dtype, causal): name})
+    shapes = itertools.product(range(1, 65), [SIZES["embed_dim"]], [SIZES["num_heads"]], [dtype], (False, True))
+    gpu_kernels.use_forms({gpu_kernels.key(*shape): name for shape in shapes})
 
 
 def train(device: torch.device, scheme: str, recompute: str, dtype: torch.dtype, form: str) -> None:

@@ -83,6 +83,7 @@ def test_windows_that_do_not_divide_the_frame_are_nearly_alike() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
 def test_every_scheme_is_explained_by_every_method(attention_type: str, method: str) -> None:
+    torch.manual_seed(0)
     found = explain(predictor(small(attention_type)), video(), method=method, class_name="class 3", batch_size=32)
     assert found.map.shape == (4, 4, 4) and found.time.shape == (4,)
     for shares in (found.map, found.time):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from timesformer.models import gpu_kernels
-from timesformer.models.gpu_kernels import FORMS, Shape, choose, pointwise
+from timesformer.models.gpu_kernels import FORMS, Shape, choose, key, pointwise
 
 CPU = torch.device("cpu")
 SHAPE = Shape(8, 12, 2, "float32")
@@ -120,7 +120,8 @@ def test_a_form_that_does_not_work_here_is_not_chosen(monkeypatch: pytest.Monkey
 def test_short_rows_on_a_gpu_take_the_chosen_form(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     monkeypatch.setattr(gpu_kernels, "FORMS", FORMS | {"packed": lambda *_: called.append("packed")})
-    gpu_kernels.use({SHAPE: "packed", SHAPE._replace(length=100): "packed", SHAPE._replace(heads=3): "gone"})
+    long, other = SHAPE._replace(length=100), SHAPE._replace(heads=3)
+    gpu_kernels.use_forms({key(*SHAPE): "packed", key(*long): "packed", key(*other): "gone"})
     with FakeTensorMode():
         for length, device in ((8, "cuda"), (9, "cuda"), (100, "cuda"), (8, "cpu")):
             assert gpu_kernels.mix(torch.empty(6, length, 36, device=device), 2, False) is None
@@ -133,7 +134,7 @@ def test_a_compiled_block_takes_the_chosen_form_as_a_part_of_its_program(
     monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setattr(gpu_kernels, "DEVICE", "cpu")
-    gpu_kernels.use({SHAPE: form})
+    gpu_kernels.use_forms({key(*SHAPE): form})
     torch._dynamo.reset()
     program = torch.compile(lambda qkv: gpu_kernels.mix(qkv, 2, False), fullgraph=True, backend="eager")
     qkv = torch.randn(6, 8, 36)

@@ -126,7 +126,7 @@ _DECLARED = (
     Key("MODEL.ATTN_DROP_RATE", 0.0, "float", "dropout on attention weights", low=0, high=0.99),
     Key("MODEL.DROP_PATH_RATE", 0.1, "float", "stochastic depth of the last block; grows linearly from 0", low=0, high=0.99),
     Key("MODEL.RECOMPUTE", "none", "str", "activations that the backward pass recomputes to save memory; cheap: norms and GELUs; blocks: whole blocks (least memory, about a third more time)", ("none", "cheap", "blocks"), identity=False),
-    Key("MODEL.CPU_KERNELS", "auto", "str", "attention and linear maps on a CPU; auto: the faster form of each, measured once and kept in checkpoints; torch: torch's own form", ("auto", "torch"), identity=False),
+    Key("MODEL.KERNELS", "auto", "str", "attention and, on a CPU, linear maps; auto: the fastest form of each, measured once and kept in checkpoints; torch: torch's own form", ("auto", "torch"), identity=False),
     Key("MODEL.COMPILE", False, "bool", "torch.compile for training and test: up to minutes for each new batch size; meant for GPUs, a CPU gains little or nothing; dropout draws other random numbers", identity=False),
     Key("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "str", "space-time attention (paper, Figure 2), or with a cls token per frame that sees the whole clip or (causal) no later frame; StreamTimeSformer: frame_cls_causal unless it is frame_cls", ("divided_space_time", "joint_space_time", "space_only", "sparse_local_global", "axial", "frame_cls", "frame_cls_causal")),
     Key("TIMESFORMER.PATCH_SIZE", 16, "int", "side of a square patch in pixels", low=1, high=4096),

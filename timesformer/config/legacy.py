@@ -69,7 +69,7 @@ _LEGACY: dict[str, tuple[Any, ...]] = {
 }
 
 # Keys with another name here.
-_RENAMED_KEYS = {"TIMESFORMER.PRETRAINED_MODEL": "MODEL.WEIGHTS"}
+_RENAMED_KEYS = {"TIMESFORMER.PRETRAINED_MODEL": "MODEL.WEIGHTS", "MODEL.CPU_KERNELS": "MODEL.KERNELS"}
 # Values with another name here.
 _RENAMED = {
     ("MODEL.LOSS_FUNC", "soft_cross_entropy"): (

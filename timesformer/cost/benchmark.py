@@ -24,8 +24,10 @@ from timesformer.cost.measure import (
 from timesformer.datasets.build import build_train_loader, load_list
 from timesformer.datasets.video_dataset import Batch
 from timesformer.engine.compiling import check_compiler, compile_model
+from timesformer.engine.kernels import choose_kernels
 from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
+from timesformer.models.contract import VideoModel
 from timesformer.models.summary import multiply_accumulates, published_multiply_accumulates
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.optim.build import build_optimizer
@@ -117,6 +119,9 @@ class Workload:
         if next(self.model.parameters()).is_meta:
             self.held_before = torch.cuda.memory_allocated() if self.device.type == "cuda" else 0
             self.model, _ = self._build(self.device)
+            how: Any = {"setting": self.cfg.MODEL.KERNELS, "device": self.device, "dtype": self.dtype}
+            if isinstance(self.model, VideoModel):  # as a run does
+                choose_kernels(self.model, clips=self.num_clips, **how)
             if self.cfg.MODEL.COMPILE and self.name == PROJECT:
                 check_compiler(self.device)
                 compile_model(self.model)

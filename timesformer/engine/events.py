@@ -153,9 +153,15 @@ class Progress:
     """Progress of training: a bar on a terminal, a plain line each logging step elsewhere.
 
     It also measures, between two calls of `show`, the clips per second and the share of time spent waiting for data.
+
+    Args:
+        total_steps: of the run.
+        done_steps: of them before this process.
+        is_main: whether this process shows it.
+        filling: steps that also fill the cache of frames, whose waits say nothing of those that follow.
     """
 
-    def __init__(self, *, total_steps: int, done_steps: int, is_main: bool) -> None:
+    def __init__(self, *, total_steps: int, done_steps: int, is_main: bool, filling: int = 0) -> None:
         self.total_steps = total_steps
         self.step = self.first_step = done_steps
         self.started = self.since = time.perf_counter()
@@ -163,6 +169,7 @@ class Progress:
         self.clips = 0
         self._settled: list[tuple[float, float]] | None = None  # seconds, and those of them spent waiting
         self._reported = False
+        self._first_settled = done_steps + filling
         show_bar = is_main and sys.stderr.isatty()
         self.bar = tqdm(
             total=total_steps,
@@ -188,7 +195,7 @@ class Progress:
         rates = {"clips_per_sec": self.clips / passed, "data_wait": self.waited / passed}
         if self._settled is not None and self.clips:
             self._settled.append((passed, self.waited))
-        elif self.clips:  # what comes first, with everything starting up, says little
+        elif self.clips and self.step >= self._first_settled:  # what comes first, with all starting up, says little
             self._settled = []
         self.since, self.waited, self.clips = now, 0.0, 0
         return rates

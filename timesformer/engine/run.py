@@ -18,7 +18,7 @@ from timesformer.engine.run_lock import RunLock
 from timesformer.engine.setup import start_run, write_provenance
 from timesformer.engine.test import test
 from timesformer.engine.train import train
-from timesformer.models.cpu_kernels import use_forms
+from timesformer.models.kernels import use_kernels
 from timesformer.utils.logging import get_logger
 from timesformer.utils.memory import memory_explained
 
@@ -47,7 +47,7 @@ def run(processes: Processes, loaded: LoadedConfig, only_check: bool) -> None:
             on_all_processes(lambda: stack.enter_context(lock) if processes.rank == 0 else None)
         stack.enter_context(worker_faults_explained())
         stack.enter_context(memory_explained())
-        stack.callback(use_forms, {})  # what it chooses is for this run
+        stack.callback(use_kernels, {})  # what it chooses is for this run
         this_run = start_run(loaded, processes, writes=not only_check)
         if processes.world_size > 1:
             log.info(

@@ -7,14 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.load import LoadedConfig, load_config, unread_keys
-from timesformer.datasets.build import MAX_AUTO_CLIPS
 from timesformer.datasets.loader import EvalLoader
 from timesformer.datasets.records import VideoList, fingerprint
 from timesformer.distributed import group as distributed
@@ -24,14 +22,10 @@ from timesformer.engine.compiling import check_compiler
 from timesformer.engine.events import RunEvents
 from timesformer.evaluation.evaluate import Predictions, evaluate
 from timesformer.models.config_checks import transformer_problems
-from timesformer.models.contract import VideoModel
-from timesformer.models.cpu_kernels import NAMES, measured_forms, use_forms
-from timesformer.models.summary import without_values
 from timesformer.utils.compute import PRECISIONS, choose_precision, set_arithmetic
 from timesformer.utils.env import collect_versions
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger, setup_logging
-from timesformer.utils.paths import user_cache
 from timesformer.utils.registry import DATASETS, MODELS
 from timesformer.video.clip_spec import ClipSpec
 from timesformer.video.variants import Variants
@@ -159,33 +153,6 @@ def start_run(loaded: LoadedConfig, processes: Processes, *, writes: bool = True
         precision=precision,
         events=RunEvents(output_dir, tensorboard_dir=board, is_main=is_main and writes),
     )
-
-
-def choose_kernels(run: Run, model: VideoModel, recorded: Mapping[str, bool] | None = None) -> dict[str, bool]:
-    """Choose the forms of a model's operations on a CPU, the same on all processes; returns them for checkpoints.
-
-    Args:
-        run: the run.
-        model: of it.
-        recorded: what the training chose before, to which a test keeps too; None for a new one.
-    """
-    own_forms = run.cfg.MODEL.CPU_KERNELS == "auto"
-    if run.device.type != "cpu":
-        return {}
-    forms = dict(recorded or {})
-    if own_forms and recorded is None:
-        batch = run.cfg.TRAIN.BATCH_SIZE
-        clips = MAX_AUTO_CLIPS if batch == "auto" else batch
-        how: Any = {"clips": clips, "dtype": run.dtype or torch.float32, "store": user_cache() / "cpu_kernels.json"}
-        first = run.processes.rank == 0
-        found = measured_forms(without_values(model), model.input_shape, **how) if first else None
-        forms = distributed.all_gather(found)[0] or {}
-    use_forms(forms if own_forms else None)
-    if forms and own_forms:
-        how_chosen = "measured" if recorded is None else "as the run chose before"
-        log.info("CPU kernels, %s: own form of %d of %d operations", how_chosen, sum(forms.values()), len(forms))
-        log.debug("%s", ", ".join(f"{name}: {NAMES[is_own]}" for name, is_own in forms.items()))
-    return forms
 
 
 def write_provenance(run: Run, lists: Mapping[str, VideoList]) -> None:

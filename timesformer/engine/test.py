@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,12 +13,12 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader
 from timesformer.datasets.records import VideoList
 from timesformer.engine import checkpoint as checkpoints
-from timesformer.engine.attention_forms import choose_forms
 from timesformer.engine.audits import choose_variants, make_audits
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
+from timesformer.engine.kernels import choose_kernels
 from timesformer.engine.load_weights import load_and_report
-from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys
+from timesformer.engine.setup import Run, warn_of_unused_keys
 from timesformer.evaluation.audits import audit_table
 from timesformer.evaluation.report import write_report
 from timesformer.models.build import build_model
@@ -43,7 +44,6 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         model = build_model(cfg)
     videos, report = load_test_weights(run, model, videos)
     model.to(run.device)
-    choose_forms(run, model, clips=run.views_per_forward)
     views, variants = Views.from_config(cfg), choose_variants(cfg, len(videos.records))
     build_loader = partial(build_eval_loader, cfg, videos, views=views, stop=run.stop, **processes.ranks)
     try:
@@ -55,8 +55,9 @@ def test(run: Run, videos: VideoList, *, train_videos: VideoList | None = None) 
         loader = build_loader(cached=False)
     if not cfg.TRAIN.ENABLE:
         describe_model(run, model)
-        choose_kernels(run, model, report.cpu_kernels)  # scores do not depend on what is measured now
         warn_of_unused_keys(run, ignore=("training",))
+    how: Any = {"setting": cfg.MODEL.KERNELS, "device": run.device, "dtype": run.dtype}
+    choose_kernels(model, clips=run.views_per_forward, recorded=report.kernels, **how)
     if cfg.MODEL.COMPILE:
         compile_model(model)
     with run.stop.heard():

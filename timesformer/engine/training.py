@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,22 +16,24 @@ from torch import nn
 from timesformer.datasets.build import build_eval_loader, build_mixer, build_train_loader, clips_per_pass, loss_weights
 from timesformer.datasets.loader import EvalLoader, TrainLoader
 from timesformer.datasets.records import VideoList, fingerprint
+from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.distributed import group as distributed
 from timesformer.distributed.parallel import parallelize
 from timesformer.distributed.stop import stopped
-from timesformer.engine.attention_forms import choose_forms
 from timesformer.engine.checkpoint import Position
 from timesformer.engine.checkpoint_writer import CheckpointWriter
 from timesformer.engine.compiling import compile_model
 from timesformer.engine.describe import describe_model
 from timesformer.engine.events import Progress
 from timesformer.engine.failures import FailureLog
+from timesformer.engine.kernels import choose_kernels
 from timesformer.engine.overfitting import TrainingAccuracy
-from timesformer.engine.setup import Run, choose_kernels, warn_of_unused_keys, write_provenance
-from timesformer.engine.start import find_start, resumes, step_threads
+from timesformer.engine.setup import Run, warn_of_unused_keys, write_provenance
+from timesformer.engine.start import Start, find_start, resumes, step_threads
 from timesformer.engine.state import TrainingState, decisive_metric, description
 from timesformer.engine.step import TrainStep
 from timesformer.models.build import build_model
+from timesformer.models.contract import VideoModel
 from timesformer.optim.build import build_ema, build_optimizer, build_schedule, describe_rate, freeze_parameters
 from timesformer.optim.freezing import set_training_mode
 from timesformer.utils.compute import cpu_threads
@@ -135,46 +137,24 @@ def prepare(run: Run, lists: Mapping[str, VideoList], *, num_threads: int = 0) -
     start = find_start(run, model, class_names=videos.class_names, dataset=dataset)
     model.to(run.device)
     freeze_parameters(model, cfg)
-    clips = clips_per_pass(cfg, math.prod(model.input_shape), run.processes.world_size, run.processes.local_world_size)
-    work = clips * describe_model(run, model).multiply_accumulates_per_clip
-    if run.device.type != "cpu":
-        num_threads = torch.get_num_threads()
-    num_threads = num_threads or step_threads(start.num_threads, work, os.environ)
-    choose_forms(run, model, clips=clips)
-    with cpu_threads(num_threads):
-        forms = choose_kernels(run, model, None if start.content is None else start.content.get("cpu_kernels", {}))
+    computed = choose_computation(run, model, start, num_threads)
+    num_threads = computed["num_threads"]
     loader = build_train_loader(cfg, videos, stop=run.stop, num_threads=num_threads, **run.processes.ranks)
     repeated = cfg.SOLVER.MAX_EPOCH > cfg.TRAIN.EVAL_PERIOD
     val_loader = build_eval_loader(
         cfg, lists["val"], views=Views(), stop=run.stop, repeated=repeated, **run.processes.ranks
     )
     ema = build_ema(model, cfg)
-    wrapped = parallelize(  # gives every process the first one's weights
-        model,
-        strategy=cfg.DIST.STRATEGY,
-        device=run.device,
-        world_size=run.processes.world_size,
-        average=ema and ema.module,
-        dtype=run.dtype if run.device.type == "cuda" else None,
-    )
-    if cfg.MODEL.COMPILE:
-        compile_model(model)
-        if ema is not None:
-            compile_model(ema.module)
+    wrapped = wrap(run, model, ema)
     optimizer = build_optimizer(model, cfg)
+    about = description(run, model, class_names=videos.class_names, dataset=dataset, computed=computed)
     writer = CheckpointWriter(
         run.output_dir,
         period_steps=cfg.TRAIN.CHECKPOINT_PERIOD_STEPS,
         period_minutes=cfg.TRAIN.CHECKPOINT_PERIOD_MINUTES,
         keep=cfg.TRAIN.CHECKPOINT_KEEP,
         in_background=cfg.TRAIN.CHECKPOINT_ASYNC,
-        about=description(
-            run,
-            model,
-            class_names=videos.class_names,
-            dataset=dataset,
-            computed={"cpu_kernels": forms, "num_threads": num_threads},
-        ),
+        about=about,
     )
     take_step = build_train_step(run, wrapped, optimizer, loss_weights(cfg, videos), ema)
     take_step.flags = lambda: [*run.stop.votes(), int(rank == 0 and writer.overdue())]
@@ -200,7 +180,12 @@ def prepare(run: Run, lists: Mapping[str, VideoList], *, num_threads: int = 0) -
         schedule=build_schedule(cfg),
         state=state,
         writer=writer,
-        progress=Progress(total_steps=max_epoch * steps_per_epoch, done_steps=steps_before, is_main=rank == 0),
+        progress=Progress(
+            total_steps=max_epoch * steps_per_epoch,
+            done_steps=steps_before,
+            is_main=rank == 0,
+            filling=0 if cast(VideoDataset, loader.dataset).cache is None else steps_per_epoch,
+        ),
         first=first,
         max_epoch=max_epoch,
         log_period=cfg.LOG_PERIOD,
@@ -214,6 +199,43 @@ def prepare(run: Run, lists: Mapping[str, VideoList], *, num_threads: int = 0) -
     run.events.start_at(epoch=first.epoch, step=steps_before)
     set_training_mode(model)
     return training
+
+
+def choose_computation(run: Run, model: VideoModel, start: Start, num_threads: int = 0) -> dict[str, Any]:
+    """What decides the last bits of the run's numbers, for its checkpoints: threads of a step, forms of operations.
+
+    Args:
+        run: the run.
+        model: on its device; it is described in the log.
+        start: what the run goes on from.
+        num_threads: CPU threads of a step; 0: as `step_threads` says.
+    """
+    cfg, processes = run.cfg, run.processes
+    clips = clips_per_pass(cfg, math.prod(model.input_shape), processes.world_size, processes.local_world_size)
+    work = clips * describe_model(run, model).multiply_accumulates_per_clip
+    if run.device.type != "cpu":
+        num_threads = torch.get_num_threads()
+    num_threads = num_threads or step_threads(start.num_threads, work, os.environ)
+    how: Any = {"setting": cfg.MODEL.KERNELS, "device": run.device, "dtype": run.dtype}
+    with cpu_threads(num_threads):
+        return choose_kernels(model, clips=clips, recorded=start.content, **how) | {"num_threads": num_threads}
+
+
+def wrap(run: Run, model: VideoModel, ema: ModelEmaV3 | None) -> nn.Module:
+    """The model with the first process's weights and the gradients of all; compiled, as its average is, if wanted."""
+    wrapped = parallelize(
+        model,
+        strategy=run.cfg.DIST.STRATEGY,
+        device=run.device,
+        world_size=run.processes.world_size,
+        average=ema and ema.module,
+        dtype=run.dtype if run.device.type == "cuda" else None,
+    )
+    if run.cfg.MODEL.COMPILE:
+        compile_model(model)
+        if ema is not None:
+            compile_model(ema.module)
+    return wrapped
 
 
 def fit_into_memory(run: Run, take_step: TrainStep, micro_batch: int) -> int:

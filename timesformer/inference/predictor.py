@@ -19,7 +19,7 @@ from timesformer.evaluation.calibration import Calibration
 from timesformer.evaluation.evaluate import Predictions, evaluate, scoring
 from timesformer.models.build import build_model
 from timesformer.models.contract import VideoModel
-from timesformer.models.cpu_kernels import use_forms
+from timesformer.models.kernels import use_kernels
 from timesformer.utils.compute import ON_GPUS, PRECISIONS, choose_device, choose_precision, set_arithmetic
 from timesformer.utils.errors import CheckpointError, VideoReadError
 from timesformer.utils.logging import get_logger
@@ -197,7 +197,8 @@ def load(
     precision, _ = choose_precision(precision or stored_precision, device)
     if precision == "tf32":
         set_arithmetic(precision, device)
-    use_forms(None if settings.get("MODEL.CPU_KERNELS") == "torch" else weights.cpu_kernels)
+    torch_only = "torch" in (settings.get("MODEL.KERNELS"), settings.get("MODEL.CPU_KERNELS"))  # its old name
+    use_kernels(None if torch_only else weights.kernels)
     stored = {"num_frames": model.input_shape[1], "size": model.input_shape[2:]}
     spec = replace(ClipSpec.from_dict(weights.clip), **stored)
     if unknown := sorted({"mean", "std", "sampling_rate"} - weights.clip.keys()):

@@ -28,7 +28,7 @@ RUNS = 20  # of a form in a measured window, of which there are 5
 
 
 class Shape(NamedTuple):
-    """What the fastest form depends on, besides the device; as text it is the name in a run's record."""
+    """What the fastest form depends on, besides the device."""
 
     length: int  # L
     width: int  # D
@@ -37,7 +37,12 @@ class Shape(NamedTuple):
     causal: bool = False
 
 
-_chosen: dict[Shape, str] = {}
+def key(length: int, width: int, heads: int, dtype: str, causal: bool) -> str:
+    """The name of a shape in a run's record."""
+    return f"attention {length}x{width}/{heads} {dtype}{' causal' if causal else ''}"
+
+
+_chosen: dict[str, str] = {}  # forms, by the key of the shape
 _noted: dict[Shape, int] = {}  # rows, by shape
 
 
@@ -135,7 +140,7 @@ def mix(qkv: Tensor, heads: int, causal: bool) -> Tensor | None:
     shape = Shape(qkv.shape[1], qkv.shape[2] // 3, heads, str(qkv.dtype).removeprefix("torch."), causal)
     if not torch.compiler.is_compiling():
         _noted[shape] = max(_noted.get(shape, 0), qkv.shape[0])
-    name = _chosen.get(shape, "fused")
+    name = _chosen.get(key(*shape), "fused")
     return None if name == "fused" else FORMS[name](qkv, heads, causal)
 
 
@@ -178,6 +183,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
     return statistics.median(times)
 
 
-def use(forms: Mapping[Shape, str]) -> None:
-    """Compute with these forms from now on; those of other shapes stay."""
+def use_forms(forms: Mapping[str, str]) -> None:
+    """Compute with these forms, by the key of the shape, and for other shapes with the fused one."""
+    _chosen.clear()
     _chosen.update({shape: name for shape, name in forms.items() if name in FORMS})

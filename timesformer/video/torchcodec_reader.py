@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class TorchCodecReader:
 
         self._path = path
         try:
-            self._decoder = VideoDecoder(
+            self._decoder: Any = VideoDecoder(
                 path,
                 stream_index=stream_index,
                 seek_mode="exact",

@@ -57,7 +57,7 @@ class Weights:
     settings: dict[str, Any] = field(default_factory=dict)  # of the stored configuration, by dotted key
     notes: list[str] = field(default_factory=list)  # how the tensors were found where that is not evident
     calibration: object = None  # of the scores, as stored
-    cpu_kernels: dict[str, bool] = field(default_factory=dict)  # forms that the training computed with on a CPU
+    kernels: dict[str, Any] = field(default_factory=dict)  # forms that the training computed with: `models/kernels.py`
 
 
 def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
@@ -95,7 +95,7 @@ def read_weights(source: str | Path, *, ema: bool = True) -> Weights:
         return weights
     weights.settings = settings = stored_settings(content)
     weights.calibration = beside.get("calibration")
-    weights.cpu_kernels = dict(forms) if isinstance(forms := beside.get("cpu_kernels"), Mapping) else {}
+    weights.kernels = {name: entry for name, entry in beside.items() if name.endswith("_kernels")}
     weights.class_names, weights.clip = _class_names(beside.get("class_names")), _clip(beside, settings)
     if vit_sizes(weights.tensors):
         is_video = attention_type_of(weights.tensors) is not None or any("model." in name for name in found)

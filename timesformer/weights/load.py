@@ -51,7 +51,7 @@ class LoadReport:
     clip: dict[str, Any] = field(default_factory=dict)  # fields of a `ClipSpec` that the source states
     settings: dict[str, Any] = field(default_factory=dict)  # of the training, by dotted key, if stated
     notes: list[str] = field(default_factory=list)  # how the tensors were found in the source
-    cpu_kernels: dict[str, bool] = field(default_factory=dict)  # see `Weights`
+    kernels: dict[str, Any] = field(default_factory=dict)  # see `Weights`
 
     def __str__(self) -> str:
         """One line, and one more for each list that is not empty."""
@@ -113,7 +113,7 @@ def _plan(
     wanted = {strip_prefixes(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     report = LoadReport(weights.source, weights.kind, is_ema=weights.is_ema, has_ema=weights.has_ema)
     report.class_names, report.clip, report.num_tensors = weights.class_names, weights.clip, len(wanted)
-    report.notes, report.settings, report.cpu_kernels = weights.notes, weights.settings, weights.cpu_kernels
+    report.notes, report.settings, report.kernels = weights.notes, weights.settings, weights.kernels
     vit = next((module for module in model.modules() if hasattr(module, "attention_type")), None)
     advice = _compare(weights, wanted, vit, report, complete=complete)
     if report.differences and not allow_partial:
