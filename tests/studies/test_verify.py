@@ -141,15 +141,22 @@ def test_an_edit_is_found_and_named(
     assert result == "DIFFERS" and message in detail
 
 
-def test_an_interval_of_another_version_is_no_edit(copy: Path) -> None:
+def test_what_another_version_measured_otherwise_or_not_at_all_is_no_edit(copy: Path) -> None:
     results = json.loads((copy / "results.json").read_text())
+    rows = json_lines(copy / "metrics.jsonl")
+    del results["macro_f1"]
+    for row in rows:
+        row.pop("macro_f1", None)
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (copy / "results.json").write_text(json.dumps(results | {"top1_low": 0.1}))
     run = studies.RunFolder(copy, [])
-    assert studies.check_metrics(run)[0] == "DIFFERS"
+    assert studies.check_lists(run)[0] == "ok"
+    assert studies.check_metrics(run)[0] == studies.check_stretch(run, *stretch(run))[0] == "DIFFERS"
     versions = json.loads((copy / "versions.json").read_text())
     (copy / "versions.json").write_text(json.dumps(versions | {"git": {"revision": "0123456789", "dirty": False}}))
     result, detail = studies.check_metrics(run)
-    assert result == "ok" and "not the interval, which another version" in detail
+    assert result == "ok" and "; not macro_f1, top1_low: the run is of another version" in detail
+    assert studies.check_stretch(run, *stretch(run))[0] == "ok"
     assert "; the run is of timesformer" in studies.check_settings(run)[1]
     (copy / "results.json").write_text(json.dumps(results | {"top1_low": 0.1, "top1": 99.0}))
     assert studies.check_metrics(run)[0] == "DIFFERS"
