@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -203,11 +204,21 @@ def test_a_mistake_in_the_program_surfaces(num_workers: int) -> None:
         list(loader)
 
 
+def test_closing_a_loader_ends_its_processes() -> None:
+    before = {*multiprocessing.active_children()}
+    loader = TrainLoader(NumberedClips(4), global_batch=2, micro_batch=2, num_workers=2)
+    loader.set_epoch(0)
+    assert sum(len(batch.labels) for _, batches in loader for batch in batches) == 4
+    assert len({*multiprocessing.active_children()} - before) == 2  # they wait for another epoch
+    loader.close()
+    assert not {*multiprocessing.active_children()} - before
+
+
 class NeverReady(NumberedClips):
     """Clips that never come."""
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        time.sleep(600)
+        time.sleep(30)
         raise AssertionError
 
 

@@ -213,6 +213,10 @@ class TrainLoader:
             for _ in of_this_step:  # what the caller left
                 pass
 
+    def close(self) -> None:
+        """End the loader processes, which wait for another epoch."""
+        del self._loader
+
     def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; the time until each is there is added to `waited_sec`."""
         since = time.perf_counter()

@@ -63,6 +63,7 @@ def train(run: Run, lists: Mapping[str, VideoList]) -> None:
                 training.save(Position(epoch + 1), is_best=is_best)
         if failure := training.failed_write():
             raise CheckpointError(failure)
+    training.loader.close()
     show_confusions(training)
     training.progress.close()
     log.info("%s", training.closing(max_epoch))

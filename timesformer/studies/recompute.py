@@ -122,6 +122,7 @@ def _take_steps(processes: Processes, loaded: LoadedConfig, end: Position, threa
     with training.writing(), contextlib.suppress(Stopped):
         for epoch in range(first.epoch, last_epoch + 1):
             train_epoch(training, epoch, done_steps=first.step if epoch == first.epoch else 0)
+    training.loader.close()
     this_run.stop.signal = 0
     if not end.step:
         validate(training, last_epoch)
