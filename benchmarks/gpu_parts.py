@@ -190,7 +190,8 @@ def use_fastest_forms(device: torch.device, clips: int) -> None:
     """As a training chooses at its start."""
     heads, width = (12, 768) if on_gpu(device) else (2, 32)
     shape = gpu_kernels.Shape(8, width, heads, "bfloat16")
-    gpu_kernels.use({shape: gpu_kernels.choose(shape, (196 if on_gpu(device) else 4) * clips, device)})
+    form = gpu_kernels.choose(shape, (196 if on_gpu(device) else 4) * clips, device)
+    gpu_kernels.use_forms({gpu_kernels.key(*shape): form})
 
 
 def eager(device: torch.device) -> Numbers:
@@ -200,7 +201,7 @@ def eager(device: torch.device) -> Numbers:
     sizes = (8, 32, 64) if on_gpu(device) else (2,)
     for clips in sizes:
         for chosen in (False, True):
-            gpu_kernels._chosen.clear()
+            gpu_kernels.use_forms({})
             if chosen:
                 use_fastest_forms(device, clips)
             _, step, macs = model_and_step(device, clips)
