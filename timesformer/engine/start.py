@@ -180,7 +180,7 @@ def step_threads(before: int, work: int, environ: Mapping[str, str]) -> int:
         return before or share
     busy = max(1, min(share, work // WORK_PER_THREAD))
     if busy < share:
-        log.info("a training step is little work: %d of %d CPU threads (OMP_NUM_THREADS changes that)", busy, share)
+        log.info("training steps are small: they take %d of %d CPU threads (OMP_NUM_THREADS changes that)", busy, share)
     return busy
 
 
