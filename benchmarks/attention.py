@@ -9,10 +9,11 @@ measurement (`models/cpu_kernels.py`), the ratio another one. One thread, unless
 from __future__ import annotations
 
 import argparse
+import statistics
 
 import torch
 
-from timesformer.models.cpu_kernels import LEAST_GAIN, MEASURED_NUMBERS, attention_forms, cpu_seconds, machine_name
+from timesformer.models.cpu_kernels import LEAST_GAIN, MEASURED_QKV, attention_forms, cpu_seconds, machine_name
 
 TOKENS = (4, 8, 16, 32, 64, 96, 197, 393, 785, 1569)
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=15, help="calls of each form in turn; the median counts")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{machine_name()}; width {options.width}, {options.heads} heads")
@@ -30,13 +32,13 @@ def main() -> None:
     for tokens in TOKENS:
         for dtype in (torch.float32, torch.bfloat16):
             for training in (False, True):
-                rows = max(1, MEASURED_NUMBERS // (3 * tokens * options.width))
+                rows = max(1, MEASURED_QKV // (3 * tokens * options.width))
                 forms = attention_forms(
                     torch.randn(rows, tokens, 3 * options.width).to(dtype), options.heads, training=training
                 )
                 own, fused = cpu_seconds(*forms)
                 is_own = LEAST_GAIN * own < fused
-                own, fused = cpu_seconds(*forms)
+                own, fused = cpu_seconds(*forms, repeats=options.repeats, of=statistics.median)
                 ratio = fused / own if is_own else 1.0
                 print(
                     f"{tokens:8}{str(dtype).removeprefix('torch.'):>12}{'training' if training else 'forward':>12}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,10 @@ CHUNK = 8_000_000  # numbers of queries, keys, values and scores at a time: they
 
 NAMES = {True: "own form", False: "torch's"}
 REPEATS = 7  # of each form when they are compared
-MEASURED_NUMBERS = 1_000_000  # of queries, keys and values, or of inputs, when they are compared: milliseconds
+MEASURED_QKV = (
+    4_000_000  # numbers of queries, keys and values when forms are compared: beyond the caches, as in training
+)
+MEASURED_INPUTS = 1_000_000  # of a linear map: milliseconds
 LEAST_WORK = 2**23  # multiply-accumulates of a linear map below which a convolution costs more than it gains
 LEAST_SEC = 5e-4  # that a form is called for
 LEAST_GAIN = 1.05  # times as fast as torch's form that ours is where it is used: two measurements differ by less
@@ -83,7 +85,7 @@ def measured_forms(
             continue
         rows, length, width = shape
         heads = int(key.rpartition("/")[2])
-        rows = max(1, min(clips * rows, MEASURED_NUMBERS // (length * width)))
+        rows = max(1, min(clips * rows, MEASURED_QKV // (length * width)))
         qkv = _random(rows, length, width).to(dtype)
         operations[_name(key, dtype, training=False)] = attention_forms(qkv, heads, training=False)
         operations[_name(key, dtype, training=True)] = attention_forms(qkv, heads, training=True)
@@ -120,14 +122,14 @@ def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> tuple[Callabl
 
 def packed_forms(shape: torch.Size, dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[], object]]:
     """A product with packed weights (out, in) and one with plain weights, which are cast at each pass."""
-    weight, x = _random(*shape), _random(max(1, MEASURED_NUMBERS // shape[1]), shape[1]).to(dtype)
+    weight, x = _random(*shape), _random(max(1, MEASURED_INPUTS // shape[1]), shape[1]).to(dtype)
     packed = pack(weight.to(dtype))
     return lambda: packed_linear(x, packed, None), lambda: F.linear(x, weight.to(dtype))
 
 
 def convolution_forms(shape: torch.Size) -> tuple[Callable[[], object], Callable[[], object]]:
     """A linear map with weights (out, in) and its backward pass, as a convolution and as torch's."""
-    weight, x = _random(*shape), _random(max(1, MEASURED_NUMBERS // shape[1]), shape[1])
+    weight, x = _random(*shape), _random(max(1, MEASURED_INPUTS // shape[1]), shape[1])
     bias, grad = _random(shape[0]), _random(len(x), shape[0])
     inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
 
@@ -141,20 +143,26 @@ def convolution_forms(shape: torch.Size) -> tuple[Callable[[], object], Callable
     return run(convolved_linear), run(F.linear)
 
 
-def cpu_seconds(own: Callable[[], object], torchs: Callable[[], object]) -> tuple[float, float]:
-    """CPU time of a call of each: medians of calls in turn."""
+def cpu_seconds(
+    own: Callable[[], object],
+    torchs: Callable[[], object],
+    *,
+    repeats: int = REPEATS,
+    of: Callable[[list[float]], float] = min,
+) -> tuple[float, float]:
+    """CPU time of a call of each, in turn: the least of several, since other programs can only add to it."""
     own(), torchs()
     start = time.process_time()
     torchs()
     calls = max(1, int(LEAST_SEC / max(1e-6, time.process_time() - start)))
     spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for form, times in zip((own, torchs), spent, strict=True):
             start = time.process_time()
             for _ in range(calls):
                 form()
             times.append((time.process_time() - start) / calls)
-    own_sec, torchs_sec = map(statistics.median, spent)
+    own_sec, torchs_sec = map(of, spent)
     return own_sec, torchs_sec
 
 
