@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.curation.clips import a_list
 from timesformer.curation.findings import ERROR, WARNING
 from timesformer.curation.list_checks import class_findings, class_names, flip_findings, list_warnings, people_findings
@@ -31,6 +33,15 @@ def test_classes_without_names_are_called_by_their_numbers_and_several_labels_co
     assert class_names({"train": videos}) == ["class 0", "class 1", "class 2"]
     missing, small = class_findings({"train": videos})
     assert "class 1" in missing.what and "class 0 (1), class 2 (2)" in small.what
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_balancing_is_for_videos_with_one_label(several: bool) -> None:
+    labels = [0] * 40 + [1] * 10
+    records = [VideoRecord(f"{i}.mp4", (label,) if several else label, "") for i, label in enumerate(labels)]
+    (found,) = class_findings({"train": VideoList(records)})
+    assert found.check == "imbalance" and found.settings == ({} if several else {"TRAIN.BALANCE": "auto"})
+    assert ("Record more" in found.advice) == several
 
 
 def people(split: str, *subjects: str) -> VideoList:
