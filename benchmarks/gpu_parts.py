@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.textbook import TextbookTimeSformer
@@ -164,9 +164,9 @@ def waiting(device: torch.device) -> Numbers:
     return {precision: checks.steps_wait_for_nothing(device, precision) for precision in precisions} | {"ok": True}
 
 
-def model_and_step(device: torch.device, clips: int, form: str = "ours") -> tuple[nn.Module, Callable[[], None], int]:
+def model_and_step(device: torch.device, clips: int, form: str = "ours") -> tuple[Any, Callable[[], None], int]:
     """B/16, 8x224, divided (a tiny one on a CPU), an optimiser step in bf16, and its multiply-accumulates."""
-    model: nn.Module = VisionTransformer(**BASE | ({} if on_gpu(device) else TINY)).to(device)
+    model: Any = VisionTransformer(**BASE | ({} if on_gpu(device) else TINY)).to(device)
     macs = multiply_accumulates(model, model.input_shape, clips=clips, backward=True)
     x = torch.randn(clips, *model.input_shape, device=device)
     if form == "transformers":

@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.pause:
         predictor.model.register_forward_pre_hook(lambda *_: time.sleep(arguments.pause))
     runs: list[tuple[Moments, list[streams.Event]]] = []
-    seconds, latencies, frames, dropped, scored = 0.0, [], 0, 0, 0
+    latencies: list[float] = []
+    seconds, frames, dropped, scored = 0.0, 0, 0, 0
     for number in tqdm(range(arguments.streams), unit="stream"):
         order = np.random.default_rng(number).permutation(12).tolist()
         order = np.repeat(order[:6], 2).tolist() if arguments.repeats else order

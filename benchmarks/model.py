@@ -48,7 +48,8 @@ class VideoMAE(nn.Module):
         super().__init__()
         from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-        self.model = VideoMAEForVideoClassification(VideoMAEConfig(image_size=size, num_frames=16, num_labels=400))
+        sizes: Any = {"image_size": size, "num_frames": 16, "num_labels": 400}
+        self.model = VideoMAEForVideoClassification(VideoMAEConfig(**sizes))
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (B, C, 8, H, W), whose frames are repeated, -> logits (B, K)."""
@@ -72,7 +73,7 @@ def models_of(scheme: str, args: argparse.Namespace, device: torch.device) -> di
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.02)  # `temporal_fc` is not zero
     model.to(device)
-    models: dict[str, nn.Module] = {PROJECT: model, TEXTBOOK: TextbookTimeSformer(model)}
+    models: dict[str, Any] = {PROJECT: model, TEXTBOOK: TextbookTimeSformer(model)}
     if scheme in HUGGING_FACE_SCHEMES and TRANSFORMERS in args.against:
         models[TRANSFORMERS] = HuggingFaceTimeSformer(model)
     if VIDEOMAE in args.against and args.frames == 8:

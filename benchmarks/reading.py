@@ -65,7 +65,7 @@ def encode(
 ) -> None:
     """Writes a video; the ending of `path` chooses the container."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
+        stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.pix_fmt, stream.gop_size = "yuv420p", gop
         if codec == "mpeg4":
             stream.codec_context.codec_tag = "DIVX"
@@ -89,7 +89,7 @@ def read_pyav(path: Path, sampler: FrameSampler) -> np.ndarray:
 
 def _decode_all(path: Path, sampler: FrameSampler, converts: Callable[[int, Any], bool]) -> np.ndarray:
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream: Any = container.streams.video[0]
         stream.codec_context.thread_count = 1
         num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
         if not stream.frames:  # a container that does not say how many there are
@@ -127,7 +127,7 @@ def read_torchcodec(path: Path, sampler: FrameSampler) -> np.ndarray:
     """Its exact mode, one thread."""
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+    decoder: Any = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
     wanted = sampler(len(decoder), decoder.metadata.average_fps, None)[0]
     return np.asarray(decoder.get_frames_at(wanted.tolist()).data)
 
@@ -214,7 +214,7 @@ def clip_or_time(num_frames: int) -> np.ndarray | float:
 
 def compare_guarded(repeats: int) -> None:
     """Prints the CPU time of a clip that another process answers with, of one made here, and of a copy of it."""
-    guarded = GuardedCall(clip_or_time, timeout_sec=60.0)
+    guarded: Any = GuardedCall(clip_or_time, timeout_sec=60.0)
     print("| a clip at 224, CPU ms | plain | guarded | a copy |\n|---|---|---|---|")
     for num_frames in (8, 32, 96):
         clip, times = guarded(num_frames), {"plain": [], "guarded": [], "copy": []}  # type: ignore[var-annotated]

@@ -84,7 +84,7 @@ def expected(
         ring: GB/s of the ring's slowest link.
     """
     pass_sec = weight_bytes * (processes - 1) / processes / (1e9 * ring)
-    times = {"micro_sec": micro_sec, "pass_sec": pass_sec, "accumulation": accumulation}
+    times: Any = {"micro_sec": micro_sec, "pass_sec": pass_sec, "accumulation": accumulation}
     low, high = (100 * accumulation * micro_sec / step_seconds(strategy, **times, overlap=o) for o in (0.0, 1.0))
     return low, high
 

@@ -45,7 +45,9 @@ def results(model: nn.Module, clips: Tensor, precision: str) -> list[Tensor]:
         logits = model(clips)
     labels = torch.arange(len(clips), device=clips.device) % 5
     by_name = dict(sorted(model.named_parameters()))
-    gradients = torch.autograd.grad(F.cross_entropy(logits.to(model.head.weight.dtype), labels), [*by_name.values()])
+    gradients = torch.autograd.grad(
+        F.cross_entropy(logits.to(next(model.parameters()).dtype), labels), [*by_name.values()]
+    )
     return [logits, *gradients]
 
 
@@ -134,7 +136,7 @@ def resumes_exactly(device: torch.device, precision: str) -> bool:
             take_step.optimizer.load_state_dict(state["optimizer"])
             take_step.scaler.load_state_dict(state["scaler"])
         losses = [loss for number in numbers for loss in take(take_step, number).losses]
-        parts = {"model": model, "optimizer": take_step.optimizer, "scaler": take_step.scaler}
+        parts: dict[str, Any] = {"model": model, "optimizer": take_step.optimizer, "scaler": take_step.scaler}
         return losses, copy.deepcopy({name: part.state_dict() for name, part in parts.items()})
 
     whole, _ = run(range(4), None)
