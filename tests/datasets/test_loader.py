@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
+from timesformer.datasets import loader as loader_module
 from timesformer.datasets.loader import EvalLoader, Step, StepBatchSampler, TrainLoader
 from timesformer.datasets.video_dataset import Batch, Failure, Sample, SampleKey, collate
 from timesformer.distributed.stop import StopRequest
@@ -202,6 +204,17 @@ def test_a_mistake_in_the_program_surfaces(num_workers: int) -> None:
     loader = EvalLoader(NumberedClips(2, broken=True), videos_per_batch=1, num_workers=num_workers)
     with pytest.raises(ZeroDivisionError, match="a mistake in the program"):
         list(loader)
+
+
+def test_a_loader_process_whose_parent_is_gone_at_its_start_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(loader_module, "ignore_stop_signals", lambda: None)
+    monkeypatch.setattr(loader_module.os, "_exit", ended.append)
+    for parent, status in ((None, []), (os.getppid(), []), (os.getppid() + 1, [1])):
+        process = None if parent is None else SimpleNamespace(pid=parent)
+        monkeypatch.setattr(loader_module.multiprocessing, "parent_process", lambda process=process: process)
+        loader_module.start_worker(0)
+        assert ended == status
 
 
 def test_closing_a_loader_ends_its_processes() -> None:

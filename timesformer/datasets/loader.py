@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -331,6 +333,17 @@ def shared_memory_needed(num_workers: int, batch_bytes: int) -> int:
     return (PREFETCHED * num_workers + 1) * batch_bytes if num_workers else 0
 
 
+def start_worker(_: int) -> None:
+    """The start of a loader process, which ends here when its parent was killed meanwhile.
+
+    Torch's own watch begins later, and would take whoever adopted the process for its parent, and wait for ever.
+    """
+    ignore_stop_signals()
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
+
+
 def _data_loader(
     dataset: Dataset[Sample], batches: Any, num_workers: int, pin_memory: bool, *, persistent: bool
 ) -> DataLoader[Any]:
@@ -347,6 +360,6 @@ def _data_loader(
         timeout=POLL_SECONDS if num_workers else 0,
         pin_memory=pin_memory and choose_device().type in ("cuda", "xpu"),
         persistent_workers=persistent and num_workers > 0,
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # loading takes no number from the generator that the model draws from
     )
