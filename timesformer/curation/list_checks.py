@@ -45,10 +45,10 @@ def class_findings(lists: Mapping[str, VideoList], *, balanced: bool = False) ->
         if training and used and not balanced and used[most] > AUTO_ABOVE * used[least]:
             what = f"{most} has {used[most]} videos for {split}, {least} has {used[least]}"
             several = any(isinstance(record.label, tuple) for record in videos.records)  # which nothing balances
-            advice = (
-                "Record more of the small classes." if several else "TRAIN.BALANCE auto draws each class equally often."
+            remedy = (
+                "Record more of the small classes" if several else "TRAIN.BALANCE auto draws each class equally often"
             )
-            advice += " Look at the accuracy of each class, not at the mean."
+            advice = f"{remedy}. Look at the accuracy of each class, not at the mean."
             settings = {} if several else {"TRAIN.BALANCE": "auto"}
             found.append(Finding(WARNING, "imbalance", what, advice, settings=settings))
     return found

@@ -14,8 +14,9 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from einops import rearrange
@@ -36,14 +37,14 @@ CHUNK = 8_000_000  # numbers of queries, keys, values and scores at a time: they
 
 NAMES = {True: "own form", False: "torch's"}
 REPEATS = 7  # of each form when they are compared
-MEASURED_QKV = (
-    4_000_000  # numbers of queries, keys and values when forms are compared: beyond the caches, as in training
-)
+MEASURED_QKV = 4_000_000  # queries, keys and values when forms are compared: beyond the caches, as in training
 MEASURED_INPUTS = 1_000_000  # of a linear map: milliseconds
 LEAST_WORK = 2**23  # multiply-accumulates of a linear map below which a convolution costs more than it gains
 LEAST_SEC = 5e-4  # that a form is called for
 LEAST_GAIN = 1.05  # times as fast as torch's form that ours is where it is used: two measurements differ by less
 EDITION = 2  # of the forms of this module: other ones are measured again
+
+Forms: TypeAlias = tuple[Callable[[], object], Callable[[], object]]  # our form of an operation, and torch's
 
 _forms: dict[str, bool] = {}  # by the operation's key: whether the form of this module is used
 _torch_only = False  # whether no form of this module is used
@@ -75,23 +76,23 @@ def measured_forms(
     """
     with torch.no_grad(), _noting() as shapes:
         shell.eval()(torch.empty(1, *input_shape, device="meta"))
-    operations: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
+    operations: dict[str, Callable[[], Forms]] = {}  # made when they are measured: they hold tensors
     for key, shape in shapes.items():
         if key.startswith("linear"):
             if can_pack(dtype):
-                operations[linear_key(shape, dtype)] = packed_forms(shape, dtype)
+                operations[linear_key(shape, dtype)] = partial(packed_forms, shape, dtype)
             if can_convolve(dtype):
-                operations[linear_key(shape, dtype, packed=False)] = convolution_forms(shape)
+                operations[linear_key(shape, dtype, packed=False)] = partial(convolution_forms, shape)
             continue
         rows, length, width = shape
         heads = int(key.rpartition("/")[2])
         rows = max(1, min(clips * rows, MEASURED_QKV // (length * width)))
-        qkv = _random(rows, length, width).to(dtype)
-        operations[_name(key, dtype, training=False)] = attention_forms(qkv, heads, training=False)
-        operations[_name(key, dtype, training=True)] = attention_forms(qkv, heads, training=True)
+        make_qkv = partial(_random, rows, length, width, dtype=dtype)
+        for training in (False, True):
+            operations[_name(key, dtype, training=training)] = partial(_attention, make_qkv, heads, training)
     machine = machine_name()
     before = _stored(store).get(machine, {})
-    measured = {name: _is_faster(*forms) for name, forms in operations.items() if name not in before}
+    measured = {name: _is_faster(*make()) for name, make in operations.items() if name not in before}
     known = _stored(store)  # again: of runs that started with this one the first decides for all
     known[machine] = measured | known.get(machine, {})
     if measured and store is not None:
@@ -101,8 +102,12 @@ def measured_forms(
     return {name: known[machine][name] for name in operations}
 
 
-def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Our form and torch's; in training with the backward pass."""
+def _attention(make_qkv: Callable[[], Tensor], heads: int, training: bool) -> Forms:
+    return attention_forms(make_qkv(), heads, training=training)
+
+
+def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> Forms:
+    """Our form and torch's for qkv (R, L, 3D), a leaf; in training with the backward pass."""
     qkv.requires_grad_(training)
 
     def run(form: Callable[[], Tensor]) -> Callable[[], object]:
@@ -120,14 +125,14 @@ def attention_forms(qkv: Tensor, heads: int, *, training: bool) -> tuple[Callabl
     return run(lambda: PlainAttention.apply(qkv, heads)), run(fused)  # type: ignore[no-any-return]
 
 
-def packed_forms(shape: torch.Size, dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[], object]]:
+def packed_forms(shape: torch.Size, dtype: torch.dtype) -> Forms:
     """A product with packed weights (out, in) and one with plain weights, which are cast at each pass."""
-    weight, x = _random(*shape), _random(max(1, MEASURED_INPUTS // shape[1]), shape[1]).to(dtype)
+    weight, x = _random(*shape), _random(max(1, MEASURED_INPUTS // shape[1]), shape[1], dtype=dtype)
     packed = pack(weight.to(dtype))
     return lambda: packed_linear(x, packed, None), lambda: F.linear(x, weight.to(dtype))
 
 
-def convolution_forms(shape: torch.Size) -> tuple[Callable[[], object], Callable[[], object]]:
+def convolution_forms(shape: torch.Size) -> Forms:
     """A linear map with weights (out, in) and its backward pass, as a convolution and as torch's."""
     weight, x = _random(*shape), _random(max(1, MEASURED_INPUTS // shape[1]), shape[1])
     bias, grad = _random(shape[0]), _random(len(x), shape[0])
@@ -171,9 +176,9 @@ def _is_faster(own: Callable[[], object], torchs: Callable[[], object]) -> bool:
     return LEAST_GAIN * own_sec < torchs_sec
 
 
-def _random(*shape: int) -> Tensor:
+def _random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers that take none from the generator of the run."""
-    return torch.randn(*shape, generator=torch.Generator())
+    return torch.randn(*shape, generator=torch.Generator()).to(dtype)
 
 
 @contextlib.contextmanager
@@ -250,7 +255,7 @@ def can_convolve(dtype: torch.dtype) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., in) -> (..., out): a linear map without packed weights, in the form that was measured to be faster."""
     if _noted is not None:
-        _noted[linear_key(weight.shape, torch.float32)] = weight.shape
+        _noted[f"linear {tuple(weight.shape)}"] = weight.shape
     return (convolved_linear if _suits_convolution(x, weight) else F.linear)(x, weight, bias)
 
 

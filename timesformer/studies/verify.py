@@ -309,10 +309,10 @@ def check_stretch(run: RunFolder, start: Path | None, end: Path) -> Outcome:
     result, detail = compare_weights(there, now.content, before, reasons, where="training now")
     rows = {_row_key(row): row for row in json_lines(run.folder / "metrics.jsonl")}
     compared = [row for row in now.rows if row.get("kind") in ("train", "val")]
-    problems = []
+    problems, may_lack = [], _is_of_another_version(run, "")
     for row in compared:
         written = rows.get(_row_key(row), {})
-        if written and _is_of_another_version(run, ""):  # which may have measured less
+        if written and may_lack:
             row = {name: value for name, value in row.items() if name in written}
         problems += _row_differences(written, row)
     title = f"{start.name if start else 'the start'} to {end.name}: {detail}"
@@ -347,7 +347,9 @@ def _outcome(problems: Sequence[str], fine: str, wrong: str) -> Outcome:
 
 
 def _is_of_another_version(run: RunFolder, prefix: str) -> bool:
-    return len({*_revisions(run, prefix)}) > 1
+    """Whether the run is of other code than this, which may have measured less."""
+    there, here = _revisions(run, prefix)
+    return there != here
 
 
 def _revisions(run: RunFolder, prefix: str) -> list[str]:
